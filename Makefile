@@ -1,0 +1,34 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Both set up .venv when needed.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test setup lint matrix large clean
+
+demo: setup
+	$(BIN)/lavi-bridge demo
+
+test: setup lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+setup: .venv/ready
+
+# torch first, at its pin: asked for by another package it may come with gigabytes of GPU libraries
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+matrix: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m matrix
+
+large: setup
+	$(BIN)/python -m pytest -m large
+
+clean:
+	rm -rf .venv build

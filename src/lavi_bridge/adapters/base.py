@@ -1,0 +1,77 @@
+"""What every adapter is: a small trained network from language features to vision features."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import ClassVar, Self
+
+from torch import Tensor, nn
+
+from lavi_bridge.errors import BridgeError
+from lavi_bridge.files import read_safetensors
+from lavi_bridge.locate import Place
+from lavi_bridge.registry import Registry
+
+ADAPTERS: Registry[Adapter] = Registry("adapter")
+CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
+"""The published layout, which is diffusers'."""
+
+
+class Adapter(nn.Module):
+    """Maps hidden states (batch, tokens, width_in) -> (batch, tokens', width_out), in float32."""
+
+    kind: ClassVar[str]
+
+    def __init__(self, width_in: int, width_out: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.width_in, self.width_out, self.dropout = width_in, width_out, dropout
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map language features of any precision to float32 vision features."""
+        raise NotImplementedError
+
+    def save(self, folder: Path) -> None:
+        """Write config and weights into `folder`, in the layout of the published adapters."""
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {"kind": self.kind, "in_dim": self.width_in, "out_dim": self.width_out,
+                  "dropout": self.dropout}  # fmt: skip
+        (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        state = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+
+    @staticmethod
+    def load(place: Place, *, dropout: float | None = None) -> Adapter:
+        """Read an adapter: ours, or a published one (which names no kind: it is feed-forward).
+
+        Raises:
+            BridgeError: a file is missing or damaged, or the shapes are not the config's.
+        """
+        config = place.json(CONFIG)
+        try:
+            widths = config["in_dim"], config["out_dim"]
+        except KeyError as error:
+            raise BridgeError(f"the adapter's {CONFIG} in '{place.id}' lacks {error}") from None
+        kept = config.get("dropout", 0.1) if dropout is None else dropout
+        adapter = ADAPTERS[config.get("kind", "feedforward")](*widths, dropout=kept)
+        adapter.load_weights(place)
+        return adapter
+
+    def load_weights(self, place: Place) -> Self:
+        """Fill this adapter with the weights at `place`, checking every name and shape."""
+        path = place.file(WEIGHTS)
+        if path is None:
+            raise BridgeError(f"the adapter in '{place.id}' has no {WEIGHTS}")
+        state = read_safetensors(path)
+        own = self.state_dict()
+        if missing := sorted(own.keys() ^ state.keys()):
+            raise BridgeError(f"{path}: not a '{self.kind}' adapter: '{missing[0]}' does not match")
+        for name, tensor in state.items():
+            if tensor.shape != own[name].shape:
+                raise BridgeError(
+                    f"{path}: '{name}' is {tuple(tensor.shape)}, expected {tuple(own[name].shape)}"
+                )
+        self.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+        return self

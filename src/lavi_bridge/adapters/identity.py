@@ -1,0 +1,23 @@
+"""No adapter at all: the vision model's own text encoder already speaks its language."""
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from lavi_bridge.adapters.base import ADAPTERS, Adapter
+from lavi_bridge.errors import BridgeError
+
+
+@ADAPTERS.register("identity")
+class IdentityAdapter(Adapter):
+    """Passes the features through; used by `Bridge.own`, the baseline of every comparison."""
+
+    kind: ClassVar[str] = "identity"
+
+    def __init__(self, width_in: int, width_out: int, *, dropout: float = 0.0) -> None:
+        if width_in != width_out:
+            raise BridgeError(f"the identity adapter cannot map width {width_in} to {width_out}")
+        super().__init__(width_in, width_out, dropout=dropout)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return hidden.float()

@@ -1,0 +1,19 @@
+"""One linear layer: the paper's ablation "without adapter" (table 3), which only fits the width."""
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from lavi_bridge.adapters.base import ADAPTERS, Adapter
+
+
+@ADAPTERS.register("linear")
+class LinearAdapter(Adapter):
+    kind: ClassVar[str] = "linear"
+
+    def __init__(self, width_in: int, width_out: int, *, dropout: float = 0.0) -> None:
+        super().__init__(width_in, width_out, dropout=dropout)
+        self.proj = nn.Linear(width_in, width_out)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.proj(hidden.float())

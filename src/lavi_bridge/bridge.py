@@ -1,0 +1,480 @@
+"""The bridge: the only place that knows both sides.
+
+`c = f(y)` with LoRA in the language model f, `h(c)` the adapter, cross-attention of the vision
+model g with LoRA in g (arXiv 2403.07860, section 3). Loss and sampling are neighbours here and
+call the same `encode` and `vision.predict`, so that they cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Generator, Tensor, nn
+
+from lavi_bridge import lora
+from lavi_bridge.adapters import ADAPTERS, Adapter
+from lavi_bridge.config import LoRA
+from lavi_bridge.errors import BridgeError
+from lavi_bridge.languages import Language, load_language
+from lavi_bridge.locate import locate
+from lavi_bridge.text import Text
+from lavi_bridge.visions import Vision, load_vision
+from lavi_bridge.visions.process import Generators, gaussian
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+Side = Language | Vision
+"""Either model of a bridge."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of sampling, as `Bridge.sample` yields it."""
+
+    index: int
+    timestep: Tensor
+    latents: Tensor  # (batch, channels, height, width)
+
+
+class Bridge(nn.Module):
+    """A language model joined to a vision model.
+
+    Both stay frozen; what trains is the adapter and the LoRA layers injected into either. As a
+    module, its forward pass is the training loss, so that it can be wrapped for any number of
+    devices as it is.
+    """
+
+    def __init__(self, language: Language, vision: Vision, adapter: Adapter) -> None:
+        super().__init__()
+        if (adapter.width_in, adapter.width_out) != (language.width, vision.text_width):
+            raise BridgeError(
+                f"the adapter maps {adapter.width_in} to {adapter.width_out}, but these models "
+                f"need {language.width} to {vision.text_width}"
+            )
+        self.language = language
+        self.vision = vision
+        self.adapter = adapter
+        self.training_summary: dict[str, Any] = {}
+        self.eval()
+
+    # ---- making one
+
+    @classmethod
+    def connect(
+        cls,
+        language: str | Path,
+        vision: str | Path,
+        *,
+        adapter: str = "feedforward",
+        rank: int = 32,
+        language_rank: int | None = None,
+        vision_rank: int | None = None,
+        dropout: float = 0.0,
+        dtype: str | torch.dtype | None = None,
+        device: str | torch.device | None = None,
+        seed: int = 0,
+    ) -> Self:
+        """Join two pre-trained models by a fresh adapter and fresh LoRA.
+
+        Args:
+            language: Hub id (`owner/name[/subfolder][@revision]`), folder, or `zoo:NAME`.
+            vision: the same, of a pipeline in diffusers' layout.
+            adapter: name of a registered adapter.
+            rank: LoRA rank on both models; `language_rank` and `vision_rank` set one alone, and
+                0 leaves a model untouched.
+            dropout: inside the adapter and on the output of every LoRA layer (paper: 0.1).
+            dtype: precision of the frozen models: bfloat16 on a GPU, float32 elsewhere by default.
+            device: where to put it all; a GPU by default, where there is one.
+            seed: draws the adapter's and the LoRA layers' first weights.
+
+        Raises:
+            BridgeError: a model cannot be found or loaded, or LoRA does not fit it.
+        """
+        device = choose_device(device)
+        precision = choose_dtype(dtype, device)
+        return cls._assemble(
+            load_language(locate(language), dtype=precision),
+            load_vision(locate(vision), dtype=precision),
+            adapter=adapter,
+            ranks=(
+                rank if language_rank is None else language_rank,
+                rank if vision_rank is None else vision_rank,
+            ),
+            dropout=dropout,
+            seed=seed,
+        ).to(device)
+
+    @classmethod
+    def outline(cls, language: str | Path, vision: str | Path, *, adapter: str = "feedforward",
+                language_rank: int = 32, vision_rank: int = 32) -> Self:  # fmt: skip
+        """The same bridge without weights, on the meta device: only configs are read."""
+        parts = load_language(locate(language)), load_vision(locate(vision))
+        with torch.device("meta"):
+            return cls._assemble(
+                *parts, adapter=adapter, ranks=(language_rank, vision_rank), dropout=0.0, seed=0
+            )
+
+    @classmethod
+    def _assemble(cls, language: Language, vision: Vision, *, adapter: str,
+                  ranks: tuple[int, int], dropout: float, seed: int) -> Self:  # fmt: skip
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            joined = ADAPTERS[adapter](language.width, vision.text_width, dropout=dropout)
+            bridge = cls(language, vision, joined)
+            sides: tuple[Side, Side] = (language, vision)
+            for side, rank in zip(sides, ranks, strict=True):
+                inject(side, LoRA(rank, side.lora_targets, dropout))
+        return bridge
+
+    @classmethod
+    def own(cls, vision: str | Path, *, dtype: str | torch.dtype | None = None,
+            device: str | torch.device | None = None) -> Self:  # fmt: skip
+        """The vision model with the text encoder it came with: the baseline of comparisons.
+
+        Raises:
+            BridgeError: the folder has no text encoder of its own.
+        """
+        device = choose_device(device)
+        precision = choose_dtype(dtype, device)
+        image_model = load_vision(locate(vision), dtype=precision)
+        place = locate(vision) / image_model.own_text_folder
+        if place.file("config.json") is None:
+            raise BridgeError(f"'{vision}' has no text encoder of its own")
+        language = load_language(place, dtype=precision)
+        identity = ADAPTERS["identity"](language.width, image_model.text_width)
+        return cls(language, image_model, identity).to(device)
+
+    @classmethod
+    def from_published(cls, folder: str | Path, *, language: str | Path, vision: str | Path,
+                       dtype: str | torch.dtype | None = None,
+                       device: str | torch.device | None = None) -> Self:  # fmt: skip
+        """Read a checkpoint of the published code (`lora_vis.pt`, `lora_text.pt`, `adapter/`).
+
+        Raises:
+            BridgeError: a file is missing, or its layers, rank or shapes do not fit the models.
+        """
+        from lavi_bridge.legacy import load_published
+
+        bridge = load_published(
+            cls, folder, language=language, vision=vision, dtype=dtype, device=device
+        )
+        assert isinstance(bridge, cls)
+        return bridge
+
+    @classmethod
+    def load(cls, folder: str | Path, *, language: str | Path | None = None,
+             vision: str | Path | None = None, dtype: str | torch.dtype | None = None,
+             device: str | torch.device | None = None) -> Self:  # fmt: skip
+        """Load a saved bridge from a folder or the Hub; it knows its own base models.
+
+        Args:
+            folder: what `save` wrote, or a Hub id.
+            language, vision: where the base models are now, if they have moved.
+
+        Raises:
+            BridgeError: a file is missing or damaged, or the base models are not the ones that
+                the bridge was trained on.
+        """
+        from lavi_bridge.storage import load_bridge
+
+        return load_bridge(
+            cls, folder, language=language, vision=vision, dtype=dtype, device=device
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Write the trained parts and a model card into `folder`, atomically; safetensors only."""
+        from lavi_bridge.storage import save_bridge
+
+        save_bridge(self, Path(folder))
+
+    # ---- what trains
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """The trained parameters by part: adapter, language (LoRA), vision (LoRA)."""
+        return {
+            "adapter": list(self.adapter.parameters()),
+            "language": lora.parameters(self.language.model),
+            "vision": lora.parameters(self.vision.backbone),
+        }
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """All trained parameters, ready for an optimizer."""
+        return [parameter for part in self.parts().values() for parameter in part]
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the training mode of all but the autoencoder, which only ever serves."""
+        super().train(mode)
+        self.vision.vae.eval()
+        return self
+
+    @property
+    def id(self) -> str:
+        """12 hex digits that identify base models and trained weights; they go into every PNG."""
+        bases = self.language.fingerprint() + self.vision.fingerprint()
+        digest = hashlib.sha256(bases.encode())
+        for part in self.parts().values():
+            for parameter in part:
+                digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:12]
+
+    # ---- text
+
+    @property
+    def tokens(self) -> int:
+        """Tokens per prompt: the vision model's length, or the language model's if shorter."""
+        return min(self.vision.tokens, self.language.max_tokens or self.vision.tokens)
+
+    def encode(self, prompts: str | Sequence[str]) -> Text:
+        """Prompts -> features that the vision model can read, with its mask policy."""
+        tokens = self.language.tokenize(
+            [prompts] if isinstance(prompts, str) else prompts, self.tokens
+        )
+        mask = tokens.mask if self.vision.masks else None
+        return Text(self.adapter(self.language.hidden(tokens.ids, mask)), mask)
+
+    # ---- training
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        return self.loss(*args, **kwargs)
+
+    def loss(
+        self,
+        pixels: Tensor | None = None,
+        captions: Sequence[str] | None = None,
+        *,
+        latents: Tensor | None = None,
+        text: Text | None = None,
+        noise: Tensor | None = None,
+        timesteps: Tensor | None = None,
+        generator: Generators = None,
+    ) -> Tensor:
+        """Mean squared error of the vision model's prediction, in float32.
+
+        Args:
+            pixels: (batch, 3, height, width) in [-1, 1]; or give `latents`, already encoded.
+            captions: one a picture; or give `text`, already encoded.
+            noise, timesteps: drawn from `generator` where not given.
+            generator: one source of randomness, or one for each picture.
+        """
+        if latents is None:
+            if pixels is None:
+                raise BridgeError("loss needs pixels or latents")
+            latents = self.vision.encode(pixels.to(self.vision.device), generator)
+        if text is None:
+            if captions is None:
+                raise BridgeError("loss needs captions or text")
+            text = self.encode(captions)
+        noised = self.vision.noise(latents, timesteps, noise=noise, generator=generator)
+        prediction = self.vision.predict(noised.x_t, noised.timesteps, text)
+        return nn.functional.mse_loss(prediction, noised.target.float())
+
+    # ---- sampling
+
+    def sample(
+        self,
+        text: Text,
+        null: Text | None = None,
+        *,
+        latents: Tensor,
+        scheduler: Any,
+        steps: int = 50,
+        guidance: float = 7.5,
+        generators: Sequence[Generator] | None = None,
+    ) -> Iterator[Step]:
+        """Denoise `latents` (batch, channels, height, width), standard normal; yield each step.
+
+        Classifier-free guidance (arXiv 2207.12598) runs where `null` is given and `guidance` is
+        not 1. The caller decides about progress, previews, gradients and decoding.
+
+        Args:
+            scheduler: a diffusers scheduler, or a name known to the vision model.
+            generators: one per image, for samplers that draw noise on the way.
+        """
+        scheduler = (
+            self.vision.process.scheduler(scheduler) if isinstance(scheduler, str) else scheduler
+        )
+        scheduler.set_timesteps(steps, device=latents.device)
+        latents = latents * getattr(scheduler, "init_noise_sigma", 1.0)
+        guided = null is not None and guidance != 1
+        if null is not None and guided:
+            text = Text.cat([null.expand(len(text)) if len(null) == 1 else null, text])
+        for index, t in enumerate(scheduler.timesteps):
+            x_t = torch.cat([latents, latents]) if guided else latents
+            if hasattr(scheduler, "scale_model_input"):
+                x_t = scheduler.scale_model_input(x_t, t)
+            prediction = self.vision.predict(x_t, t, text)
+            if guided:
+                without, with_text = prediction.chunk(2)
+                prediction = without + guidance * (with_text - without)
+            drawn = {"generator": list(generators)} if generators and _draws(scheduler) else {}
+            latents = scheduler.step(prediction, t, latents, **drawn).prev_sample
+            yield Step(index, t, latents)
+
+    @torch.no_grad()
+    def generate(
+        self, prompts: str | Sequence[str], *, progress: bool = False, **options: Any
+    ) -> list[Image]:
+        """Draw one picture a prompt; see `stream` for the options (seed, steps, guidance, …)."""
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        if not progress:
+            return list(self.stream(prompts, **options))
+        from tqdm.auto import tqdm
+
+        with tqdm(total=None, desc="sampling", unit="step") as bar:
+            return list(self.stream(prompts, on_step=lambda _: bar.update(), **options))
+
+    @torch.no_grad()
+    def stream(
+        self,
+        prompts: Sequence[str],
+        *,
+        seed: int | Sequence[int] = 0,
+        steps: int = 50,
+        guidance: float = 7.5,
+        negative: str = "",
+        height: int | None = None,
+        width: int | None = None,
+        scheduler: str | None = None,
+        batch_size: int = 4,
+        on_step: Callable[[Step], object] | None = None,
+    ) -> Iterator[Image]:
+        """Draw one picture a prompt and yield each as soon as its batch is done.
+
+        Picture i starts from seed + i and a CPU generator, so that batch size, device and number
+        of processes do not matter (beyond float rounding). LoRA is fused into the weights
+        meanwhile.
+
+        Args:
+            seed: of the first picture, or one for each.
+            steps: denoising steps (paper: 50).
+            guidance: weight of classifier-free guidance (paper: 7.5); 1 turns it off.
+            negative: what to steer away from; the paper's null prompt is empty.
+            height, width: in pixels; the vision model's own size by default.
+            scheduler: name of a sampler (paper: unipc); the family's own by default.
+            batch_size: pictures drawn at once.
+            on_step: called after every step of every batch.
+
+        Raises:
+            BridgeError: bad size, scheduler or number of seeds.
+        """
+        prompts = list(prompts)
+        seeds = [seed + i for i in range(len(prompts))] if isinstance(seed, int) else list(seed)
+        if len(seeds) != len(prompts):
+            raise BridgeError(f"{len(prompts)} prompts, but {len(seeds)} seeds")
+        if steps < 1:
+            raise BridgeError(f"steps must be at least 1, not {steps}")
+        side = self.vision.resolution
+        shape = self.vision.latent_shape(height or side, width or side)
+        name = scheduler or self.vision.default_scheduler
+        self.warn_of_cut(prompts)
+        for start in range(0, len(prompts), batch_size):
+            generators = [Generator().manual_seed(s) for s in seeds[start : start + batch_size]]
+            # fused and released batch by batch: between two yields the caller may train
+            with self._sampling():
+                text, null = self.encode(prompts[start : start + batch_size]), self.encode(negative)
+                like = torch.empty(len(text), *shape, device=self.vision.device)
+                for step in self.sample(
+                    text,
+                    null,
+                    latents=gaussian(like, generators),
+                    scheduler=name,
+                    steps=steps,
+                    guidance=guidance,
+                    generators=generators,
+                ):
+                    if on_step:
+                        on_step(step)
+                images = to_images(self.vision.decode(step.latents))
+            yield from images
+
+    def warn_of_cut(self, prompts: Sequence[str]) -> None:
+        """Warn once, with the count, if prompts are longer than the token limit."""
+        tokens = self.language.tokenize(prompts, self.tokens) if prompts else None
+        if tokens is not None and tokens.cut:
+            warnings.warn(
+                f"{tokens.cut} of {len(prompts)} prompts are longer than {self.tokens} tokens "
+                f"(the longest has {tokens.longest}); their ends are not read",
+                stacklevel=3,
+            )
+
+    @contextmanager
+    def _sampling(self) -> Iterator[None]:
+        was_training = self.training
+        self.eval()
+        try:
+            with lora.fused(self.language.model, self.vision.backbone):
+                yield
+        finally:
+            self.train(was_training)
+
+    # ---- diffusers
+
+    def to_diffusers(self, scheduler: str | None = None) -> Any:
+        """diffusers' own pipeline around this vision model; feed it `prompt_embeds(prompts)`."""
+        name = scheduler or self.vision.default_scheduler
+        return self.vision.pipeline(self.vision.process.scheduler(name))
+
+    @torch.no_grad()
+    def prompt_embeds(
+        self, prompts: str | Sequence[str], negative: str = ""
+    ) -> dict[str, Tensor | None]:
+        """Encoded prompts as arguments of diffusers' pipelines, masks included."""
+        text, null = self.encode(prompts), self.encode(negative)
+        return self.vision.pipeline_text(text, null.expand(len(text)))
+
+
+def inject(side: Side, spec: LoRA) -> int:
+    """Inject LoRA into one side of a bridge and note it there; rank 0 does nothing."""
+    if spec.rank == 0:
+        return 0
+    model = side.model if isinstance(side, Language) else side.backbone
+    count = lora.inject(model, spec, name=f"'{side.place.id}'")
+    side.lora = spec
+    return count
+
+
+def to_images(pixels: Tensor) -> list[Image]:
+    """Pixels (batch, 3, height, width) in [-1, 1] -> PIL pictures, rounded as diffusers does."""
+    from PIL.Image import fromarray
+
+    array = (pixels / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
+    return [fromarray(picture) for picture in (array * 255).round().astype("uint8")]
+
+
+def choose_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for, or the GPU where there is one."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise BridgeError(f"unknown device '{device}'; use cpu, cuda, cuda:1 …") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise BridgeError(f"device '{device}' asked for, but torch sees no GPU here; use cpu")
+    return chosen
+
+
+def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    """The precision asked for; bfloat16 on a GPU and float32 elsewhere by default."""
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype is None:
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise BridgeError(f"unknown dtype '{dtype}'; known: float32, bfloat16, float16")
+    return getattr(torch, dtype)
+
+
+def _draws(scheduler: Any) -> bool:
+    import inspect
+
+    return "generator" in inspect.signature(scheduler.step).parameters

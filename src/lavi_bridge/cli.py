@@ -1,0 +1,279 @@
+"""The command line: one lazy import per command, so that `--help` costs nothing."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from tyro.conf import Positional
+
+from lavi_bridge import __version__
+from lavi_bridge.config import Dtype, TrainConfig, checked, read_yaml
+from lavi_bridge.errors import BridgeError, nearest
+
+EPILOG = """\
+A model is a folder, a Hub id (owner/name[/subfolder][@revision]) or zoo:NAME.
+
+  lavi-bridge plan --language google-t5/t5-large --vision CompVis/stable-diffusion-v1-4
+  lavi-bridge train --language zoo:tiny-llama --vision zoo:tiny-sd --data shapes --out runs/first
+  lavi-bridge generate runs/first "a red circle left of a blue square"
+
+`lavi-bridge COMMAND --help` explains a command."""
+
+
+@dataclass
+class Generate:
+    """Draw pictures with a trained bridge. Repeat an interrupted call and it goes on."""
+
+    bridge: Positional[str]
+    """Folder of a bridge or of its training run, or a Hub id."""
+    prompts: Positional[list[str]] = field(default_factory=list)
+    """One or more prompts, each in quotes."""
+    file: Path | None = None
+    """A text file with one prompt a line, instead of or after the prompts given here."""
+    out: Path = Path("images")
+    """Folder for the PNGs; prompt, seed and bridge id are inside each."""
+    per_prompt: int = 1
+    """Pictures of every prompt, each with its own seed."""
+    seed: int = 0
+    """Seed of the first picture; picture i has seed + i."""
+    steps: int = 50
+    """Denoising steps (paper: 50)."""
+    guidance: float = 7.5
+    """Weight of classifier-free guidance (paper: 7.5); 1 turns it off."""
+    negative: str = ""
+    """What to steer away from."""
+    suffix: str = ""
+    """Appended to every prompt (the paper always adds ", best quality, extremely detailed, 4k
+    resolution")."""
+    height: int | None = None
+    """Height in pixels (unset: the vision model's own)."""
+    width: int | None = None
+    """Width in pixels (unset: the vision model's own)."""
+    scheduler: str | None = None
+    """Sampler: unipc (the paper's), ddim, ddpm, pndm, dpm++, euler, euler-a, heun; flow-euler,
+    unipc, dpm++ for flow models (unset: the family's own)."""
+    batch_size: int = 4
+    """Pictures drawn at once; does not change them."""
+    language: str | None = None
+    """Where the language model is now, if it has moved since training."""
+    vision: str | None = None
+    """Where the vision model is now, if it has moved since training."""
+    dtype: Dtype | None = None
+    """Precision of the models (unset: bfloat16 on a GPU, float32 on a CPU)."""
+    device: str | None = None
+    """cpu, cuda, cuda:1 … (unset: cuda where there is one)."""
+
+
+@dataclass
+class Plan:
+    """Say what a pair would need, from the models' configs alone: no weights are fetched."""
+
+    language: str
+    """Language model: Hub id, folder or zoo:NAME."""
+    vision: str
+    """Vision model: Hub id, folder or zoo:NAME."""
+    adapter: str = "feedforward"
+    """Adapter between them (see `lavi-bridge list adapters`)."""
+    rank: int = 32
+    """LoRA rank on both models."""
+    language_rank: int | None = None
+    """LoRA rank on the language model alone; 0 leaves it untouched."""
+    vision_rank: int | None = None
+    """LoRA rank on the vision model alone; 0 leaves it untouched."""
+    resolution: int | None = None
+    """Side of the square images in pixels (unset: the vision model's own)."""
+    batch_size: int = 1
+    """Images per training step and device."""
+    dtype: Dtype = "bfloat16"
+    """Precision of the frozen models."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+
+@dataclass
+class List:
+    """Show what is known: families, adapters, recipes with the published scores, bundled models."""
+
+    what: Positional[Literal["all", "languages", "visions", "adapters", "recipes", "zoo"]] = "all"
+    """One part of the list."""
+
+
+@dataclass
+class Convert:
+    """Turn a checkpoint of the published code (lora_vis.pt, lora_text.pt, adapter/) into ours."""
+
+    published: Positional[Path]
+    """Folder of the published checkpoint."""
+    out: Positional[Path]
+    """Folder for the bridge."""
+    language: str
+    """The language model that it was trained with."""
+    vision: str
+    """The vision model that it was trained with."""
+
+
+@dataclass
+class Demo:
+    """Join two small bundled language models to a bundled image model, train, draw and score."""
+
+    out: Path = Path("runs/demo")
+    """Folder for scores.json, grid.png, index.html and the two bridges."""
+    prompts: int = 144
+    """Prompts to score, a sixth of each category."""
+    scale: float = 1.0
+    """Multiplies the numbers of training steps (0.1 for a quick look)."""
+
+
+def train(args: list[str]) -> None:
+    """Train a bridge from a YAML file, flags, or both."""
+    config = train_config(args)
+    from lavi_bridge.train.loop import Run
+
+    Run(config).train()
+    print(f"done: the bridge is in '{config.out}'; try: lavi-bridge generate {config.out} \"…\"")
+
+
+def train_config(args: list[str]) -> TrainConfig:
+    """Flags over the YAML file over the recipe over the defaults.
+
+    Raises:
+        BridgeError: an unknown key or a bad value in the YAML file, or an unknown recipe.
+    """
+    from lavi_bridge.recipes import recipe
+
+    values: dict[str, object] = {}
+    if args and not args[0].startswith("-"):
+        path, args = Path(args[0]), args[1:]
+        values = checked(TrainConfig, read_yaml(path), str(path))
+    named = [v for flag, v in itertools.pairwise(args) if flag == "--recipe"]
+    chosen = recipe(str(named[-1] if named else values.get("recipe", "default")))
+    required = dict.fromkeys(("language", "vision", "data", "out"), tyro.MISSING)
+    default = TrainConfig(**(required | chosen.defaults() | values))
+    return tyro.cli(TrainConfig, args=args, default=default, prog="lavi-bridge train [CONFIG.yaml]")
+
+
+def generate(args: list[str]) -> None:
+    """Draw pictures from prompts with a trained bridge."""
+    options = tyro.cli(Generate, args=args, prog="lavi-bridge generate")
+    from lavi_bridge.bridge import Bridge
+    from lavi_bridge.generation import Sampling, draw, read_prompts
+
+    prompts = options.prompts + (read_prompts(options.file) if options.file else [])
+    if not prompts:
+        raise BridgeError("no prompts: give some in quotes, or a --file with one a line")
+    prompts = [p + options.suffix for p in prompts for _ in range(options.per_prompt)]
+    bridge = Bridge.load(options.bridge, language=options.language, vision=options.vision,
+                         dtype=options.dtype, device=options.device)  # fmt: skip
+    sampling = Sampling(
+        seed=options.seed,
+        steps=options.steps,
+        guidance=options.guidance,
+        negative=options.negative,
+        height=options.height,
+        width=options.width,
+        scheduler=options.scheduler,
+        batch_size=options.batch_size,
+    )
+    for path in draw(bridge, prompts, options.out, sampling, progress=sys.stderr.isatty()):
+        print(path)
+
+
+def plan(args: list[str]) -> None:
+    """Print widths, LoRA layers, parameters, memory and disk of a pair, reading only configs."""
+    options = tyro.cli(Plan, args=args, prog="lavi-bridge plan")
+    from lavi_bridge.plan import make_plan
+
+    made = make_plan(
+        options.language,
+        options.vision,
+        adapter=options.adapter,
+        language_rank=options.rank if options.language_rank is None else options.language_rank,
+        vision_rank=options.rank if options.vision_rank is None else options.vision_rank,
+        resolution=options.resolution,
+        batch_size=options.batch_size,
+        dtype=options.dtype,
+    )
+    print(made.json() if options.json else made.table())
+
+
+def show_list(args: list[str]) -> None:
+    """Show families, adapters, recipes and the bundled models."""
+    options = tyro.cli(List, args=args, prog="lavi-bridge list")
+    from lavi_bridge.plan import listing
+
+    print(listing(options.what))
+
+
+def convert(args: list[str]) -> None:
+    """Turn a published checkpoint into a bridge folder."""
+    options = tyro.cli(Convert, args=args, prog="lavi-bridge convert")
+    from lavi_bridge.bridge import Bridge
+
+    bridge = Bridge.from_published(
+        options.published,
+        language=options.language,
+        vision=options.vision,
+        dtype="float32",
+        device="cpu",
+    )
+    bridge.training_summary = {"converted_from": str(options.published)}
+    bridge.save(options.out)
+    print(f"'{options.out}' holds bridge {bridge.id}")
+
+
+def demo(args: list[str]) -> None:
+    """The whole story in minutes, on the bundled models."""
+    options = tyro.cli(Demo, args=args, prog="lavi-bridge demo")
+    from lavi_bridge.zoo.demo import run
+
+    run(options.out, prompts=options.prompts, scale=options.scale)
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "train": train,
+    "generate": generate,
+    "plan": plan,
+    "list": show_list,
+    "convert": convert,
+    "demo": demo,
+}
+
+
+def overview() -> str:
+    """What `lavi-bridge --help` prints."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {run.__doc__}" for name, run in COMMANDS.items()]
+    return "\n".join(
+        ["usage: lavi-bridge COMMAND …", "",
+         "Join any pre-trained language model to any pre-trained image-diffusion model.", "",
+         *lines, "", EPILOG]
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Run the command that the arguments name; bad input is one line on stderr and exit code 2."""
+    args = sys.argv[1:]
+    if not args or args[0] in ("-h", "--help"):
+        print(overview())
+        return
+    if args[0] in ("-V", "--version"):
+        print(f"lavi-bridge {__version__}")
+        return
+    try:
+        if args[0] not in COMMANDS:
+            known = ", ".join(COMMANDS)
+            hint = nearest(args[0], COMMANDS)
+            raise BridgeError(f"unknown command '{args[0]}'; known: {known}{hint}")
+        COMMANDS[args[0]](args[1:])
+    except BridgeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)

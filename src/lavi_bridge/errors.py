@@ -1,0 +1,14 @@
+"""The one error that is meant for the user: a line that names what is wrong and what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class BridgeError(ValueError):
+    """Bad input, described in one line. The command line prints it without a traceback."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return `"; did you mean 'x'?"` for the closest known name, or an empty string."""
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{match[0]}'?" if match else ""

@@ -1,0 +1,113 @@
+"""Reading and writing files so that nothing is lost and nothing damaged is taken for whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lavi_bridge.errors import BridgeError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file; a damaged one is a BridgeError that names it."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise BridgeError(f"{path} is damaged or cut short ({error}); fetch it again") from error
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Write a folder atomically: yield an empty one that takes `target`'s place at the end.
+
+    An error inside leaves an earlier `target` as it was.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    scratch.chmod(0o777 & ~_umask())
+    try:
+        yield scratch
+        if target.exists():
+            old = scratch.with_name(scratch.name + ".old")
+            target.rename(old)
+            scratch.rename(target)
+            shutil.rmtree(old)
+        else:
+            scratch.rename(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.part")
+    scratch.write_text(text, encoding="utf-8")
+    scratch.replace(path)
+
+
+def fingerprint(folder: Path) -> str:
+    """Identify the weights in a folder without reading them all.
+
+    sha256 over the config, and over name, shape, dtype and first 4 KiB of every tensor. 16 hex
+    digits are kept. Weights in several formats count once, in the order in which the libraries
+    prefer them.
+
+    Raises:
+        BridgeError: the folder holds no weights.
+    """
+    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    for path in _weight_files(folder):
+        for part in _heads(path):
+            digest.update(part)
+    return digest.hexdigest()[:16]
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    for pattern in ("model*.safetensors", "diffusion_pytorch_model*.safetensors",
+                    "pytorch_model*.bin", "diffusion_pytorch_model*.bin"):  # fmt: skip
+        found = sorted(p for p in folder.glob(pattern) if ".fp16." not in p.name)
+        if found:
+            return found
+    raise BridgeError(f"'{folder}' holds no weights (*.safetensors or *.bin)")
+
+
+def _heads(path: Path) -> Iterator[bytes]:
+    import torch
+
+    if path.suffix == ".safetensors":
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size))
+            for name, entry in sorted(header.items()):
+                if name == "__metadata__":
+                    continue
+                start, end = entry["data_offsets"]
+                file.seek(8 + size + start)
+                yield f"{name} {entry['shape']} {entry['dtype']}".encode()
+                yield file.read(min(4096, end - start))
+    else:
+        tensors = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        for name, tensor in sorted(tensors.items()):
+            yield f"{name} {list(tensor.shape)} {tensor.dtype}".encode()
+            head = tensor.flatten()[: max(1, 4096 // tensor.element_size())]
+            yield head.contiguous().view(torch.uint8).numpy().tobytes()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,132 @@
+"""Pictures on disk: drawn from prompts, named so that no prompt can break a path, resumable."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from lavi_bridge import __version__
+from lavi_bridge.errors import BridgeError
+
+if TYPE_CHECKING:
+    from lavi_bridge.bridge import Bridge
+
+KEY = "lavi-bridge"
+"""Name of the text chunk in every PNG: a JSON object that tells how to draw it again."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How pictures are drawn."""
+
+    seed: int = 0
+    """Seed of the first picture; picture i has seed + i."""
+    steps: int = 50
+    """Denoising steps (paper: 50)."""
+    guidance: float = 7.5
+    """Weight of classifier-free guidance (paper: 7.5); 1 turns it off."""
+    negative: str = ""
+    """What to steer away from."""
+    height: int | None = None
+    """Height in pixels (unset: the vision model's own)."""
+    width: int | None = None
+    """Width in pixels (unset: the vision model's own)."""
+    scheduler: str | None = None
+    """Sampler: unipc (the paper's), ddim, pndm, dpm++, euler, … (unset: the family's own)."""
+    batch_size: int = 4
+    """Pictures drawn at once; does not change them."""
+
+
+def file_name(index: int, prompt: str) -> str:
+    """`00007-a-red-circle.png`: letters, digits and hyphens only, whatever the prompt."""
+    plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
+    words = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:60].rstrip("-")
+    return f"{index:05d}-{words or 'prompt'}.png"
+
+
+def read_prompts(path: Path) -> list[str]:
+    """Read a prompt file: one a line, blank lines skipped.
+
+    Raises:
+        BridgeError: the file is missing, is not UTF-8, or holds no prompt.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise BridgeError(f"'{path}' is not UTF-8 text") from error
+    except OSError as error:
+        raise BridgeError(f"cannot read prompt file '{path}': {error.strerror}") from error
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise BridgeError(f"'{path}' holds no prompts")
+    return prompts
+
+
+def draw(bridge: Bridge, prompts: Sequence[str], out: Path, sampling: Sampling, *,
+         progress: bool = False) -> Iterator[Path]:  # fmt: skip
+    """Draw one PNG a prompt into `out` and yield its path; what is there already is kept.
+
+    A picture counts as there if its file says that it was drawn by the same bridge from the same
+    prompt, seed and settings. So an interrupted call, repeated, goes on where it stopped.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    identity = {
+        "bridge": bridge.id,
+        "language": bridge.language.place.id,
+        "vision": bridge.vision.place.id,
+        "version": __version__,
+    }
+    settings = {k: v for k, v in asdict(sampling).items() if k not in ("seed", "batch_size")}
+    jobs: list[tuple[Path, dict[str, Any]]] = []
+    for index, prompt in enumerate(prompts):
+        record = {"prompt": prompt, "seed": sampling.seed + index} | settings | identity
+        jobs.append((out / file_name(index, prompt), record))
+    missing = {path: record for path, record in jobs if read_record(path) != record}
+    images = _with_bar(
+        bridge.stream(
+            [record["prompt"] for record in missing.values()],
+            seed=[record["seed"] for record in missing.values()],
+            batch_size=sampling.batch_size,
+            **settings,
+        ),
+        len(missing),
+        progress,
+    )
+    for path, record in jobs:
+        if path in missing:
+            save_png(next(images), path, record)
+        yield path
+
+
+def save_png(image: Image.Image, path: Path, record: dict[str, Any]) -> None:
+    """Write a PNG atomically, with `record` inside."""
+    info = PngInfo()
+    info.add_itxt(KEY, json.dumps(record, ensure_ascii=False))
+    scratch = path.with_name(f".{path.name}.part")
+    image.save(scratch, format="PNG", pnginfo=info)
+    scratch.replace(path)
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """How a PNG was drawn; None if there is no such file, or it does not say."""
+    try:
+        with Image.open(path) as image:
+            return json.loads(image.text[KEY])  # type: ignore[attr-defined]
+    except (OSError, KeyError, AttributeError, ValueError, SyntaxError):
+        return None
+
+
+def _with_bar(images: Iterator[Image.Image], total: int, progress: bool) -> Iterator[Image.Image]:
+    if not progress or not total:
+        return images
+    from tqdm.auto import tqdm
+
+    return iter(tqdm(images, total=total, desc="drawing", unit="image"))

@@ -1,0 +1,236 @@
+"""What every language model can do: cut prompts into tokens and give a hidden state for each.
+
+A family says only how it differs: the transformers class that loads it, where LoRA goes (the
+published targets are the four projections of every attention layer), how many tokens it can
+read, and what to pad with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from lavi_bridge.config import LoRA
+from lavi_bridge.errors import BridgeError
+from lavi_bridge.files import fingerprint
+from lavi_bridge.locate import Place
+from lavi_bridge.registry import Registry
+
+LANGUAGES: Registry[Language] = Registry("language family")
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A batch of tokenized prompts, padded on the right."""
+
+    ids: Tensor  # (batch, tokens)
+    mask: Tensor  # (batch, tokens), 1 = real token
+    longest: int
+    """Tokens of the longest prompt, before cutting."""
+    cut: int
+    """How many prompts were longer than the limit and lost their end."""
+
+
+class Language(nn.Module):
+    """A frozen language model with its tokenizer."""
+
+    model_class: ClassVar[str] = "AutoModel"
+    """Name of the class in transformers."""
+    model_options: ClassVar[dict[str, Any]] = {}
+    """Further arguments of that class's `from_pretrained`."""
+    lora_targets: ClassVar[str] = ""
+    """Regular expression for the layers that get LoRA."""
+    pads: ClassVar[tuple[str, ...]] = ("eos", "unk", "bos")
+    """Special tokens to pad with, best first, for a tokenizer that names no pad token."""
+    float16_safe: ClassVar[bool] = True
+
+    model: Any  # a module whose class is known only when it is loaded
+
+    def __init__(self, model: nn.Module, tokenizer: Any, place: Place) -> None:
+        super().__init__()
+        self.model = model.requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.place = place
+        self.lora: LoRA | None = None
+        if tokenizer is not None:
+            self._choose_pad_token()
+
+    @classmethod
+    def load(cls, place: Place, *, dtype: torch.dtype) -> Self:
+        """Load model and tokenizer; `place` holds a checkpoint in transformers' layout."""
+        if dtype == torch.float16 and not cls.float16_safe:
+            raise BridgeError(f"'{place.id}' overflows in float16; use bfloat16 or float32")
+        try:
+            with _quiet():
+                model, report = cls._model_class().from_pretrained(
+                    **place.pretrained(), dtype=dtype, output_loading_info=True, **cls.model_options
+                )
+        except Exception as error:  # the libraries raise many types; all mean this
+            raise BridgeError(f"cannot load language model '{place.id}': {_line(error)}") from error
+        if missing := sorted(report["missing_keys"]):
+            raise BridgeError(
+                f"'{place.id}' lacks {len(missing)} of the model's weights, such as '{missing[0]}'"
+            )
+        return cls(cls.prepare(model), _load_tokenizer(place), place)
+
+    @classmethod
+    def outline(cls, place: Place) -> Self:
+        """Build the model without weights (on the meta device) from its config alone."""
+        from transformers import AutoConfig
+
+        model_class = cls._model_class()
+        config_class = getattr(model_class, "config_class", None) or AutoConfig
+        config = config_class.from_pretrained(**place.pretrained())
+        build = getattr(model_class, "from_config", None) or model_class._from_config
+        with torch.device("meta"):
+            model = build(config, **cls.model_options)
+        return cls(cls.prepare(model), None, place)
+
+    @classmethod
+    def prepare(cls, model: Any) -> Any:
+        """Keep the part of a loaded checkpoint that is used; the families override this."""
+        return model
+
+    @classmethod
+    def _model_class(cls) -> Any:
+        import transformers
+
+        return getattr(transformers, cls.model_class)
+
+    @property
+    def config(self) -> Any:
+        """The text part of the checkpoint's own config."""
+        return self.model.config.get_text_config()
+
+    @property
+    def width(self) -> int:
+        """Size of a hidden state."""
+        return int(self.config.hidden_size)
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The longest text the model can read; None where positions have no end."""
+        return getattr(self.config, "max_position_embeddings", None)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the frozen weights."""
+        return next(self.model.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def fingerprint(self) -> str:
+        """16 hex digits that identify the frozen weights; see `files.fingerprint`."""
+        config = self.place.file("config.json")
+        assert config is not None  # it was loaded from there
+        return fingerprint(config.parent)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        return self.hidden(input_ids, attention_mask)
+
+    def hidden(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Token ids (batch, tokens) -> last hidden states (batch, tokens, width).
+
+        Without a mask every token is read, padding too: as published for the U-Nets.
+        """
+        return self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+
+    def tokenize(self, prompts: Sequence[str], length: int) -> Tokens:
+        """Cut prompts into exactly `length` tokens each; an empty prompt keeps a real one."""
+        encoded = self.tokenizer(
+            list(prompts),
+            padding="max_length",
+            truncation=True,
+            max_length=length,
+            padding_side="right",
+            return_tensors="pt",
+        )
+        ids, mask = encoded["input_ids"].long(), encoded["attention_mask"].long()
+        empty = mask.sum(1) == 0  # Qwen and Mistral give no token at all for ""
+        ids[empty, 0] = self._first_token()
+        mask[empty, 0] = 1
+        longest, cut = int(mask.sum(1).max()), 0
+        if longest == length:
+            full = [p for p, row in zip(prompts, mask, strict=True) if row.all()]
+            lengths = [len(row) for row in self.tokenizer(full, verbose=False)["input_ids"]]
+            longest, cut = max(lengths), sum(n > length for n in lengths)
+        return Tokens(ids.to(self.device), mask.to(self.device), longest, cut)
+
+    def _first_token(self) -> int:
+        tok = self.tokenizer
+        ids = (tok.bos_token_id, tok.eos_token_id, tok.pad_token_id)
+        return next(i for i in ids if i is not None)
+
+    def _choose_pad_token(self) -> None:
+        tokenizer = self.tokenizer
+        if tokenizer.pad_token is not None:
+            return
+        vocabulary = tokenizer.get_vocab()
+        own = [token for token in ("[PAD]", "<pad>") if token in vocabulary]
+        special = [getattr(tokenizer, f"{kind}_token") for kind in self.pads]
+        candidates = own + [token for token in special if token is not None]
+        if not candidates:
+            raise BridgeError(
+                f"the tokenizer of '{self.place.id}' has no token to pad with: "
+                "set pad_token in its tokenizer_config.json"
+            )
+        tokenizer.pad_token = candidates[0]
+
+
+def load_language(place: Place, *, dtype: torch.dtype | None = None) -> Language:
+    """Load the family that the checkpoint's `model_type` names; the default for unknown ones.
+
+    Args:
+        place: folder or Hub repository with a transformers checkpoint.
+        dtype: precision of the frozen weights; None builds the model without weights.
+
+    Raises:
+        BridgeError: there is no config, or the checkpoint cannot be loaded.
+    """
+    model_type = place.json("config.json").get("model_type")
+    if model_type is None:
+        raise BridgeError(f"the config.json of '{place.id}' names no model_type")
+    family = LANGUAGES[model_type if model_type in LANGUAGES else "default"]
+    return family.outline(place) if dtype is None else family.load(place, dtype=dtype)
+
+
+def _load_tokenizer(place: Place) -> Any:
+    """The tokenizer in the folder, or beside it, as in a pipeline (text_encoder_2, tokenizer_2)."""
+    from transformers import AutoTokenizer
+
+    names = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model", "spiece.model")
+    if not any(place.file(name) for name in names):
+        number = Path(place.subfolder or place.root).name.partition("text_encoder")[2]
+        beside = place.beside(f"tokenizer{number}")
+        place = beside if any(beside.file(name) for name in names) else place
+    try:
+        return AutoTokenizer.from_pretrained(**place.pretrained())
+    except Exception as error:  # many types again
+        raise BridgeError(f"cannot load the tokenizer of '{place.id}': {_line(error)}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide the report on weights that a checkpoint has and we leave, such as a head."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _line(error: Exception) -> str:
+    """An error's type and first line: what fits into a one-line message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,0 +1,145 @@
+"""Turns what a user writes for a model into the place where its files are.
+
+Understood: a folder, `zoo:NAME` (a model that ships with the package), and a Hub id
+`owner/name`; each may go on with `/subfolder`, and a Hub id may carry `@revision`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lavi_bridge.errors import BridgeError
+
+ZOO = Path(__file__).parent / "zoo" / "models"
+HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(/(?P<sub>[\w./-]+?))?(@(?P<revision>[\w./-]+))?")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a checkpoint is: a local folder, or a Hub repository at a revision."""
+
+    id: str
+    """As the user wrote it, with local folders made absolute; enough to find the place again."""
+    root: str
+    """A local folder or a Hub id: the first argument of `from_pretrained`."""
+    revision: str | None = None
+    subfolder: str = ""
+
+    @property
+    def local(self) -> bool:
+        """Whether the files lie on this machine, outside the Hub's cache."""
+        return Path(self.root).is_dir()
+
+    def __truediv__(self, name: str) -> Place:
+        """The place of a component: `place / "unet"`."""
+        return replace(self, subfolder=f"{self.subfolder}/{name}".strip("/"))
+
+    def beside(self, name: str) -> Place:
+        """The place of a neighbour: `(place / "text_encoder").beside("tokenizer")`."""
+        if self.subfolder:
+            return replace(self, subfolder=str(Path(self.subfolder).parent / name))
+        return replace(self, root=str(Path(self.root).parent / name)) if self.local else self / name
+
+    def file(self, name: str) -> Path | None:
+        """The local path of one file, fetched from the Hub if need be; None if there is none.
+
+        Raises:
+            BridgeError: the Hub cannot be reached and the file is not in its cache.
+        """
+        if self.local:
+            path = Path(self.root, self.subfolder, name)
+            return path if path.is_file() else None
+        return _from_hub(self, name)
+
+    def json(self, name: str) -> dict[str, Any]:
+        """Read a JSON file of this place.
+
+        Raises:
+            BridgeError: the file is missing or is no JSON.
+        """
+        path = self.file(name)
+        if path is None:
+            where = f"{self.id}/{self.subfolder}".rstrip("/") if self.subfolder else self.id
+            raise BridgeError(f"'{where}' has no {name}: is it a model folder in the Hub's layout?")
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise BridgeError(f"{path} is not valid JSON: {error}") from error
+
+    def pretrained(self) -> dict[str, Any]:
+        """Arguments for a `from_pretrained` of transformers or diffusers."""
+        return {
+            "pretrained_model_name_or_path": self.root,
+            "subfolder": self.subfolder,
+            "revision": self.revision,
+        }
+
+
+def locate(source: str | Path) -> Place:
+    """Find a model by folder, `zoo:NAME` or Hub id; nothing is read yet.
+
+    Raises:
+        BridgeError: there is no such folder or zoo model, and it cannot be a Hub id.
+    """
+    text = str(source)
+    if text.startswith("zoo:"):
+        name, _, subfolder = text.removeprefix("zoo:").partition("/")
+        if not (ZOO / name).is_dir() or not name:
+            known = ", ".join(zoo_names())
+            raise BridgeError(f"no model '{name}' in the zoo; known: {known}")
+        return Place(text, str(ZOO / name), subfolder=subfolder)
+    folder = Path(text).expanduser()
+    if folder.is_dir():
+        return Place(str(folder.resolve()), str(folder.resolve()))
+    if isinstance(source, str) and (match := HUB_ID.fullmatch(text)) and text[0] not in "./~":
+        return Place(text, match["repo"], match["revision"], match["sub"] or "")
+    raise BridgeError(
+        f"no folder '{text}', and it is neither a Hub id (owner/name) nor "
+        f"zoo:NAME ({', '.join(zoo_names())})"
+    )
+
+
+def zoo_names() -> list[str]:
+    """The models that ship with the package."""
+    return sorted(path.name for path in ZOO.iterdir() if path.is_dir()) if ZOO.is_dir() else []
+
+
+def _from_hub(place: Place, name: str) -> Path | None:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        path = hf_hub_download(
+            place.root, name, subfolder=place.subfolder or None, revision=place.revision
+        )
+    except LocalEntryNotFoundError as error:
+        raise BridgeError(
+            f"'{place.id}' is no folder here, and the Hub cannot be reached for it; "
+            "download it where there is a network, or give a local folder"
+        ) from error
+    except EntryNotFoundError:
+        return None
+    except RevisionNotFoundError as error:
+        raise BridgeError(
+            f"'{place.root}' has no revision '{place.revision}' on the Hub"
+        ) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise BridgeError(
+            f"'{place.id}' is no folder here and not on the Hub (or it is gated: `hf auth login`)"
+        ) from error
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise BridgeError(f"the Hub did not give {name} of '{place.id}': {reason}") from error
+    return Path(path)

@@ -1,0 +1,147 @@
+"""LoRA through PEFT: injected by pattern into any backbone, trained, saved, loaded and fused.
+
+One path for every model, because several diffusers classes have no `add_adapter`. As published:
+scale 1 (alpha = rank), down ~ N(0, 1/rank), up = 0. Dropout on the *output* of the low-rank
+branch is a forward hook on PEFT's `lora_B`, which equals the published layer exactly at scale 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
+from peft import set_peft_model_state_dict as set_state
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from lavi_bridge.config import LoRA
+from lavi_bridge.errors import BridgeError
+from lavi_bridge.files import read_safetensors
+from lavi_bridge.locate import Place
+
+NAME = "default"
+"""PEFT's own name for the one adapter of a model."""
+PREFIX = "base_model.model."
+"""What plain `peft` puts before a layer's name; without it its loader only warns, and is wrong."""
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+
+
+def inject(model: nn.Module, lora: LoRA, *, name: str = "the model") -> int:
+    """Put LoRA layers into `model`, in float32 and trainable; return how many.
+
+    Rank 0 leaves the model untouched.
+
+    Raises:
+        BridgeError: the pattern matches no layer, or a layer that LoRA cannot handle.
+    """
+    if lora.rank == 0:
+        return 0
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.rank,
+        target_modules=lora.targets,
+        lora_dropout=lora.dropout if lora.dropout_on == "input" else 0.0,
+        init_lora_weights="gaussian",
+        fan_in_fan_out=any(type(m).__name__ == "Conv1D" for m in model.modules()),  # GPT-2's
+    )
+    try:
+        inject_adapter_in_model(config, model, NAME)
+    except ValueError as error:
+        kinds = ", ".join(sorted({n.rpartition(".")[2] for n, m in model.named_modules()
+                                  if isinstance(m, nn.Linear)})[:12])  # fmt: skip
+        raise BridgeError(
+            f"LoRA pattern '{lora.targets}' hits nothing usable in {name}; "
+            f"its linear layers end in: {kinds}"
+        ) from error
+    for layer in layers(model).values():
+        # PEFT creates them in the base's precision; bf16 steps of 5e-6 would round to nothing
+        layer.lora_A[NAME].float()
+        layer.lora_B[NAME].float()
+        if lora.dropout and lora.dropout_on == "output":
+            layer.lora_B[NAME].register_forward_hook(_Dropout(lora.dropout))
+    model.train(model.training)  # new layers start in training mode, whatever the model's
+    return len(layers(model))
+
+
+def layers(model: nn.Module) -> dict[str, LoraLayer]:
+    """The LoRA layers by their name in the base model, in the order of `named_modules()`."""
+    return {name: m for name, m in model.named_modules() if isinstance(m, LoraLayer)}
+
+
+def parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The trained parameters of `model`: down and up of every layer."""
+    return [p for name, p in model.named_parameters() if "lora_" in name]
+
+
+def state(model: nn.Module) -> dict[str, Tensor]:
+    """The LoRA weights under the names that plain `peft` expects."""
+    found = get_peft_model_state_dict(model, adapter_name=NAME, save_embedding_layers=False)
+    return {PREFIX + key: tensor.detach().contiguous() for key, tensor in found.items()}
+
+
+def save(model: Any, folder: Path, *, base: str) -> None:
+    """Write `folder` in PEFT's layout, so that `PeftModel.from_pretrained` reads it."""
+    from safetensors.torch import save_file
+
+    config: LoraConfig = model.peft_config[NAME]
+    config.base_model_name_or_path = base
+    config.inference_mode = True
+    folder.mkdir(parents=True, exist_ok=True)
+    config.save_pretrained(str(folder))
+    save_file(state(model), folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def load(model: nn.Module, place: Place) -> None:
+    """Fill the injected layers from a PEFT folder, checking every name and shape.
+
+    Raises:
+        BridgeError: the file is missing or damaged, or does not fit the injected layers.
+    """
+    path = place.file(WEIGHTS)
+    if path is None:
+        raise BridgeError(f"'{place.id}/{place.subfolder}' has no {WEIGHTS}")
+    found, own = read_safetensors(path), state(model)
+    if odd := sorted(found.keys() ^ own.keys()):
+        raise BridgeError(f"{path}: '{odd[0]}' and the model's LoRA layers do not match")
+    for name, tensor in found.items():
+        if tensor.shape != own[name].shape:
+            expected = tuple(own[name].shape)
+            raise BridgeError(f"{path}: '{name}' is {tuple(tensor.shape)}, expected {expected}")
+    set_state(model, {k.removeprefix(PREFIX): v for k, v in found.items()}, adapter_name=NAME)
+
+
+@contextmanager
+def fused(*models: nn.Module) -> Iterator[None]:
+    """Add the LoRA into the base weights while sampling: same output, fewer kernels.
+
+    Afterwards the base weights are the very same bits as before: they are kept in main memory
+    and put back, as unmerging would leave rounding behind.
+    """
+    with ExitStack() as stack:
+        for model in models:
+            for layer in layers(model).values():
+                weight = layer.get_base_layer().weight
+                kept = weight.detach().to("cpu", copy=True)
+                layer.merge(safe_merge=False, adapter_names=[NAME])
+                stack.callback(_unfuse, layer, kept)
+        yield
+
+
+def _unfuse(layer: LoraLayer, kept: Tensor) -> None:
+    layer.merged_adapters.clear()
+    with torch.no_grad():
+        layer.get_base_layer().weight.copy_(kept)
+
+
+class _Dropout:
+    """Forward hook that drops part of a layer's output while training."""
+
+    def __init__(self, p: float) -> None:
+        self.p = p
+
+    def __call__(self, module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+        return nn.functional.dropout(output, self.p, training=module.training)

@@ -1,0 +1,36 @@
+"""Pictures for people: labelled grids."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw, ImageFont
+
+
+def grid(rows: Sequence[Sequence[Image.Image]], *, columns: Sequence[str] = (),
+         labels: Sequence[str] = (), tile: int = 128) -> Image.Image:  # fmt: skip
+    """Lay pictures out in rows; `columns` are titles above, `labels` stand left of each row.
+
+    Small pictures are enlarged without smoothing, so that their pixels can be seen.
+    """
+    font = ImageFont.load_default(13)
+    gap, top, left = 6, 24 if columns else 0, 190 if labels else 0
+    width = max(len(row) for row in rows)
+    step = tile + gap
+    size = (left + width * step + gap, top + len(rows) * step + gap)
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    for x, title in enumerate(columns):
+        draw.text((left + gap + x * step, 5), title, "black", font)
+    for y, row in enumerate(rows):
+        if labels:
+            text = "\n".join(textwrap.wrap(labels[y], 26)[:7])
+            draw.multiline_text((gap, top + gap + y * step), text, "black", font, spacing=3)
+        for x, picture in enumerate(row):
+            small = picture.width < tile
+            resized = picture.resize(
+                (tile, tile), Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS
+            )
+            sheet.paste(resized, (left + gap + x * step, top + gap + y * step))
+    return sheet

@@ -1,0 +1,236 @@
+"""What a pair would need, from configs alone: the models are built without weights.
+
+Parameters and layers are counted on the real classes on torch's meta device. Activation memory is
+counted, too: one training step runs on shapes only, and what autograd would keep is added up.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lavi_bridge import lora
+from lavi_bridge.adapters import ADAPTERS
+from lavi_bridge.bridge import Bridge, choose_dtype
+from lavi_bridge.languages import LANGUAGES
+from lavi_bridge.locate import zoo_names
+from lavi_bridge.recipes import DIFFERENCES, RECIPES
+from lavi_bridge.text import Text
+from lavi_bridge.visions import VISIONS
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The plan of a pair. Sizes are in GB (1e9 bytes), parameters are counts."""
+
+    language: str
+    vision: str
+    language_family: str
+    vision_family: str
+    language_width: int
+    vision_text_width: int
+    adapter: str
+    adapter_parameters: int
+    language_parameters: int
+    language_lora_layers: int
+    language_lora_parameters: int
+    vision_parameters: int
+    vision_lora_layers: int
+    vision_lora_parameters: int
+    tokens: int
+    masked: bool
+    resolution: int
+    latent_shape: tuple[int, int, int]
+    dtype: str
+    batch_size: int
+    weights_gb: float
+    training_gb: float
+    sampling_gb: float
+    download_gb: float
+    bridge_gb: float
+
+    @property
+    def trained(self) -> int:
+        """All trained parameters."""
+        return self.adapter_parameters + self.language_lora_parameters + self.vision_lora_parameters
+
+    def json(self) -> str:
+        """All figures as a JSON object."""
+        return json.dumps(dataclasses.asdict(self) | {"trained_parameters": self.trained}, indent=2)
+
+    def table(self) -> str:
+        """All figures for people."""
+        mask = "masked in both models" if self.masked else "no mask, padding is read"
+        size = "×".join(map(str, self.latent_shape))
+        rows = [
+            ("language", f"{self.language} ({self.language_family}, "
+                         f"{_count(self.language_parameters)})"),
+            ("vision", f"{self.vision} ({self.vision_family}, {_count(self.vision_parameters)})"),
+            ("adapter", f"{self.adapter} {self.language_width} → {self.vision_text_width}, "
+                        f"{_count(self.adapter_parameters)}"),
+            ("language LoRA", _layers(self.language_lora_layers, self.language_lora_parameters)),
+            ("vision LoRA", _layers(self.vision_lora_layers, self.vision_lora_parameters)),
+            ("trained in all", _count(self.trained)),
+            ("tokens", f"{self.tokens}, {mask}"),
+            ("images", f"{self.resolution} px, latents {size}"),
+            ("training memory", f"≈ {self.training_gb:.1f} GB at batch {self.batch_size}, frozen "
+                                f"models in {self.dtype}, without checkpointing"),
+            ("sampling memory", f"≈ {self.sampling_gb:.1f} GB for one image with guidance"),
+            ("disk", f"{self.download_gb:.1f} GB of base weights in float32, "
+                     f"{self.bridge_gb:.2f} GB a saved bridge"),
+        ]  # fmt: skip
+        return "\n".join(f"{name:16} {value}" for name, value in rows)
+
+
+def make_plan(language: str, vision: str, *, adapter: str = "feedforward", language_rank: int = 32,
+              vision_rank: int = 32, resolution: int | None = None, batch_size: int = 1,
+              dtype: str = "bfloat16") -> Plan:  # fmt: skip
+    """Plan a pair; only JSON files are read.
+
+    Raises:
+        BridgeError: a config is missing, a class unsupported, or the LoRA pattern hits nothing.
+    """
+    bridge = Bridge.outline(language, vision, adapter=adapter,
+                            language_rank=language_rank, vision_rank=vision_rank)  # fmt: skip
+    precision = choose_dtype(dtype, torch.device("cpu"))
+    side = resolution or bridge.vision.resolution
+    shape = bridge.vision.latent_shape(side, side)
+    lm, image_model = bridge.language.model, bridge.vision.backbone
+    parts = {name: sum(p.numel() for p in part) for name, part in bridge.parts().items()}
+    frozen = {
+        "language": _frozen(lm),
+        "vision": _frozen(image_model),
+        "vae": _frozen(bridge.vision.vae),
+    }
+    weights = sum(frozen.values()) * precision.itemsize / 1e9
+    trained = sum(parts.values()) * 4 / 1e9
+    kept = activations(bridge, batch_size, shape, precision)
+    return Plan(
+        language=language,
+        vision=vision,
+        language_family=type(bridge.language).__name__,
+        vision_family=type(bridge.vision).__name__,
+        language_width=bridge.language.width,
+        vision_text_width=bridge.vision.text_width,
+        adapter=adapter,
+        adapter_parameters=parts["adapter"],
+        language_parameters=frozen["language"],
+        language_lora_layers=len(lora.layers(lm)),
+        language_lora_parameters=parts["language"],
+        vision_parameters=frozen["vision"],
+        vision_lora_layers=len(lora.layers(image_model)),
+        vision_lora_parameters=parts["vision"],
+        tokens=bridge.tokens,
+        masked=bridge.vision.masks,
+        resolution=side,
+        latent_shape=shape,
+        dtype=dtype,
+        batch_size=batch_size,
+        weights_gb=weights,
+        training_gb=weights + 4 * trained + kept,  # weight, gradient and AdamW's two moments
+        sampling_gb=weights + trained + _decoding(bridge, side, precision),
+        download_gb=sum(frozen.values()) * 4 / 1e9,
+        bridge_gb=trained,
+    )
+
+
+def activations(
+    bridge: Bridge, batch: int, shape: tuple[int, int, int], dtype: torch.dtype
+) -> float:
+    """GB that autograd keeps for one training step, from a run on shapes alone."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    for module in (bridge.language.model, bridge.vision.backbone):
+        _cast_frozen(module, dtype)
+    total = 0
+    # shapes that pass for real CPU tensors, so that attention takes its fused path as on a GPU
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        bridge.to_empty(device="cpu").train()
+        # parameters are counted elsewhere, and a tensor that is kept twice is stored once
+        seen = {p.untyped_storage()._cdata: p for p in [*bridge.parameters(), *bridge.buffers()]}
+
+        def keep(tensor: Tensor) -> Tensor:
+            nonlocal total
+            storage = tensor.untyped_storage()
+            if storage._cdata not in seen:
+                seen[storage._cdata] = tensor
+                total += storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            ids = torch.zeros(batch, bridge.tokens, dtype=torch.long)
+            mask = torch.ones_like(ids) if bridge.vision.masks else None
+            text = Text(bridge.adapter(bridge.language.hidden(ids)), mask)
+            bridge.vision.predict(torch.zeros(batch, *shape), torch.zeros(batch), text).sum()
+    return total / 1e9
+
+
+def listing(what: str) -> str:
+    """The registries, recipes and bundled models for `lavi-bridge list`."""
+    parts = {
+        "languages": "\n".join(f"  {kind.__name__:20} {', '.join(names)}"
+                               for kind, names in LANGUAGES.families().items()),
+        "visions": "\n".join(f"  {kind.__name__:20} {', '.join(names)}"
+                             for kind, names in VISIONS.families().items()),
+        "adapters": "\n".join(f"  {name:20} {_first_line(ADAPTERS[name])}" for name in ADAPTERS),
+        "recipes": _recipes(),
+        "zoo": "\n".join(f"  zoo:{name}" for name in zoo_names()),
+    }  # fmt: skip
+    if what != "all":
+        return parts[what]
+    return "\n\n".join(f"{name}\n{text}" for name, text in parts.items())
+
+
+def _recipes() -> str:
+    head = f"  {'name':22} {'language × vision':66} {'FID':>6} {'CLIP':>6} {'colour':>7}  rates"
+    lines = [head]
+    for recipe in RECIPES.values():
+        pair = f"{recipe.language} × {recipe.vision}" if recipe.language else "any pair"
+        scores = recipe.scores
+        published = "published" if recipe.rates_published else "not published, those of T5-Large"
+        figures = (f"{scores['short FID']:6.2f} {scores['short CLIP']:6.4f} {scores['colour']:7.4f}"
+                   f"  {published}") if scores else ""  # fmt: skip
+        lines.append(f"  {recipe.name:22} {pair:66} {figures}".rstrip())
+    lines.append("  `default` differs from `paper`:")
+    for change in DIFFERENCES:
+        lines.append(f"    {change.key} {change.ours} instead of {change.paper}: {change.reason}")
+    return "\n".join(lines)
+
+
+def _first_line(kind: type) -> str:
+    import inspect
+
+    module = inspect.getmodule(kind)
+    return ((module.__doc__ if module else None) or "").strip().splitlines()[0]
+
+
+def _frozen(model: nn.Module) -> int:
+    return sum(p.numel() for name, p in model.named_parameters() if "lora_" not in name)
+
+
+def _cast_frozen(model: nn.Module, dtype: torch.dtype) -> None:
+    for name, parameter in model.named_parameters():
+        if "lora_" not in name:
+            parameter.data = parameter.data.to(dtype)
+
+
+def _decoding(bridge: Bridge, side: int, dtype: torch.dtype) -> float:
+    """GB of the autoencoder's widest stage: its first width at full size, a few tensors deep."""
+    config = bridge.vision.vae.config
+    widths = config.get("decoder_block_out_channels") or config.get("block_out_channels")
+    return 4 * widths[min(1, len(widths) - 1)] * side * side * dtype.itemsize / 1e9
+
+
+def _count(number: int) -> str:
+    for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= limit:
+            return f"{number / limit:.2f} {unit}"
+    return str(number)
+
+
+def _layers(layers: int, parameters: int) -> str:
+    return f"{layers} layers, {_count(parameters)}" if layers else "untouched"

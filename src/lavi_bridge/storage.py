@@ -1,0 +1,177 @@
+"""A bridge on disk: one folder that `Bridge.load` reads without being told anything else.
+
+`bridge.json` (base models with fingerprints, adapter, LoRA, versions, training summary),
+`adapter/`, `language_lora/`, `vision_lora/` (PEFT's layout) and `README.md`, the model card.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from lavi_bridge import __version__, lora
+from lavi_bridge.adapters import Adapter
+from lavi_bridge.bridge import Bridge, Side, choose_device, choose_dtype, inject
+from lavi_bridge.config import LoRA
+from lavi_bridge.errors import BridgeError
+from lavi_bridge.files import new_folder
+from lavi_bridge.languages import load_language
+from lavi_bridge.locate import Place, locate
+from lavi_bridge.visions import load_vision
+
+if TYPE_CHECKING:
+    B = TypeVar("B", bound=Bridge)
+
+INDEX = "bridge.json"
+FORMAT = 1
+
+
+def save_bridge(bridge: Bridge, folder: Path) -> None:
+    """Write `folder` whole or not at all; an earlier bridge there is replaced at the end."""
+    record = {
+        "format": FORMAT,
+        "id": bridge.id,
+        "language": _side(bridge.language),
+        "vision": _side(bridge.vision),
+        "adapter": bridge.adapter.kind,
+        "tokens": bridge.tokens,
+        "masked": bridge.vision.masks,
+        "versions": {"lavi-bridge": __version__}
+        | {name: version(name) for name in ("torch", "diffusers", "transformers", "peft")},
+        "training": bridge.training_summary,
+    }
+    if folder.exists() and not (folder / INDEX).is_file() and any(folder.iterdir()):
+        raise BridgeError(f"'{folder}' holds something else than a bridge; choose another folder")
+    with new_folder(folder) as scratch:
+        bridge.adapter.save(scratch / "adapter")
+        for name, model, side in _models(bridge):
+            if side.lora is not None:
+                lora.save(model, scratch / f"{name}_lora", base=side.place.id)
+        text = json.dumps(record, indent=2, default=str) + "\n"
+        (scratch / INDEX).write_text(text, encoding="utf-8")
+        (scratch / "README.md").write_text(model_card(bridge), encoding="utf-8")
+
+
+def load_bridge(kind: type[B], folder: str | Path, *, language: str | Path | None,
+                vision: str | Path | None, dtype: str | torch.dtype | None,
+                device: str | torch.device | None) -> B:  # fmt: skip
+    """Load a bridge of class `kind`; see `Bridge.load`."""
+    place = locate(folder)
+    if place.file(INDEX) is None and (place / "bridge").file(INDEX) is not None:
+        place = place / "bridge"  # the folder of a training run
+    if place.file(INDEX) is None:
+        published = place.file("lora_vis.pt") is not None
+        hint = "; it is a published checkpoint: `lavi-bridge convert`" if published else ""
+        raise BridgeError(f"'{place.id}' is no bridge: it has no {INDEX}{hint}")
+    record = place.json(INDEX)
+    if record.get("format") != FORMAT:
+        raise BridgeError(
+            f"'{place.id}' has format {record.get('format')}; this version reads {FORMAT}"
+        )
+    device = choose_device(device)
+    precision = choose_dtype(dtype, device)
+    bases = _base(place, record, "language", language), _base(place, record, "vision", vision)
+    bridge = kind(
+        load_language(bases[0], dtype=precision),
+        load_vision(bases[1], dtype=precision),
+        Adapter.load(place / "adapter"),
+    )
+    for name, model, side in _models(bridge):
+        if side.fingerprint() != record[name]["fingerprint"]:
+            raise BridgeError(
+                f"'{place.id}' was trained on another {name} model: '{side.place.id}' has "
+                f"fingerprint {side.fingerprint()}, the bridge needs {record[name]['fingerprint']} "
+                f"('{record[name]['id']}')"
+            )
+        if spec := record[name]["lora"]:
+            inject(side, LoRA(**spec))
+            lora.load(model, place / f"{name}_lora")
+    bridge.training_summary = record["training"]
+    return bridge.to(device)
+
+
+def _side(side: Side) -> dict[str, Any]:
+    return {
+        "id": side.place.id,
+        "revision": side.place.revision,
+        "family": type(side).__name__,
+        "fingerprint": side.fingerprint(),
+        "lora": dataclasses.asdict(side.lora) if side.lora else None,
+    }
+
+
+def _models(bridge: Bridge) -> tuple[tuple[str, torch.nn.Module, Side], ...]:
+    return (
+        ("language", bridge.language.model, bridge.language),
+        ("vision", bridge.vision.backbone, bridge.vision),
+    )
+
+
+def _base(place: Place, record: dict[str, Any], name: str, given: str | Path | None) -> Place:
+    """Where a base model is: where the caller says, or where it was in training."""
+    try:
+        return locate(given if given is not None else record[name]["id"])
+    except BridgeError as error:
+        raise BridgeError(
+            f"'{place.id}' needs its {name} model, but {error}; pass {name}=…"
+        ) from error
+
+
+# ---- the model card
+
+
+def model_card(bridge: Bridge) -> str:
+    """README.md of a bridge: what it joins, how to use it, and the licences of both models."""
+    from huggingface_hub import ModelCardData
+
+    bases = (bridge.language.place, bridge.vision.place)
+    metadata = ModelCardData(
+        library_name="lavi-bridge",
+        pipeline_tag="text-to-image",
+        base_model=[base.id for base in bases],
+        tags=["lavi-bridge", "text-to-image", "lora"],
+    )
+    counts = {name: sum(p.numel() for p in part) for name, part in bridge.parts().items()}
+    trained = "".join(f"| {name} | {count:,} |\n" for name, count in counts.items())
+    summary = "".join(f"- {key}: {value}\n" for key, value in bridge.training_summary.items())
+    return f"""---
+{metadata.to_yaml()}
+---
+# {bases[0].id} × {bases[1].id}
+
+A [LaVi-Bridge](https://arxiv.org/abs/2403.07860) between a language model and an image model.
+Both stay as they were; this folder holds the adapter between them and their LoRA layers.
+
+```python
+from lavi_bridge import Bridge
+
+bridge = Bridge.load("this folder")
+bridge.generate(["a red circle left of a blue square"])[0].save("picture.png")
+```
+
+| part | trained parameters |
+|---|---|
+{trained}
+Prompts: {bridge.tokens} tokens, padding {"masked" if bridge.vision.masks else "read as it is"}.
+
+## Base models and their licences
+- language: {bases[0].id}: {licence(bases[0])}
+- vision: {bases[1].id}: {licence(bases[1])}
+
+## Training
+{summary or "Not trained yet."}
+"""
+
+
+def licence(place: Place) -> str:
+    """The licence that a base model's own model card states."""
+    from huggingface_hub import ModelCard
+
+    path = Place(place.id, place.root, place.revision).file("README.md")
+    stated = ModelCard.load(path).data.get("license") if path else None
+    return str(stated) if stated else "not stated beside the weights; see where they came from"

@@ -1,0 +1,1 @@
+"""Training: the loop over accelerate, and the start without images."""

@@ -1,0 +1,354 @@
+"""The training loop: one wrapper module (the bridge itself) under accelerate.
+
+All randomness of a sample (noise, timestep, mirror, dropped caption) derives from the seed, the
+epoch and the sample's index, never from a worker's or a process's own state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from diffusers.optimization import get_scheduler
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+from tqdm.auto import tqdm
+
+from lavi_bridge.bridge import Bridge, choose_device
+from lavi_bridge.config import TrainConfig
+from lavi_bridge.data import TSV, BadImage, Folder, to_pixels
+from lavi_bridge.data.sources import Source
+from lavi_bridge.errors import BridgeError
+from lavi_bridge.pictures import grid
+from lavi_bridge.train.warm_start import warm_start
+
+PROBE = 16
+"""Samples whose loss at fixed noise is followed through the run."""
+
+
+def open_source(data: str, *, seed: int = 0) -> Source:
+    """A caption file, a folder, or the shapes world, by what `data` says.
+
+    Raises:
+        BridgeError: there is nothing of that name, or it is malformed.
+    """
+    if data == "shapes":
+        from lavi_bridge.zoo.world import ShapesWorld
+
+        return ShapesWorld(seed=seed)
+    path = Path(data).expanduser()
+    if path.is_dir():
+        return Folder(path)
+    if path.is_file():
+        return TSV(path)
+    raise BridgeError(f"no data '{data}': give a caption file (.tsv), a folder, or `shapes`")
+
+
+def source_seed(*key: object) -> int:
+    """A seed of 63 bits from anything that names a place in the run."""
+    digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training sample; `error` says why there are no pixels."""
+
+    pixels: Tensor | None  # (3, resolution, resolution) in [-1, 1]
+    caption: str
+    seed: int
+    error: str | None = None
+
+
+class Examples(Dataset[Example]):
+    """Samples by (epoch, index)."""
+
+    def __init__(self, source: Source, config: TrainConfig, resolution: int) -> None:
+        self.source, self.config, self.resolution = source, config, resolution
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, key: tuple[int, int]) -> Example:
+        epoch, index = key
+        seed = source_seed(self.config.seed, epoch, index)
+        draw = torch.rand(2, generator=Generator().manual_seed(seed)).tolist()
+        try:
+            picture, caption = self.source[index]
+        except BadImage as error:
+            return Example(None, "", seed, str(error))
+        mirror = self.config.flip and draw[0] < 0.5
+        caption = "" if draw[1] < self.config.caption_dropout else caption
+        return Example(to_pixels(picture, self.resolution, mirror=mirror), caption, seed)
+
+
+class Shuffled(Sampler[tuple[int, int]]):
+    """(epoch, index) without end, each epoch in its own order."""
+
+    def __init__(self, length: int, seed: int) -> None:
+        self.length, self.seed = length, seed
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch = 0
+        while True:
+            generator = Generator().manual_seed(source_seed(self.seed, "order", epoch))
+            for index in torch.randperm(self.length, generator=generator).tolist():
+                yield epoch, index
+            epoch += 1
+
+
+class _Batches(Sampler[list[tuple[int, int]]]):
+    def __init__(self, keys: Shuffled, size: int) -> None:
+        self.keys, self.batch_size, self.drop_last = keys, size, True
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        keys = iter(self.keys)
+        while True:
+            yield [next(keys) for _ in range(self.batch_size)]
+
+    def __len__(self) -> int:
+        return max(1, self.keys.length // self.batch_size)
+
+
+class Run:
+    """One training run: what it needs, and the loop."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        if (config.out / "bridge").exists():
+            raise BridgeError(
+                f"'{config.out}' already holds a finished bridge; choose another `out`"
+            )
+        self.source = open_source(config.data, seed=config.seed)
+        device = choose_device(config.device)
+        self.accelerator = Accelerator(
+            cpu=device.type == "cpu", gradient_accumulation_steps=config.accumulate
+        )
+        set_seed(config.seed, device_specific=True)  # dropout inside the frozen models
+        self.bridge = Bridge.connect(
+            config.language,
+            config.vision,
+            adapter=config.adapter,
+            rank=config.rank,
+            language_rank=config.language_rank,
+            vision_rank=config.vision_rank,
+            dropout=config.dropout,
+            dtype=config.dtype,
+            device=self.accelerator.device,
+            seed=config.seed,
+        )
+        self.resolution = config.resolution or self.bridge.vision.resolution
+        self.bridge.vision.latent_shape(self.resolution, self.resolution)  # refuses bad sizes
+        self.examples = Examples(self.source, config, self.resolution)
+        self.bad: list[str] = []
+        self.main = self.accelerator.is_main_process
+
+    def train(self) -> Bridge:
+        """Run to the end and save the bridge; Ctrl-C saves what there is and stops."""
+        config = self.config
+        config.out.mkdir(parents=True, exist_ok=True)
+        self._write_settings()
+        if self.main:
+            print(self.summary(), flush=True)
+        self._warm_start()
+        try:
+            self._loop()
+        except KeyboardInterrupt:
+            self._save(config.out / "interrupted")
+            raise BridgeError(
+                f"stopped; the bridge so far is in '{config.out}/interrupted'"
+            ) from None
+        self._save(config.out / "bridge")
+        return self.bridge
+
+    def summary(self) -> str:
+        """What is about to be trained, in a few lines."""
+        bridge, config = self.bridge, self.config
+        captions = self.source.captions(1000)
+        cut = bridge.language.tokenize(captions, bridge.tokens).cut
+        counts = ", ".join(f"{k} {sum(p.numel() for p in v):,}" for k, v in bridge.parts().items())
+        batch = config.batch_size * config.accumulate * self.accelerator.num_processes
+        epochs = config.steps * batch / len(self.source)
+        lines = [
+            f"{config.language} × {config.vision}",
+            f"{len(self.source):,} pairs at {self.resolution} px from {config.data}",
+            f"trained parameters: {counts}",
+            f"{config.steps:,} steps of {batch} images, {epochs:.2f} epochs",
+            f"prompts: {bridge.tokens} tokens, {'masked' if bridge.vision.masks else 'no mask'}; "
+            f"{cut} of the first {len(captions)} captions are longer and lose their end",
+        ]
+        return "\n".join(lines)
+
+    # ---- the loop
+
+    def _loop(self) -> None:
+        config, accelerator = self.config, self.accelerator
+        groups = [
+            {"params": part, "lr": getattr(config, f"lr_{name}"), "name": name}
+            for name, part in self.bridge.parts().items()
+            if part
+        ]
+        on_gpu = accelerator.device.type == "cuda"
+        optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8,
+                                      weight_decay=config.weight_decay, fused=on_gpu)  # fmt: skip
+        # the scheduler is stepped by hand, once an optimizer step, whatever the number of processes
+        schedule = get_scheduler(
+            _with_warmup(config), optimizer,
+            num_warmup_steps=min(config.warmup, config.steps // 10),
+            num_training_steps=config.steps,
+        )  # fmt: skip
+        batches = _Batches(Shuffled(len(self.examples), config.seed), config.batch_size)
+        loader = DataLoader(self.examples, batch_sampler=batches, num_workers=config.workers,
+                            collate_fn=list, pin_memory=False)  # fmt: skip
+        bridge, optimizer, loader = accelerator.prepare(self.bridge, optimizer, loader)
+        parameters = self.bridge.trainable_parameters()
+
+        self._record(step=0, probe_loss=self.probe())
+        self._samples(0)
+        step, seen, started, running, norm = 0, 0, time.perf_counter(), None, 0.0
+        bar = tqdm(total=config.steps, desc="training", unit="step", disable=not self.main)
+        for examples in loader:
+            good = self._only_good(examples)
+            if not good:
+                continue
+            bridge.train()
+            with accelerator.accumulate(bridge):
+                loss = bridge(**_inputs(good))
+                accelerator.backward(loss)
+                if accelerator.sync_gradients:
+                    norm = float(accelerator.clip_grad_norm_(parameters, config.clip))
+                optimizer.step()
+                optimizer.zero_grad()
+            value = loss.item()
+            if value != value:
+                raise BridgeError(f"the loss is not a number at step {step + 1}; lower the rates")
+            running = value if running is None else 0.98 * running + 0.02 * value
+            seen += len(good) * accelerator.num_processes
+            if not accelerator.sync_gradients:
+                continue
+            schedule.step()
+            step += 1
+            speed = seen / (time.perf_counter() - started)
+            bar.update()
+            bar.set_postfix(loss=f"{running:.4f}", images_s=f"{speed:.1f}")
+            if step % config.log_every == 0 or step == config.steps:
+                rates = {f"lr_{g['name']}": g["lr"] for g in optimizer.param_groups}
+                self._record(step=step, loss=value, loss_mean=running, grad_norm=norm,
+                             images_per_second=round(speed, 2), **rates)  # fmt: skip
+            if config.sample_every and (step % config.sample_every == 0 or step == config.steps):
+                self._record(step=step, probe_loss=self.probe())
+                self._samples(step)
+            if config.save_every and step % config.save_every == 0 and step < config.steps:
+                self._save(config.out / f"step-{step}")
+            if step == config.steps:
+                break
+        bar.close()
+        self.bridge.training_summary |= {
+            "recipe": config.recipe, "data": config.data, "steps": step,
+            "images": seen, "batch": config.batch_size * config.accumulate,
+            "resolution": self.resolution, "final_loss": round(running or 0.0, 5),
+            "skipped_images": len(self.bad),
+        }  # fmt: skip
+
+    def _warm_start(self) -> None:
+        config = self.config
+        if not config.warm_start:
+            return
+        captions = self.source.captions(100_000)
+        losses = warm_start(
+            self.bridge,
+            captions,
+            steps=config.warm_start,
+            batch_size=config.warm_start_batch,
+            lr=config.lr_warm_start,
+            seed=config.seed,
+        )
+        bar = tqdm(losses, total=config.warm_start, desc="warm start", unit="step",
+                   disable=not self.main)  # fmt: skip
+        for number, loss in enumerate(bar, 1):
+            bar.set_postfix(mismatch=f"{loss:.3f}")
+            if number % config.log_every == 0:
+                self._record(warm_start_step=number, mismatch=loss)
+        self.bridge.training_summary["warm_start"] = config.warm_start
+
+    @torch.no_grad()
+    def probe(self) -> float:
+        """The loss of the first samples at noise and timesteps that never change."""
+        examples = [self.examples[0, i] for i in range(min(PROBE, len(self.examples)))]
+        good = [e for e in examples if e.pixels is not None]
+        if not good:
+            return float("nan")
+        training = self.bridge.training
+        loss = self.bridge.eval().loss(**_inputs(good)).item()
+        self.bridge.train(training)
+        return loss
+
+    def _only_good(self, examples: Sequence[Example]) -> list[Example]:
+        """Leave unreadable pictures out, but count and list them, and stop if they are many."""
+        for error in [e.error for e in examples if e.error and e.error not in self.bad]:
+            self.bad.append(error)
+            with (self.config.out / "bad.txt").open("a", encoding="utf-8") as lines:
+                lines.write(error + "\n")
+            if len(self.bad) > self.config.max_bad * len(self.source):
+                raise BridgeError(
+                    f"{error} ({len(self.bad)} of {len(self.source)} pictures are unreadable so "
+                    f"far, more than max_bad = {self.config.max_bad} allows)"
+                )
+        return [e for e in examples if e.pixels is not None]
+
+    # ---- what is left behind
+
+    def _write_settings(self) -> None:
+        if self.main:
+            settings = json.dumps(dataclasses.asdict(self.config), indent=2, default=str)
+            (self.config.out / "config.json").write_text(settings + "\n", encoding="utf-8")
+
+    def _record(self, **values: Any) -> None:
+        if self.main:
+            with (self.config.out / "metrics.jsonl").open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps(values) + "\n")
+
+    def _samples(self, step: int) -> None:
+        if not self.config.sample_every or not self.main:
+            return
+        prompts = self.config.sample_prompts or self.source.captions(4)
+        images = self.bridge.generate(
+            prompts,
+            steps=self.config.sample_steps,
+            seed=self.config.seed,
+            height=self.resolution,
+            width=self.resolution,
+        )
+        folder = self.config.out / "samples"
+        folder.mkdir(exist_ok=True)
+        rows = [[image] for image in images]
+        grid(rows, columns=[f"step {step}"], labels=prompts, tile=160).save(
+            folder / f"{step:06d}.png"
+        )
+
+    def _save(self, folder: Path) -> None:
+        self.accelerator.wait_for_everyone()
+        if self.main:
+            self.bridge.save(folder)
+
+
+def _inputs(examples: Sequence[Example]) -> dict[str, Any]:
+    return {
+        "pixels": torch.stack([e.pixels for e in examples if e.pixels is not None]),
+        "captions": [e.caption for e in examples],
+        "generator": [Generator().manual_seed(e.seed) for e in examples],
+    }
+
+
+def _with_warmup(config: TrainConfig) -> str:
+    constant = "constant_with_warmup" if config.warmup else "constant"
+    return constant if config.schedule == "constant" else config.schedule

@@ -1,0 +1,90 @@
+"""A start without images: fit adapter and language LoRA to the vision model's own text encoder.
+
+The vision model already reads the hidden states of the encoder it was trained with. On captions
+alone, the adapter and the language model's LoRA learn to produce the same states; diffusion
+training then starts from a vision model that understands. Positions must correspond, so both
+encoders have to cut captions into the same tokens.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lavi_bridge.bridge import Bridge
+from lavi_bridge.errors import BridgeError
+from lavi_bridge.languages import Language, load_language
+
+
+def own_encoder(bridge: Bridge) -> Language:
+    """The text encoder that the bridge's vision model came with, in the same precision.
+
+    Raises:
+        BridgeError: the vision model's folder has none.
+    """
+    vision = bridge.vision
+    place = vision.place / vision.own_text_folder
+    if place.file("config.json") is None:
+        raise BridgeError(f"'{vision.place.id}' has no text encoder of its own to start from")
+    return load_language(place, dtype=bridge.language.dtype).to(vision.device).eval()
+
+
+def warm_start(
+    bridge: Bridge,
+    captions: Sequence[str],
+    *,
+    steps: int,
+    batch_size: int = 64,
+    lr: float = 3e-3,
+    seed: int = 0,
+) -> Iterator[float]:
+    """Fit the bridge's text features to the own encoder's; yield the loss of every step.
+
+    The loss is the mean squared error over the variance of the states that are to be matched:
+    1 is a constant guess, 0 a perfect match. The rate falls to zero along a cosine.
+
+    Raises:
+        BridgeError: there are no captions, no own encoder, or its tokens are not the bridge's.
+    """
+    if not captions:
+        raise BridgeError("a warm start needs captions")
+    teacher = own_encoder(bridge)
+    _require_same_tokens(bridge, teacher, captions[:64])
+    parts = bridge.parts()
+    parameters = parts["adapter"] + parts["language"]
+    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    rng = random.Random(seed)
+    was_training = bridge.training
+    bridge.train()
+    for _ in range(steps):
+        batch = rng.choices(captions, k=batch_size)
+        wanted = _states(teacher, batch, bridge)
+        loss = nn.functional.mse_loss(bridge.encode(batch).hidden, wanted) / wanted.var()
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+        yield loss.item()
+    bridge.train(was_training)
+
+
+@torch.no_grad()
+def _states(teacher: Language, captions: Sequence[str], bridge: Bridge) -> Tensor:
+    tokens = teacher.tokenize(captions, bridge.tokens)
+    return teacher.hidden(tokens.ids, tokens.mask if bridge.vision.masks else None).float()
+
+
+def _require_same_tokens(bridge: Bridge, teacher: Language, captions: Sequence[str]) -> None:
+    ours = bridge.language.tokenize(captions, bridge.tokens).ids
+    theirs = teacher.tokenize(captions, bridge.tokens).ids
+    if not torch.equal(ours, theirs):
+        raise BridgeError(
+            f"'{bridge.language.place.id}' cuts captions into other tokens than the text encoder "
+            f"of '{bridge.vision.place.id}': their states cannot be matched one by one; "
+            "train without a warm start"
+        )

@@ -1,0 +1,241 @@
+"""What every vision model can do: encode, decode, noise, predict; and how it reads text.
+
+A family says only how it differs: the folders of its pipeline, where the text width is in the
+config, how many tokens it reads, whether it honours a mask, where LoRA goes, and how it is
+called.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, ClassVar, Self
+
+import diffusers
+import torch
+from diffusers.utils import logging
+from torch import Tensor, nn
+
+from lavi_bridge.config import LoRA
+from lavi_bridge.errors import BridgeError
+from lavi_bridge.files import fingerprint
+from lavi_bridge.locate import Place
+from lavi_bridge.registry import Registry
+from lavi_bridge.text import Text
+from lavi_bridge.visions.process import Generators, Noised, Process, process
+
+VISIONS: Registry[Vision] = Registry("vision class")
+
+
+class Vision(nn.Module):
+    """A frozen latent image model: backbone, autoencoder and noise process."""
+
+    backbone_folder: ClassVar[str] = "transformer"
+    backbone_class: ClassVar[str]
+    """Name of the class in diffusers."""
+    vae_folder: ClassVar[str] = "vae"
+    own_text_folder: ClassVar[str] = "text_encoder"
+    """Where the pipeline keeps the text encoder that it was trained with."""
+    text_config: ClassVar[str] = "caption_channels"
+    """Key of the backbone's config that holds the width of its text features."""
+    default_tokens: ClassVar[int]
+    """How many tokens the model was trained to read."""
+    masks: ClassVar[bool]
+    """Whether padding is masked: in the backbone and in the language model, or in neither."""
+    lora_targets: ClassVar[str]
+    """Regular expression for the layers that get LoRA."""
+    default_scheduler: ClassVar[str] = "unipc"
+    pipeline_class: ClassVar[str]
+    """diffusers' pipeline that takes prompt embeddings for this model."""
+    pipeline_options: ClassVar[dict[str, Any]] = {}
+
+    backbone: Any  # modules whose class is known only when they are loaded
+    vae: Any
+
+    def __init__(self, backbone: nn.Module, vae: nn.Module, process: Process, place: Place) -> None:
+        super().__init__()
+        self.backbone = backbone.requires_grad_(False)
+        self.vae = vae.requires_grad_(False).eval()
+        self.process = process
+        self.place = place
+        self.tokens = self._tokens()
+        self.lora: LoRA | None = None
+
+    @classmethod
+    def load(cls, place: Place, *, dtype: torch.dtype | None) -> Self:
+        """Load the parts of a pipeline folder; without a dtype only their shapes (meta device).
+
+        Part by part, because pipelines refuse folders whose text encoder is null.
+        """
+        backbone = _load_part(place / cls.backbone_folder, cls.backbone_class, dtype)
+        vae = _load_part(place / cls.vae_folder, None, dtype)
+        noising = process((place / "scheduler").json("scheduler_config.json"))
+        return cls(backbone, vae, noising, place)
+
+    def fingerprint(self) -> str:
+        """16 hex digits that identify the frozen weights; see `files.fingerprint`."""
+        found = []
+        for folder in (self.backbone_folder, self.vae_folder):
+            config = (self.place / folder).file("config.json")
+            assert config is not None  # it was loaded from there
+            found.append(fingerprint(config.parent))
+        return hashlib.sha256("".join(found).encode()).hexdigest()[:16]
+
+    # ---- text
+
+    @property
+    def text_width(self) -> int:
+        """Width of the text features that cross-attention reads."""
+        return int(self.backbone.config[self.text_config])
+
+    def _tokens(self) -> int:
+        return self.default_tokens
+
+    # ---- images and latents
+
+    @property
+    def latent_channels(self) -> int:
+        return int(self.backbone.config.in_channels)
+
+    @property
+    def scale(self) -> int:
+        """Pixels per latent along one side."""
+        config = self.vae.config
+        blocks = config.get("encoder_block_out_channels") or config.get("block_out_channels")
+        return int(2 ** (len(blocks) - 1))
+
+    @property
+    def resolution(self) -> int:
+        """Side in pixels of the square images that the model was trained on."""
+        return int(self.backbone.config.sample_size) * self.scale
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the frozen weights."""
+        return self.backbone.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.backbone.device
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """Pixels -> (channels, height, width) of the latents.
+
+        Raises:
+            BridgeError: the size is no multiple of what the model can handle.
+        """
+        step = self.scale * self._divisor()
+        if height % step or width % step or min(height, width) < step:
+            raise BridgeError(f"image size {width}×{height} must be a multiple of {step} pixels")
+        return self.latent_channels, height // self.scale, width // self.scale
+
+    def _divisor(self) -> int:
+        """Latent sides must be a multiple of this: the backbone's patch."""
+        return int(self.backbone.config.get("patch_size") or 1)
+
+    @torch.no_grad()
+    def encode(self, pixels: Tensor, generator: Generators = None) -> Tensor:
+        """Pixels (batch, 3, height, width) in [-1, 1] -> clean latents x0, float32.
+
+        A variational autoencoder's latents are drawn from its posterior, as published.
+        """
+        encoded = self.vae.encode(pixels.to(self.vae.dtype))
+        if hasattr(encoded, "latent_dist"):
+            generators: Any = generator if generator is None else _as_list(generator)
+            latents = encoded.latent_dist.sample(generators)
+        else:
+            latents = encoded.latent if hasattr(encoded, "latent") else encoded.latents
+        return (latents.float() - self._shift()) * self._scaling()
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Clean latents -> pixels (batch, 3, height, width), about [-1, 1], float32."""
+        latents = latents / self._scaling() + self._shift()
+        return self.vae.decode(latents.to(self.vae.dtype)).sample.float()
+
+    def _scaling(self) -> float:
+        return float(self.vae.config.get("scaling_factor") or 1.0)
+
+    def _shift(self) -> float:
+        return float(self.vae.config.get("shift_factor") or 0.0)
+
+    # ---- training and sampling
+
+    def noise(self, x0: Tensor, timesteps: Tensor | None = None, *, noise: Tensor | None = None,
+              generator: Generators = None) -> Noised:  # fmt: skip
+        """Clean latents (B, c, h, w) -> noised latents, timesteps (B,) and the training target."""
+        return self.process.noise(x0, timesteps, noise, generator)
+
+    def predict(self, x_t: Tensor, timesteps: Tensor, text: Text) -> Tensor:
+        """Noised latents (B, c, h, w), timesteps (B,), text -> the model's answer, like x_t.
+
+        Runs in the precision of the backbone; the answer is float32. Channels beyond the
+        latents' (a learned variance) are dropped.
+        """
+        timesteps = timesteps.expand(len(x_t)).to(x_t.device)
+        answer = self.call(x_t.to(self.dtype), timesteps, text.to(dtype=self.dtype))
+        return answer[:, : self.latent_channels].float()
+
+    def call(self, x_t: Tensor, timesteps: Tensor, text: Text) -> Tensor:
+        """Call the backbone with its own argument names."""
+        raise NotImplementedError
+
+    def pipeline(self, scheduler: Any) -> Any:
+        """diffusers' own pipeline around these very modules, without a text encoder."""
+        kind = getattr(diffusers, self.pipeline_class)
+        backbone = {"unet" if self.backbone_folder == "unet" else "transformer": self.backbone}
+        return kind(vae=self.vae, scheduler=scheduler, text_encoder=None, tokenizer=None,
+                    **backbone, **self.pipeline_options)  # fmt: skip
+
+    def pipeline_text(self, text: Text, null: Text) -> dict[str, Tensor | None]:
+        """Arguments that hand encoded prompts to that pipeline."""
+        arguments = {"prompt_embeds": text.hidden, "negative_prompt_embeds": null.hidden}
+        if self.masks:
+            masks = {
+                "prompt_attention_mask": text.mask,
+                "negative_prompt_attention_mask": null.mask,
+            }
+            return arguments | masks
+        return dict(arguments)
+
+
+def load_vision(place: Place, *, dtype: torch.dtype | None = None) -> Vision:
+    """Load the family of the pipeline class that the checkpoint names.
+
+    Args:
+        place: folder or Hub repository in diffusers' pipeline layout.
+        dtype: precision of the frozen weights; None builds the model without weights.
+
+    Raises:
+        BridgeError: there is no model_index.json, or its class is not supported.
+    """
+    family = VISIONS[place.json("model_index.json").get("_class_name", "?")]
+    return family.load(place, dtype=dtype)
+
+
+def _load_part(place: Place, class_name: str | None, dtype: torch.dtype | None) -> nn.Module:
+    """Load one component; its config names the class where the family does not."""
+    config = place.json("config.json")
+    kind = getattr(diffusers, class_name or config["_class_name"])
+    where = f"{place.subfolder} of '{place.id}'"
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()  # it reports weights that a checkpoint has and we leave
+    try:
+        if dtype is None:
+            with torch.device("meta"):
+                return kind.from_config(config)
+        model, report = kind.from_pretrained(
+            **place.pretrained(), torch_dtype=dtype, output_loading_info=True
+        )
+    except Exception as error:  # the libraries raise many types; all mean this
+        lines = str(error).strip().splitlines() or [""]
+        reason = f"{type(error).__name__}: {lines[0]}"
+        raise BridgeError(f"cannot load {where}: {reason}") from error
+    finally:
+        logging.set_verbosity(before)
+    if missing := sorted(report["missing_keys"]):
+        raise BridgeError(f"{where} lacks {len(missing)} weights, such as '{missing[0]}'")
+    return model
+
+
+def _as_list(generator: Generators) -> Any:
+    return generator if isinstance(generator, torch.Generator) else list(generator or ())

@@ -1,0 +1,152 @@
+"""Noise processes: how a vision model was trained to see noise, and how to sample it back.
+
+Everything comes from the checkpoint's own scheduler config; nothing is assumed in a loop.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import diffusers
+import torch
+from diffusers import DDPMScheduler
+from torch import Generator, Tensor
+
+from lavi_bridge.errors import BridgeError, nearest
+
+Generators = Generator | Sequence[Generator] | None
+"""One source of randomness for a batch, or one for each sample; None is torch's global one."""
+
+
+@dataclass(frozen=True)
+class Noised:
+    """Latents as the vision model sees them in training, and what it should answer."""
+
+    x_t: Tensor  # (batch, channels, height, width)
+    timesteps: Tensor  # (batch,)
+    target: Tensor  # like x_t
+    noise: Tensor  # like x_t
+
+
+class Process:
+    """A noise process with the samplers that can reverse it."""
+
+    samplers: ClassVar[dict[str, tuple[str, dict[str, Any]]]]
+    """Name -> diffusers class and settings on top of the checkpoint's own."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.config = config
+
+    def noise(self, x0: Tensor, timesteps: Tensor | None, noise: Tensor | None,
+              generator: Generators) -> Noised:  # fmt: skip
+        """Draw what is not given and mix it into clean latents."""
+        raise NotImplementedError
+
+    def scheduler(self, name: str) -> Any:
+        """Build a sampler by name; an unknown one is a BridgeError that lists the known."""
+        if name not in self.samplers:
+            known = ", ".join(self.samplers)
+            hint = nearest(name, self.samplers)
+            raise BridgeError(f"no scheduler '{name}' for this vision model; known: {known}{hint}")
+        class_name, settings = self.samplers[name]
+        kind = getattr(diffusers, class_name)
+        accepted = inspect.signature(kind.__init__).parameters
+        config = {k: v for k, v in self._sampling_config().items() if k in accepted}
+        return kind.from_config(config | settings)
+
+    def _sampling_config(self) -> dict[str, Any]:
+        return {k: v for k, v in self.config.items() if not k.startswith("_")}
+
+
+class Diffusion(Process):
+    """Discrete-time diffusion (DDPM, arXiv 2006.11239), predicting noise or velocity."""
+
+    samplers = {
+        "unipc": ("UniPCMultistepScheduler", {}),  # the paper's
+        "ddim": ("DDIMScheduler", {}),
+        "ddpm": ("DDPMScheduler", {}),
+        "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
+        "dpm++": ("DPMSolverMultistepScheduler", {}),
+        "euler": ("EulerDiscreteScheduler", {}),
+        "euler-a": ("EulerAncestralDiscreteScheduler", {}),
+        "heun": ("HeunDiscreteScheduler", {}),
+    }
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        self.forward = DDPMScheduler.from_config(self._sampling_config())
+        self.prediction = self.forward.config.prediction_type
+        if self.prediction not in ("epsilon", "v_prediction"):
+            raise BridgeError(f"prediction type '{self.prediction}' cannot be trained; "
+                              "known: epsilon, v_prediction")  # fmt: skip
+
+    def noise(self, x0: Tensor, timesteps: Tensor | None, noise: Tensor | None,
+              generator: Generators) -> Noised:  # fmt: skip
+        """Uniform timesteps; the target is the noise, or the velocity (arXiv 2202.00512)."""
+        if timesteps is None:
+            steps = self.forward.config.num_train_timesteps
+            timesteps = _draw(torch.randint, len(x0), generator, 0, steps).to(x0.device)
+        noise = gaussian(x0, generator) if noise is None else noise
+        x_t = self.forward.add_noise(x0, noise, timesteps)
+        velocity = self.prediction == "v_prediction"
+        target = self.forward.get_velocity(x0, noise, timesteps) if velocity else noise
+        return Noised(x_t, timesteps, target, noise)
+
+    def _sampling_config(self) -> dict[str, Any]:
+        # latents are not bounded, so nothing is clipped; diffusers' pipelines insist on both
+        return super()._sampling_config() | {"clip_sample": False, "steps_offset": 1}
+
+
+class Flow(Process):
+    """Flow matching on straight paths (arXiv 2210.02747), with the checkpoint's time shift."""
+
+    samplers = {
+        "flow-euler": ("FlowMatchEulerDiscreteScheduler", {}),
+        "unipc": ("UniPCMultistepScheduler", {}),
+        "dpm++": ("DPMSolverMultistepScheduler", {}),
+    }
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        self.shift = float(config.get("flow_shift") or config.get("shift") or 1.0)
+        self.steps = int(config.get("num_train_timesteps", 1000))
+
+    def noise(self, x0: Tensor, timesteps: Tensor | None, noise: Tensor | None,
+              generator: Generators) -> Noised:  # fmt: skip
+        """Logit-normal times (arXiv 2403.03206, section 3.1), shifted; the target is noise - x0."""
+        if timesteps is None:
+            u = torch.sigmoid(_draw(torch.randn, len(x0), generator)).to(x0.device)
+            timesteps = self.shift * u / (1 + (self.shift - 1) * u) * self.steps
+        noise = gaussian(x0, generator) if noise is None else noise
+        sigma = (timesteps / self.steps).to(x0).view(-1, *[1] * (x0.ndim - 1))
+        return Noised((1 - sigma) * x0 + sigma * noise, timesteps, noise - x0, noise)
+
+    def _sampling_config(self) -> dict[str, Any]:
+        shared = {"num_train_timesteps": self.steps, "shift": self.shift, "flow_shift": self.shift}
+        return shared | {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+
+
+def gaussian(like: Tensor, generator: Generators) -> Tensor:
+    """Standard normal noise; from CPU generators it is the same on every device."""
+    from diffusers.utils.torch_utils import randn_tensor
+
+    generators = list(generator) if isinstance(generator, Sequence) else generator
+    return randn_tensor(like.shape, generator=generators, device=like.device, dtype=like.dtype)
+
+
+def process(config: dict[str, Any]) -> Process:
+    """The noise process that a pipeline's scheduler config describes."""
+    flow = str(config.get("_class_name", "")).startswith("FlowMatch")
+    flow = flow or config.get("prediction_type") == "flow_prediction"
+    return Flow(config) if flow else Diffusion(config)
+
+
+def _draw(kind: Any, batch: int, generator: Generators, *bounds: int) -> Tensor:
+    """`batch` numbers on the CPU, from one generator or one each."""
+    if isinstance(generator, Sequence):
+        return torch.cat([kind(*bounds, (1,), generator=g) for g in generator])
+    device = generator.device if generator is not None else None
+    return kind(*bounds, (batch,), generator=generator, device=device)

@@ -1,0 +1,28 @@
+"""Sana (arXiv 2410.10629): linear attention, flow matching and a deep-compression autoencoder."""
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from lavi_bridge.text import Text
+from lavi_bridge.visions.base import VISIONS, Vision
+
+
+@VISIONS.register("SanaPipeline")
+class Sana(Vision):
+    """Text is masked, in the transformer and in the language model."""
+
+    backbone_class: ClassVar[str] = "SanaTransformer2DModel"
+    default_tokens: ClassVar[int] = 300
+    masks: ClassVar[bool] = True
+    lora_targets: ClassVar[str] = r".*attn\d\.(to_q|to_k|to_v|to_out\.0)"
+    default_scheduler: ClassVar[str] = "flow-euler"
+    pipeline_class: ClassVar[str] = "SanaPipeline"
+
+    def call(self, x_t: Tensor, timesteps: Tensor, text: Text) -> Tensor:
+        return self.backbone(
+            x_t,
+            encoder_hidden_states=text.hidden,
+            encoder_attention_mask=text.mask,
+            timestep=timesteps * self.backbone.config.timestep_scale,
+        ).sample

@@ -1,0 +1,43 @@
+"""Stable Diffusion 1.x and 2.x (noise or velocity prediction): the paper's U-Net(SD).
+
+Text is read by cross-attention without any mask, padding included, as the model was trained.
+"""
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from lavi_bridge.text import Text
+from lavi_bridge.visions.base import VISIONS, Vision
+
+
+@VISIONS.register("StableDiffusionPipeline")
+class StableDiffusionUNet(Vision):
+    """LoRA on every linear and conv layer of resnets, attentions and GEGLUs, as published."""
+
+    backbone_folder: ClassVar[str] = "unet"
+    backbone_class: ClassVar[str] = "UNet2DConditionModel"
+    text_config: ClassVar[str] = "cross_attention_dim"
+    default_tokens: ClassVar[int] = 77
+    masks: ClassVar[bool] = False
+    lora_targets: ClassVar[str] = (
+        r".*(attn\d\.(to_q|to_k|to_v|to_out\.0)|ff\.net\.0\.proj"
+        r"|resnets\.\d+\.(conv1|conv2|time_emb_proj|conv_shortcut))"
+    )
+    pipeline_class: ClassVar[str] = "StableDiffusionPipeline"
+    pipeline_options: ClassVar[dict[str, Any]] = {
+        "safety_checker": None,
+        "feature_extractor": None,
+        "requires_safety_checker": False,
+    }
+
+    def _tokens(self) -> int:
+        """As many as the model's own text encoder reads, where the folder still has it."""
+        own = (self.place / "text_encoder").file("config.json")
+        if own is None:
+            return self.default_tokens
+        config = (self.place / "text_encoder").json("config.json")
+        return int(config.get("max_position_embeddings", self.default_tokens))
+
+    def call(self, x_t: Tensor, timesteps: Tensor, text: Text) -> Tensor:
+        return self.backbone(x_t, timesteps, encoder_hidden_states=text.hidden).sample
