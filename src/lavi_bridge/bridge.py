@@ -426,7 +426,7 @@ class Bridge(nn.Module):
     @torch.no_grad()
     def prompt_embeds(
         self, prompts: str | Sequence[str], negative: str = ""
-    ) -> dict[str, Tensor | None]:
+    ) -> dict[str, Any]:
         """Encoded prompts as arguments of diffusers' pipelines, masks included."""
         text, null = self.encode(prompts), self.encode(negative)
         return self.vision.pipeline_text(text, null.expand(len(text)))

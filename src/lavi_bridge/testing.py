@@ -64,7 +64,7 @@ _DC = {"in_channels": 3, "latent_channels": 8, "attention_head_dim": 8,
        "encoder_layers_per_block": (1, 1, 1), "decoder_layers_per_block": (1, 1, 1),
        "encoder_qkv_multiscales": ((), (), (5,)), "decoder_qkv_multiscales": ((), (), (5,)),
        "scaling_factor": 0.41407}  # fmt: skip
-_SANA = {"sample_size": 4, "in_channels": 8, "out_channels": 8, "num_layers": 2, "patch_size": 1,
+_SANA = {"sample_size": 8, "in_channels": 8, "out_channels": 8, "num_layers": 2, "patch_size": 1,
          "num_attention_heads": 2, "attention_head_dim": 8, "num_cross_attention_heads": 2,
          "cross_attention_head_dim": 8, "cross_attention_dim": 16,
          "caption_channels": 24}  # fmt: skip

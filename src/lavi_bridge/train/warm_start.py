@@ -12,6 +12,7 @@ import random
 from collections.abc import Iterator, Sequence
 
 import torch
+from diffusers.optimization import get_scheduler
 from torch import Tensor, nn
 
 from lavi_bridge.bridge import Bridge
@@ -44,7 +45,8 @@ def warm_start(
     """Fit the bridge's text features to the own encoder's; yield the loss of every step.
 
     The loss is the mean squared error over the variance of the states that are to be matched:
-    1 is a constant guess, 0 a perfect match. The rate falls to zero along a cosine.
+    1 is a constant guess, 0 a perfect match. The rate rises over the first tenth of the steps, then falls
+    to zero along a cosine.
 
     Raises:
         BridgeError: there are no captions, no own encoder, or its tokens are not the bridge's.
@@ -56,7 +58,8 @@ def warm_start(
     parts = bridge.parts()
     parameters = parts["adapter"] + parts["language"]
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    schedule = get_scheduler("cosine", optimizer, num_warmup_steps=max(1, steps // 10),
+                             num_training_steps=steps)  # fmt: skip
     rng = random.Random(seed)
     was_training = bridge.training
     bridge.train()

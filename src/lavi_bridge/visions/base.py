@@ -186,16 +186,17 @@ class Vision(nn.Module):
         return kind(vae=self.vae, scheduler=scheduler, text_encoder=None, tokenizer=None,
                     **backbone, **self.pipeline_options)  # fmt: skip
 
-    def pipeline_text(self, text: Text, null: Text) -> dict[str, Tensor | None]:
+    def pipeline_text(self, text: Text, null: Text) -> dict[str, Any]:
         """Arguments that hand encoded prompts to that pipeline."""
-        arguments = {"prompt_embeds": text.hidden, "negative_prompt_embeds": null.hidden}
+        arguments = {
+            "prompt_embeds": text.hidden,
+            "negative_prompt_embeds": null.hidden,
+            "negative_prompt": None,  # some pipelines have a default that would contradict
+        }
         if self.masks:
-            masks = {
-                "prompt_attention_mask": text.mask,
-                "negative_prompt_attention_mask": null.mask,
-            }
-            return arguments | masks
-        return dict(arguments)
+            arguments["prompt_attention_mask"] = text.mask
+            arguments["negative_prompt_attention_mask"] = null.mask
+        return arguments
 
 
 def load_vision(place: Place, *, dtype: torch.dtype | None = None) -> Vision:
@@ -224,7 +225,7 @@ def _load_part(place: Place, class_name: str | None, dtype: torch.dtype | None) 
             with torch.device("meta"):
                 return kind.from_config(config)
         model, report = kind.from_pretrained(
-            **place.pretrained(), torch_dtype=dtype, output_loading_info=True
+            **place.pretrained(), dtype=dtype, output_loading_info=True
         )
     except Exception as error:  # the libraries raise many types; all mean this
         lines = str(error).strip().splitlines() or [""]

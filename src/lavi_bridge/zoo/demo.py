@@ -1,0 +1,245 @@
+"""The whole story in minutes: two language models joined to an image model, trained and scored.
+
+Everything runs through the same code as with real models; only the models are small. The exact
+scorer tells how many of the prompts each picture follows in full.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import platform
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from tqdm.auto import tqdm
+
+from lavi_bridge import __version__
+from lavi_bridge.bridge import Bridge
+from lavi_bridge.config import TrainConfig
+from lavi_bridge.errors import BridgeError
+from lavi_bridge.files import write_text
+from lavi_bridge.pictures import grid
+from lavi_bridge.train.loop import Run
+from lavi_bridge.zoo.scorer import by_category, intervals, score
+from lavi_bridge.zoo.world import CATEGORIES, Prompt, evaluation_set
+
+VISION = "zoo:tiny-sd"
+SAMPLING: dict[str, Any] = {
+    "steps": 20,
+    "guidance": 4.0,
+    "scheduler": "dpm++",
+    "batch_size": 48,
+    "seed": 0,
+}
+SHOWN = 4
+"""Prompts of each category on the page; the grid shows one of each."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A language model to join, and how long to train it."""
+
+    name: str
+    language: str
+    warm_start: int
+    """Steps on captions alone."""
+    steps: int
+    """Steps on pictures."""
+
+
+PAIRS = (
+    Pair("T5", "zoo:tiny-t5", warm_start=900, steps=100),
+    Pair("Llama", "zoo:tiny-llama", warm_start=900, steps=100),
+)
+
+
+@dataclass
+class Row:
+    """One model of the comparison with its pictures and scores."""
+
+    name: str
+    language: str
+    step: int
+    pictures: list[Image] = field(repr=False)
+    exact: dict[str, float]
+    interval: dict[str, tuple[float, float]]
+
+    def record(self) -> dict[str, Any]:
+        """The row of scores.json."""
+        return {
+            "name": self.name,
+            "language": self.language,
+            "vision": VISION,
+            "step": self.step,
+            "exact": {k: round(v, 4) for k, v in self.exact.items()},
+            "interval": {k: [round(x, 4) for x in v] for k, v in self.interval.items()},
+        }
+
+
+def run(out: Path, *, prompts: int = 144, scale: float = 1.0) -> list[Row]:
+    """Train and score the bundled pairs; leave scores.json, grid.png and index.html in `out`.
+
+    Args:
+        prompts: how many to score; a sixth of each category.
+        scale: multiplies the numbers of training steps.
+
+    Raises:
+        BridgeError: `out` holds an earlier demo, or there are too few prompts.
+    """
+    if prompts < len(CATEGORIES):
+        raise BridgeError(f"the demo needs at least {len(CATEGORIES)} prompts, one a category")
+    started = time.perf_counter()
+    asked, _scenes = evaluation_set(prompts // len(CATEGORIES))
+    print(f"{len(asked)} prompts, such as: {asked[0].text!r}; pictures of 64 px", flush=True)
+    rows = [judge("own encoder", f"{VISION}/text_encoder", 0, Bridge.own(VISION), asked)]
+    for pair in PAIRS:
+        config = settings(pair, out, scale)
+        training = Run(config)
+        rows.append(judge(f"{pair.name}, untrained", pair.language, 0, training.bridge, asked))
+        bridge = training.train()
+        steps = config.warm_start + config.steps
+        rows.append(judge(f"{pair.name} bridge", pair.language, steps, bridge, asked))
+    seconds = round(time.perf_counter() - started, 1)
+    report(out, rows, asked, seconds)
+    print(table(rows))
+    print(f"\n{seconds:.0f} seconds. Look at:\n  {out / 'index.html'}\n  {out / 'grid.png'}\n"
+          f"  {out / 'scores.json'}\nThen draw your own:\n  .venv/bin/lavi-bridge generate "
+          f'{out / "llama"} "a large striped red circle above a blue square"')  # fmt: skip
+    return rows
+
+
+def settings(pair: Pair, out: Path, scale: float) -> TrainConfig:
+    """The configuration of one training run of the demo."""
+    return TrainConfig(
+        language=pair.language,
+        vision=VISION,
+        data="shapes",
+        out=fresh(out / pair.name.lower()),
+        rank=16,
+        flip=False,  # captions speak of left and right
+        warm_start=max(1, round(pair.warm_start * scale)),
+        steps=max(1, round(pair.steps * scale)),
+        batch_size=32,
+        lr_adapter=3e-4,
+        lr_language=3e-4,
+        lr_vision=3e-4,
+        schedule="cosine",
+        warmup=20,
+        sample_every=0,
+        save_every=0,
+        device="cpu",
+    )
+
+
+def fresh(folder: Path) -> Path:
+    """Make room for a run: an earlier one of the demo is replaced, anything else is kept.
+
+    Raises:
+        BridgeError: the folder holds something that is no training run.
+    """
+    import shutil
+
+    if folder.exists():
+        if not (folder / "metrics.jsonl").is_file() and any(folder.iterdir()):
+            raise BridgeError(f"'{folder}' holds no earlier demo; choose another --out")
+        shutil.rmtree(folder)
+    return folder
+
+
+def judge(name: str, language: str, step: int, bridge: Bridge, asked: list[Prompt]) -> Row:
+    """Draw every prompt with one seed each and score the pictures."""
+    images = bridge.stream([prompt.text for prompt in asked], **SAMPLING)
+    pictures = list(tqdm(images, total=len(asked), desc=f"drawing: {name}", unit="image"))
+    scores = score(pictures, [prompt.facts for prompt in asked])
+    categories = [prompt.category for prompt in asked]
+    return Row(name, language, step, pictures, by_category(scores, categories),
+               intervals(scores, categories))  # fmt: skip
+
+
+def report(out: Path, rows: list[Row], asked: list[Prompt], seconds: float) -> None:
+    """Write scores.json, grid.png and index.html."""
+    scores = {
+        "machine": machine(),
+        "seconds": seconds,
+        "prompts": len(asked),
+        "rows": [row.record() for row in rows],
+    }
+    write_text(out / "scores.json", json.dumps(scores, indent=2) + "\n")
+    per_category = len(asked) // len(CATEGORIES)
+    firsts = range(0, len(asked), per_category)
+    picked = [[row.pictures[i] for row in rows] for i in firsts]
+    labels = [asked[i].text for i in firsts]
+    grid(picked, columns=[row.name for row in rows], labels=labels).save(out / "grid.png")
+    shown = [i + k for i in firsts for k in range(min(SHOWN, per_category))]
+    write_text(out / "index.html", page(out, rows, asked, shown, scores))
+
+
+def page(out: Path, rows: list[Row], asked: list[Prompt], shown: list[int],
+         scores: dict[str, Any]) -> str:  # fmt: skip
+    """One HTML page with everything inside it."""
+    from importlib.resources import files
+
+    from jinja2 import Environment
+
+    template = files("lavi_bridge.zoo").joinpath("demo.html").read_text(encoding="utf-8")
+    curves = [curve(out / pair.name.lower() / "metrics.jsonl", pair.name) for pair in PAIRS]
+    return Environment(autoescape=True).from_string(template).render(
+        scores=scores,
+        categories=["all", *CATEGORIES],
+        curves=curves,
+        examples=[
+            (asked[i].category, asked[i].text, [data_url(row.pictures[i]) for row in rows])
+            for i in shown
+        ],
+        version=__version__,
+    )  # fmt: skip
+
+
+def curve(metrics: Path, name: str) -> dict[str, Any]:
+    """The two training curves of a run as SVG points in a box of 300 × 100."""
+    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    series = {
+        "mismatch with the own encoder, on captions alone": [
+            x["mismatch"] for x in lines if "mismatch" in x
+        ],
+        "diffusion loss, on pictures": [x["loss_mean"] for x in lines if "loss_mean" in x],
+    }
+    return {"name": name, "series": {k: polyline(v) for k, v in series.items() if v}}
+
+
+def polyline(values: list[float]) -> dict[str, Any]:
+    """Values -> points of an SVG polyline, with first and last value for the labels."""
+    top = max(values) or 1.0
+    step = 300 / max(1, len(values) - 1)
+    points = " ".join(f"{i * step:.1f},{100 - 95 * v / top:.1f}" for i, v in enumerate(values))
+    return {"points": points, "first": values[0], "last": values[-1]}
+
+
+def data_url(picture: Image) -> str:
+    """A picture as text inside the page."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def table(rows: list[Row]) -> str:
+    """The exact scores for the terminal."""
+    head = f"{'exact score':18}" + "".join(f"{c:>9}" for c in ["all", *CATEGORIES])
+    body = [f"{row.name:18}" + "".join(f"{row.exact[c]:9.3f}" for c in ["all", *CATEGORIES])
+            for row in rows]  # fmt: skip
+    return "\n".join(["", head, *body])
+
+
+def machine() -> str:
+    """What the figures were measured on."""
+    return (
+        f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}, Python {platform.python_version()}"
+    )

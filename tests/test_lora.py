@@ -1,0 +1,90 @@
+"""LoRA: injected where asked, dropped where published, fused without a trace."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from lavi_bridge import Bridge, BridgeError, lora
+from lavi_bridge.config import LoRA
+
+Tiny = Callable[[str], Path]
+
+
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4))
+
+
+def test_a_fresh_lora_changes_nothing_and_down_has_the_published_spread() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(400, 300))
+    x = torch.randn(2, 400)
+    before = net(x).detach()
+    assert lora.inject(net, LoRA(16, "0")) == 1
+    assert torch.equal(net(x), before)
+    assert lora.layers(net)["0"].lora_A["default"].weight.std().item() == pytest.approx(1 / 16, rel=0.05)
+
+
+def test_dropout_falls_on_the_output_of_the_branch() -> None:
+    net = model()
+    lora.inject(net, LoRA(2, "0", dropout=0.5))
+    layer = lora.layers(net)["0"]
+    layer.lora_B["default"].weight.data.fill_(1.0)
+    x = torch.randn(1000, 6)
+    net.eval()
+    branch = layer(x) - layer.get_base_layer()(x)
+    net.train()
+    dropped = layer(x) - layer.get_base_layer()(x)
+    kept = dropped.abs() > 1e-6
+    assert kept.float().mean().item() == pytest.approx(0.5, abs=0.05)
+    assert torch.allclose(dropped[kept], 2 * branch[kept], atol=1e-5)
+
+
+def test_a_pattern_that_hits_nothing_is_an_error_that_names_the_layers() -> None:
+    with pytest.raises(
+        BridgeError, match=r"LoRA pattern 'attn' hits nothing usable in the model; .*0, 2"
+    ):
+        lora.inject(model(), LoRA(2, "attn"))
+
+
+def test_fusing_leaves_not_a_bit_behind_and_gives_the_same_output() -> None:
+    net = model().eval()
+    lora.inject(net, LoRA(2, "0|2"))
+    for layer in lora.layers(net).values():
+        nn.init.normal_(layer.lora_B["default"].weight)
+    x = torch.randn(8, 6)
+    before, weights = net(x), [p.clone() for p in net.parameters()]
+    with lora.fused(net):
+        assert torch.allclose(net(x), before, atol=1e-5)
+        assert not torch.equal(lora.layers(net)["0"].get_base_layer().weight, weights[0])
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), weights, strict=True))
+    assert torch.equal(net(x), before)
+
+
+def test_rank_zero_leaves_a_side_untouched(tiny: Tiny, tmp_path: Path) -> None:
+    bridge = Bridge.connect(tiny("t5"), tiny("sd"), language_rank=0, vision_rank=4)
+    assert bridge.parts()["language"] == []
+    assert len(bridge.parts()["vision"]) > 0
+    bridge.save(tmp_path / "out")
+    assert not (tmp_path / "out" / "language_lora").exists()
+    assert Bridge.load(tmp_path / "out").id == bridge.id
+
+
+def test_trained_parameters_are_float32_beside_bf16_bases(tiny: Tiny) -> None:
+    bridge = Bridge.connect(tiny("llama"), tiny("pixart-alpha"), rank=4, dtype="bfloat16")
+    assert {p.dtype for p in bridge.trainable_parameters()} == {torch.float32}
+    assert bridge.language.dtype == bridge.vision.dtype == torch.bfloat16
+    loss = bridge.loss(torch.zeros(1, 3, 16, 16), ["a"])
+    assert loss.dtype == torch.float32
+    loss.backward()
+    assert len(bridge.generate("a", steps=2)) == 1
+
+
+def test_conv_layers_get_a_spatial_down_and_a_pointwise_up(tiny: Tiny) -> None:
+    bridge = Bridge.connect(tiny("t5"), tiny("sd"), rank=4)
+    layer = lora.layers(bridge.vision.backbone)["down_blocks.0.resnets.0.conv1"]
+    assert layer.lora_A["default"].weight.shape == (4, 16, 3, 3)
+    assert layer.lora_B["default"].weight.shape == (16, 4, 1, 1)
