@@ -49,9 +49,7 @@ def test_the_zoo_draws_the_same_in_its_own_pipeline() -> None:
 
     bridge = Bridge.own("zoo:tiny-sd")
     ours = bridge.generate(PROMPTS, seed=3, steps=8, guidance=4.0, scheduler="dpm++")
-    pipe = StableDiffusionPipeline.from_pretrained(
-        bridge.vision.place.root, dtype=torch.float32
-    )
+    pipe = StableDiffusionPipeline.from_pretrained(bridge.vision.place.root, dtype=torch.float32)
     pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
     generators = [torch.Generator().manual_seed(3 + i) for i in range(2)]

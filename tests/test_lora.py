@@ -25,7 +25,9 @@ def test_a_fresh_lora_changes_nothing_and_down_has_the_published_spread() -> Non
     before = net(x).detach()
     assert lora.inject(net, LoRA(16, "0")) == 1
     assert torch.equal(net(x), before)
-    assert lora.layers(net)["0"].lora_A["default"].weight.std().item() == pytest.approx(1 / 16, rel=0.05)
+    assert lora.layers(net)["0"].lora_A["default"].weight.std().item() == pytest.approx(
+        1 / 16, rel=0.05
+    )
 
 
 def test_dropout_falls_on_the_output_of_the_branch() -> None:

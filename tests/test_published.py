@@ -155,7 +155,7 @@ def checkpoint(
         (lambda t: t[:-2], "7 layers, but .* has 8 to fill: it was trained on another model"),
         (lambda t: t[:-1], "15 tensors"),
         (lambda t: [t[0], t[1][:4], *t[2:]], "at rank 8 needs .*another rank, width or model"),
-        (lambda t: [t[0][:5], *t[1:]], "holds \\(5, 8\\), but the model at rank 8 needs \\(24, 8\\)"),
+        (lambda t: [t[0][:5], *t[1:]], r"holds \(5, 8\), but the model at rank 8 needs \(24, 8\)"),
         (lambda t: {"a": 1}, "not a published LoRA file"),
     ],
 )  # fmt: skip

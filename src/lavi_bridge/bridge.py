@@ -219,7 +219,7 @@ class Bridge(nn.Module):
     @property
     def id(self) -> str:
         """12 hex digits that identify base models and trained weights; they go into every PNG."""
-        bases = self.language.fingerprint() + self.vision.fingerprint()
+        bases = self.language.fingerprint + self.vision.fingerprint
         digest = hashlib.sha256(bases.encode())
         for part in self.parts().values():
             for parameter in part:
@@ -424,9 +424,7 @@ class Bridge(nn.Module):
         return self.vision.pipeline(self.vision.process.scheduler(name))
 
     @torch.no_grad()
-    def prompt_embeds(
-        self, prompts: str | Sequence[str], negative: str = ""
-    ) -> dict[str, Any]:
+    def prompt_embeds(self, prompts: str | Sequence[str], negative: str = "") -> dict[str, Any]:
         """Encoded prompts as arguments of diffusers' pipelines, masks included."""
         text, null = self.encode(prompts), self.encode(negative)
         return self.vision.pipeline_text(text, null.expand(len(text)))

@@ -82,10 +82,10 @@ def load_bridge(kind: type[B], folder: str | Path, *, language: str | Path | Non
         Adapter.load(place / "adapter"),
     )
     for name, model, side in _models(bridge):
-        if side.fingerprint() != record[name]["fingerprint"]:
+        if side.fingerprint != record[name]["fingerprint"]:
             raise BridgeError(
                 f"'{place.id}' was trained on another {name} model: '{side.place.id}' has "
-                f"fingerprint {side.fingerprint()}, the bridge needs {record[name]['fingerprint']} "
+                f"fingerprint {side.fingerprint}, the bridge needs {record[name]['fingerprint']} "
                 f"('{record[name]['id']}')"
             )
         if spec := record[name]["lora"]:
@@ -100,7 +100,7 @@ def _side(side: Side) -> dict[str, Any]:
         "id": side.place.id,
         "revision": side.place.revision,
         "family": type(side).__name__,
-        "fingerprint": side.fingerprint(),
+        "fingerprint": side.fingerprint,
         "lora": dataclasses.asdict(side.lora) if side.lora else None,
     }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -127,6 +128,7 @@ class Language(nn.Module):
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    @cached_property
     def fingerprint(self) -> str:
         """16 hex digits that identify the frozen weights; see `files.fingerprint`."""
         config = self.place.file("config.json")

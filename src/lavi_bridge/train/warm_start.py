@@ -44,9 +44,10 @@ def warm_start(
 ) -> Iterator[float]:
     """Fit the bridge's text features to the own encoder's; yield the loss of every step.
 
-    The loss is the mean squared error over the variance of the states that are to be matched:
-    1 is a constant guess, 0 a perfect match. The rate rises over the first tenth of the steps, then falls
-    to zero along a cosine.
+    A sixteenth of every batch is the empty caption, because guidance needs its states, too. The
+    loss is the mean squared error over the variance of the states that are to be matched:
+    1 is a constant guess, 0 a perfect match. The rate rises over the first tenth
+    of the steps, then falls to zero along a cosine.
 
     Raises:
         BridgeError: there are no captions, no own encoder, or its tokens are not the bridge's.
@@ -65,6 +66,7 @@ def warm_start(
     bridge.train()
     for _ in range(steps):
         batch = rng.choices(captions, k=batch_size)
+        batch[: -(-batch_size // 16)] = [""] * -(-batch_size // 16)
         wanted = _states(teacher, batch, bridge)
         loss = nn.functional.mse_loss(bridge.encode(batch).hidden, wanted) / wanted.var()
         optimizer.zero_grad()

@@ -8,6 +8,7 @@ called.
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import diffusers
@@ -71,6 +72,7 @@ class Vision(nn.Module):
         noising = process((place / "scheduler").json("scheduler_config.json"))
         return cls(backbone, vae, noising, place)
 
+    @cached_property
     def fingerprint(self) -> str:
         """16 hex digits that identify the frozen weights; see `files.fingerprint`."""
         found = []

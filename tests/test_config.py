@@ -1,0 +1,104 @@
+"""Settings: flags over file over recipe over defaults, and errors that name the key."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lavi_bridge import RECIPES, BridgeError
+from lavi_bridge.cli import train_config
+from lavi_bridge.config import TrainConfig
+from lavi_bridge.recipes import DIFFERENCES, METRICS, PAPER
+
+PAIR = ["--language", "a", "--vision", "b", "--data", "d", "--out", "o"]
+
+
+def yaml(folder: Path, text: str) -> str:
+    path = folder / "config.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_recipe(tmp_path: Path) -> None:
+    path = yaml(tmp_path, "recipe: paper-t5-large-pixart\ndata: d\nout: o\nrank: 8\nsteps: 7\n")
+    config = train_config([path, "--steps", "9"])
+    assert (config.steps, config.rank) == (9, 8)
+    assert config.lr_vision == 2e-5
+    assert config.language == "google-t5/t5-large"
+    assert config.out == Path("o")
+
+
+def test_yaml_reads_2e_5_as_text_and_we_as_a_number(tmp_path: Path) -> None:
+    path = yaml(tmp_path, "lr_adapter: 2e-5\nsample_prompts: [a, b]\n")
+    config = train_config([path, *PAIR])
+    assert config.lr_adapter == 2e-5
+    assert config.sample_prompts == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("batchsize: 3", r"config\.yaml: unknown key 'batchsize'; did you mean 'batch_size'\?"),
+        ("steps: many", r"config\.yaml: 'steps': input should be a valid integer.*got 'many'"),
+        ("schedule: wavy", r"config\.yaml: 'schedule': input should be 'constant', 'cosine'"),
+        ("caption_dropout: 2", r"'caption_dropout' is a fraction between 0 and 1, not 2"),
+        ("rank: -1", r"'rank' must not be negative"),
+        ("steps: 0", r"'steps' must be at least 1"),
+        ("a: [1", r"config\.yaml:\d: not valid YAML"),
+        ("just words", r"config\.yaml: expected `key: value` lines"),
+        ("recipe: papper", r"unknown recipe 'papper'; known: .*did you mean 'paper'\?"),
+    ],
+)
+def test_a_bad_setting_is_one_line_that_names_it(tmp_path: Path, text: str, reason: str) -> None:
+    with pytest.raises(BridgeError, match=reason) as caught:
+        train_config([yaml(tmp_path, text), *PAIR])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_a_missing_required_flag_are_errors(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(BridgeError, match="no config file"):
+        train_config([str(tmp_path / "none.yaml")])
+    with pytest.raises(SystemExit):
+        train_config(["--language", "a"])
+    assert "--vision" in capsys.readouterr().err
+
+
+def test_the_flags_are_these() -> None:
+    """A new or renamed flag is a decision: change this list on purpose."""
+    assert " ".join(TrainConfig.__dataclass_fields__) == (
+        "language vision data out recipe steps batch_size accumulate resolution flip "
+        "caption_dropout adapter rank language_rank vision_rank dropout lr_adapter lr_language "
+        "lr_vision schedule warmup weight_decay clip warm_start warm_start_batch lr_warm_start "
+        "dtype device workers seed log_every sample_every sample_prompts sample_steps save_every "
+        "max_bad"
+    )
+
+
+def test_every_recipe_is_a_valid_configuration() -> None:
+    for recipe in RECIPES.values():
+        given: dict[str, Any] = {"language": "a", "vision": "b", "data": "d", "out": Path("o")}
+        config = TrainConfig(**(given | recipe.defaults()))
+        assert config.rank == 32
+
+
+def test_the_paper_rows_carry_rates_tokens_masks_and_all_scores() -> None:
+    rows = [recipe for recipe in RECIPES.values() if recipe.scores]
+    assert len(rows) == 7
+    assert all(set(row.scores) == set(METRICS) for row in rows)
+    llama = RECIPES["paper-llama2-sd"]
+    assert (llama.tokens, llama.masked, llama.rates_published) == (77, False, True)
+    assert llama.scores["colour"] == 0.4859
+    pixart = RECIPES["paper-t5-large-pixart"]
+    assert (pixart.tokens, pixart.masked, pixart.settings["lr_adapter"]) == (120, True, 2e-5)
+    assert not RECIPES["paper-clip-sd"].rates_published
+
+
+def test_the_differences_are_the_ones_between_the_two_recipes() -> None:
+    ours = TrainConfig("a", "b", "d", Path("o"))
+    different = {key for key, value in PAPER.items() if getattr(ours, key) != value}
+    assert different == {change.key for change in DIFFERENCES}
+    for change in DIFFERENCES:
+        assert (PAPER[change.key], getattr(ours, change.key)) == (change.paper, change.ours)
+        assert change.reason

@@ -1,0 +1,133 @@
+"""Pictures on disk: names, contents, and going on after an interruption."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lavi_bridge import Bridge, BridgeError, cli
+from lavi_bridge.generation import Sampling, draw, file_name, read_prompts, read_record
+
+Tiny = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def bridge(tiny: Tiny) -> Bridge:
+    return Bridge.connect(tiny("t5"), tiny("sd"), rank=4)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        ("a red circle", "00007-a-red-circle.png"),
+        ("../../etc/passwd", "00007-etc-passwd.png"),
+        ("Crème brûlée, 50% off!", "00007-creme-brulee-50-off.png"),
+        ("\x00\n/\\:*?", "00007-prompt.png"),
+        ("一个红色的圆", "00007-prompt.png"),
+        ("x" * 500, f"00007-{'x' * 60}.png"),
+        ("", "00007-prompt.png"),
+    ],
+)
+def test_no_prompt_can_break_a_file_name(prompt: str, name: str) -> None:
+    assert file_name(7, prompt) == name
+
+
+def test_prompt_seed_and_bridge_are_inside_the_png(bridge: Bridge, tmp_path: Path) -> None:
+    prompt = "ein rötlicher Kreis, 一个红色的圆"
+    [path] = draw(bridge, [prompt], tmp_path, Sampling(seed=3, steps=1, guidance=2.0))
+    record = read_record(path)
+    assert record is not None
+    assert (record["prompt"], record["seed"], record["bridge"]) == (prompt, 3, bridge.id)
+    assert (record["steps"], record["guidance"]) == (1, 2.0)
+
+
+def test_a_repeated_call_draws_only_what_is_missing(bridge: Bridge, tmp_path: Path) -> None:
+    prompts, sampling = ["a", "b", "c"], Sampling(steps=1)
+    paths = list(draw(bridge, prompts, tmp_path, sampling))
+    before = [path.read_bytes() for path in paths]
+    times = [path.stat().st_mtime_ns for path in paths]
+    paths[1].write_bytes(before[1][:50])  # cut short by a crash
+    assert list(draw(bridge, prompts, tmp_path, sampling)) == paths
+    changed = [path.stat().st_mtime_ns != t for path, t in zip(paths, times, strict=True)]
+    assert changed == [False, True, False]
+    assert paths[1].read_bytes() == before[1]
+
+
+def test_other_settings_draw_again(bridge: Bridge, tmp_path: Path) -> None:
+    [first] = draw(bridge, ["a"], tmp_path, Sampling(steps=1))
+    before = first.read_bytes()
+    [second] = draw(bridge, ["a"], tmp_path, Sampling(steps=2))
+    assert first == second
+    assert second.read_bytes() != before
+
+
+def test_a_prompt_file_has_one_prompt_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_text("\ufeffone\n\n two \n", encoding="utf-8")
+    assert read_prompts(path) == ["one", "two"]
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(BridgeError, match="is not UTF-8"):
+        read_prompts(path)
+    with pytest.raises(BridgeError, match=r"cannot read prompt file .*No such file"):
+        read_prompts(tmp_path / "none.txt")
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["lavi-bridge", *map(str, arguments)])
+    cli.main()
+
+
+def test_the_command_line_draws_prompts_and_files_with_several_seeds(
+    bridge: Bridge,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bridge.save(tmp_path / "bridge")
+    (tmp_path / "more.txt").write_text("third\n")
+    run(monkeypatch, "generate", tmp_path / "bridge", "first", "second", "--file",
+        tmp_path / "more.txt", "--per-prompt", 2, "--suffix", ", best", "--steps", 1, "--seed", 4,
+        "--scheduler", "ddim", "--out", tmp_path / "png", "--batch-size", 5)  # fmt: skip
+    paths = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    records = [read_record(path) or {} for path in paths]
+    assert [r["prompt"] for r in records] == [
+        "first, best", "first, best", "second, best", "second, best", "third, best", "third, best",
+    ]  # fmt: skip
+    assert [r["seed"] for r in records] == [4, 5, 6, 7, 8, 9]
+
+
+def test_a_published_checkpoint_is_converted_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tests.conftest import GOLDEN
+
+    pair = GOLDEN / "t5_pixart"
+    run(monkeypatch, "convert", pair / "checkpoint", tmp_path / "out", "--language",
+        pair / "base" / "language", "--vision", pair / "base" / "vision")  # fmt: skip
+    assert "holds bridge" in capsys.readouterr().out
+    assert Bridge.load(tmp_path / "out").language.lora is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["gnerate"], "unknown command 'gnerate'; known: .*did you mean 'generate'"),
+        (["generate", "nowhere", "a"], "no folder 'nowhere'"),
+        (["generate", "nowhere"], "no prompts: give some in quotes"),
+        (["plan", "--language", "zoo:tiny-t5", "--vision", "zoo:tiny-t5"], "has no model_index"),
+        (["list", "--nonsense"], "nonsense"),
+    ],
+)
+def test_bad_input_is_a_line_on_stderr_and_exit_code_2(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    import re
+
+    with pytest.raises(SystemExit) as caught:
+        run(monkeypatch, *arguments)
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error)
+    assert "Traceback" not in error

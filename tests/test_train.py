@@ -1,0 +1,255 @@
+"""Training from the command line, as a user starts it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from lavi_bridge import Bridge, BridgeError, testing
+from lavi_bridge.config import TrainConfig
+from lavi_bridge.train.loop import Examples, Run, Shuffled
+from lavi_bridge.train.warm_start import warm_start
+
+Tiny = Callable[[str], Path]
+COLORS = ("red", "green", "blue", "yellow", "purple", "orange", "cyan", "black")
+
+
+@pytest.fixture
+def captions(tmp_path: Path) -> Path:
+    """A published caption file over eight one-coloured images."""
+    for color in COLORS:
+        Image.new("RGB", (20, 16), color).save(tmp_path / f"{color}.png")
+    path = tmp_path / "captions.tsv"
+    path.write_text("".join(f"{color}.png\ta {color} wall\n" for color in COLORS))
+    return path
+
+
+def config(tiny: Tiny, data: Path, out: Path, **changes: object) -> TrainConfig:
+    settings: dict[str, object] = {
+        "language": str(tiny("t5")),
+        "vision": str(tiny("sd")),
+        "data": str(data),
+        "out": out,
+        "rank": 4,
+        "steps": 4,
+        "batch_size": 2,
+        "log_every": 1,
+        "sample_every": 0,
+        "device": "cpu",
+    }
+    return TrainConfig(**(settings | changes))  # type: ignore[arg-type]
+
+
+def metrics(out: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_a_bridge_metrics_samples_and_checkpoints(
+    tiny: Tiny, captions: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    settings = config(tiny, captions, out, sample_every=2, sample_steps=1, save_every=2)
+    trained = Run(settings).train()
+    assert Bridge.load(out).id == Bridge.load(out / "bridge").id == trained.id
+    assert sorted(p.name for p in out.iterdir()) == [
+        "bridge", "config.json", "metrics.jsonl", "samples", "step-2",
+    ]  # fmt: skip
+    assert [p.name for p in sorted((out / "samples").iterdir())] == [
+        "000000.png", "000002.png", "000004.png",
+    ]  # fmt: skip
+    assert [m["step"] for m in metrics(out) if "loss" in m] == [1, 2, 3, 4]
+    assert [m["step"] for m in metrics(out) if "probe_loss" in m] == [0, 2, 4]
+    assert trained.training_summary["steps"] == 4
+
+
+def test_a_run_learns(tiny: Tiny, captions: Path, tmp_path: Path) -> None:
+    settings = config(tiny, captions, tmp_path / "run", steps=30, batch_size=8, lr_adapter=3e-3,
+                      lr_language=3e-3, lr_vision=3e-3, warmup=0, sample_every=30)  # fmt: skip
+    Run(settings).train()
+    first, last = [m["probe_loss"] for m in metrics(tmp_path / "run") if "probe_loss" in m]
+    assert last < 0.9 * first
+
+
+def test_the_same_seed_trains_the_same_bridge_whatever_the_workers(
+    tiny: Tiny, captions: Path, tmp_path: Path
+) -> None:
+    ids = [Run(config(tiny, captions, tmp_path / str(n), workers=n)).train().id for n in (0, 1)]
+    assert ids[0] == ids[1]
+    assert Run(config(tiny, captions, tmp_path / "other", seed=1)).train().id != ids[0]
+
+
+def test_accumulated_batches_make_one_step(tiny: Tiny, captions: Path, tmp_path: Path) -> None:
+    """Four batches of two, summed, have the gradient of one batch of eight."""
+    norms = []
+    for batch, times in ((2, 4), (8, 1)):
+        out = tmp_path / f"{batch}"
+        llama = str(tiny("llama"))  # it has no dropout of its own, as T5 has
+        Run(config(tiny, captions, out, language=llama, batch_size=batch, accumulate=times,
+                   steps=1)).train()  # fmt: skip
+        norms.append(metrics(out)[-1]["grad_norm"])
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+
+
+def test_a_sample_depends_on_seed_epoch_and_index_alone(
+    tiny: Tiny, captions: Path, tmp_path: Path
+) -> None:
+    run = Run(config(tiny, captions, tmp_path / "run"))
+    examples = Examples(run.source, run.config, 16)
+    first = examples[0, 3]
+    examples[1, 2]
+    again = examples[0, 3]
+    assert (first.seed, first.caption) == (again.seed, again.caption)
+    assert first.pixels is not None
+    assert again.pixels is not None
+    assert torch.equal(first.pixels, again.pixels)
+    assert examples[1, 3].seed != first.seed
+
+
+def test_each_epoch_visits_every_sample_once_in_its_own_order() -> None:
+    keys = iter(Shuffled(20, seed=0))
+    epochs = [[next(keys) for _ in range(20)] for _ in range(2)]
+    orders = [[index for _, index in epoch] for epoch in epochs]
+    assert [sorted(order) for order in orders] == [list(range(20))] * 2
+    assert orders[0] != orders[1]
+    assert [{epoch for epoch, _ in keys} for keys in epochs] == [{0}, {1}]
+
+
+def test_captions_are_dropped_at_the_rate_asked_for(tiny: Tiny, tmp_path: Path) -> None:
+    run = Run(config(tiny, Path("shapes"), tmp_path / "run", caption_dropout=0.3))
+    examples = Examples(run.source, run.config, 16)
+    dropped = sum(examples[0, i].caption == "" for i in range(500))
+    assert 110 < dropped < 190
+
+
+def test_few_unreadable_images_are_counted_and_listed_and_many_stop_the_run(
+    tiny: Tiny, captions: Path, tmp_path: Path
+) -> None:
+    (captions.parent / "red.png").unlink()
+    run = Run(config(tiny, captions, tmp_path / "run", max_bad=0.5, steps=8))
+    trained = run.train()
+    assert trained.training_summary["skipped_images"] == 1
+    assert "captions.tsv:1: no image" in (tmp_path / "run" / "bad.txt").read_text()
+    with pytest.raises(BridgeError, match=r"captions\.tsv:1: no image .*1 of 8 .*max_bad = 0\.01"):
+        Run(config(tiny, captions, tmp_path / "strict", steps=8)).train()
+
+
+def test_a_finished_run_is_not_overwritten(tiny: Tiny, captions: Path, tmp_path: Path) -> None:
+    Run(config(tiny, captions, tmp_path / "run", steps=1)).train()
+    with pytest.raises(BridgeError, match="already holds a finished bridge"):
+        Run(config(tiny, captions, tmp_path / "run", steps=1))
+
+
+def test_data_that_is_not_there_says_what_may_be_given(tiny: Tiny, tmp_path: Path) -> None:
+    with pytest.raises(
+        BridgeError, match=r"no data 'nowhere': give a caption file \(\.tsv\), a folder"
+    ):
+        Run(config(tiny, Path("nowhere"), tmp_path / "run"))
+
+
+def test_the_paper_recipe_drops_lora_outputs_and_no_captions(
+    captions: Path, tiny: Tiny, tmp_path: Path
+) -> None:
+    from lavi_bridge.cli import train_config
+
+    flags = ["--recipe", "paper", "--language", str(tiny("t5")), "--vision", str(tiny("sd")),
+             "--data", str(captions), "--out", str(tmp_path / "run"), "--steps", "1"]  # fmt: skip
+    run = Run(train_config(flags))
+    assert run.bridge.language.lora is not None
+    assert (run.bridge.language.lora.dropout, run.bridge.language.lora.dropout_on) == (
+        0.1,
+        "output",
+    )
+    assert run.config.caption_dropout == 0
+    assert run.bridge.adapter.dropout == 0.1
+
+
+# ---- the warm start
+
+
+def test_the_warm_start_brings_the_features_close_to_the_own_encoders() -> None:
+    from lavi_bridge.zoo.world import ShapesWorld
+
+    bridge = Bridge.connect("zoo:tiny-llama", "zoo:tiny-sd", rank=8)
+    before = [p.clone() for p in bridge.parts()["vision"]]
+    losses = list(warm_start(bridge, ShapesWorld().captions(200), steps=40, batch_size=16))
+    assert losses[0] > 0.8
+    assert losses[-1] < 0.5 * losses[0]
+    assert all(torch.equal(a, b) for a, b in zip(before, bridge.parts()["vision"], strict=True))
+
+
+def test_the_warm_start_needs_an_own_encoder_with_the_same_tokens(tiny: Tiny) -> None:
+    with pytest.raises(BridgeError, match="has no text encoder of its own to start from"):
+        next(warm_start(Bridge.connect(tiny("t5"), tiny("sd"), rank=2), ["a"], steps=1))
+    with pytest.raises(BridgeError, match="cuts captions into other tokens than the text encoder"):
+        next(warm_start(Bridge.connect(tiny("t5"), "zoo:tiny-sd", rank=2), ["a"], steps=1))
+
+
+# ---- the command line, with real input
+
+
+def lavi_bridge(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "lavi_bridge", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_photos_and_a_real_language_model_train_from_the_command_line(
+    shared: Path, tiny: Tiny, tmp_path: Path
+) -> None:
+    """5,421 photos of groceries by their TSV, and karpathy's stories260K, a real Llama."""
+    import tarfile
+
+    with tarfile.open(shared / "images" / "grocery.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    (tmp_path / "config.yaml").write_text(
+        f"language: {shared / 'weights' / 'stories260K' / 'hf'}\nvision: {tiny('sd')}\n"
+        f"data: {tmp_path / 'grocery' / 'captions_train.tsv'}\n"
+        "rank: 8\nbatch_size: 8\nwarmup: 5\nsample_every: 40\nsample_steps: 4\nresolution: 32\n"
+        "lr_adapter: 2e-3\nlr_language: 1e-3\nlr_vision: 2e-3\n"
+    )
+    out = tmp_path / "run"
+    done = lavi_bridge("train", tmp_path / "config.yaml", "--out", out, "--steps", 40)
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, last = [m["probe_loss"] for m in metrics(out) if "probe_loss" in m]
+    assert last < 0.97 * first  # the same noise, the same timesteps
+    assert len(list((out / "samples").glob("*.png"))) == 2
+    drawn = lavi_bridge(
+        "generate", out, "a photo of an apple", "--steps", 2, "--out", tmp_path / "png"
+    )
+    assert drawn.returncode == 0, drawn.stderr[-2000:]
+    assert Path(drawn.stdout.strip()).is_file()
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "family"),
+    [("clip_hf", "clip_text_model"), ("t5_v1", "t5"), ("bert_uncased", "bert"),
+     ("qwen3", "qwen3"), ("mistral_v1", "mistral")],
+)  # fmt: skip
+def test_real_tokenizers_meet_small_models(
+    shared: Path, tiny: Tiny, tmp_path: Path, tokenizer: str, family: str
+) -> None:
+    import shutil
+
+    import transformers
+
+    folder = tmp_path / "model"
+    class_name, settings = testing.LANGUAGES[family]
+    vocabulary = 151_936 if tokenizer == "qwen3" else 50_000
+    model_config = transformers.AutoConfig.for_model(
+        family, **settings | {"vocab_size": vocabulary}
+    )
+    getattr(transformers, class_name)(model_config).save_pretrained(folder)
+    for file in (shared / "tokenizers" / tokenizer).iterdir():
+        if file.name != "config.json":
+            shutil.copy(file, folder / file.name)
+    bridge = Bridge.connect(folder, tiny("pixart-alpha"), rank=2)
+    text = bridge.encode(["a photo of a red apple", ""])
+    assert text.hidden.isfinite().all()
+    assert text.mask is not None
+    assert (text.mask[:, 0] == 1).all()  # even an empty prompt keeps one real token
+    assert 4 < int(text.mask[0].sum()) < 12
+    bridge.loss(torch.zeros(1, 3, 16, 16), ["a photo of a red apple"]).backward()
