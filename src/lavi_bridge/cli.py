@@ -100,7 +100,9 @@ class Plan:
 class List:
     """Show what is known: families, adapters, recipes with the published scores, bundled models."""
 
-    what: Positional[Literal["all", "languages", "visions", "adapters", "recipes", "zoo"]] = "all"
+    what: Positional[
+        Literal["all", "languages", "visions", "adapters", "recipes", "zoo", "matrix"]
+    ] = "all"
     """One part of the list."""
 
 
@@ -135,8 +137,11 @@ def train(args: list[str]) -> None:
     config = train_config(args)
     from lavi_bridge.train.loop import Run
 
-    Run(config).train()
-    print(f"done: the bridge is in '{config.out}'; try: lavi-bridge generate {config.out} \"…\"")
+    run = Run(config)
+    run.train()
+    if run.main:
+        print(f"done: the bridge is in '{config.out}'; try:\n"
+              f'  lavi-bridge generate {config.out} "{run.source.captions(1)[0]}"')  # fmt: skip
 
 
 def train_config(args: list[str]) -> TrainConfig:

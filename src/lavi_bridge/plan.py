@@ -178,26 +178,46 @@ def listing(what: str) -> str:
                              for kind, names in VISIONS.families().items()),
         "adapters": "\n".join(f"  {name:20} {_first_line(ADAPTERS[name])}" for name in ADAPTERS),
         "recipes": _recipes(),
+        "matrix": matrix(),
         "zoo": "\n".join(f"  zoo:{name}" for name in zoo_names()),
     }  # fmt: skip
     if what != "all":
         return parts[what]
-    return "\n\n".join(f"{name}\n{text}" for name, text in parts.items())
+    return "\n\n".join(f"{name}\n{text}" for name, text in parts.items() if name != "matrix")
+
+
+def matrix() -> str:
+    """Every pair that loads, as a Markdown table: language families down, vision classes across."""
+    visions = [names[0] for names in VISIONS.families().values()]
+    heads = [f"{name.removesuffix('Pipeline')}" for name in visions]
+    notes = [
+        f"{kind.default_tokens} tokens, {'masked' if kind.masks else 'no mask'}"
+        for kind in VISIONS.families()
+    ]
+    rows = [["", *heads], ["---"] * (len(heads) + 1), ["", *notes]]
+    for names in LANGUAGES.families().values():
+        shown = "any other (`AutoModel`)" if names == ["default"] else f"`{'` `'.join(names)}`"
+        rows.append([shown, *["✓"] * len(heads)])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def _recipes() -> str:
-    head = f"  {'name':22} {'language × vision':66} {'FID':>6} {'CLIP':>6} {'colour':>7}  rates"
-    lines = [head]
+    head = ("recipe", "language × vision", "FID", "CLIP", "colour", "learning rates")
+    rows = [head]
     for recipe in RECIPES.values():
-        pair = f"{recipe.language} × {recipe.vision}" if recipe.language else "any pair"
-        scores = recipe.scores
-        published = "published" if recipe.rates_published else "not published, those of T5-Large"
-        figures = (f"{scores['short FID']:6.2f} {scores['short CLIP']:6.4f} {scores['colour']:7.4f}"
-                   f"  {published}") if scores else ""  # fmt: skip
-        lines.append(f"  {recipe.name:22} {pair:66} {figures}".rstrip())
+        if not recipe.scores:
+            rows.append((recipe.name, "any pair", "", "", "", ""))
+            continue
+        scores = (f"{recipe.scores[name]:.4g}" for name in ("short FID", "short CLIP", "colour"))
+        rates = "published" if recipe.rates_published else "not published; those of T5-Large"
+        rows.append((recipe.name, f"{recipe.language} × {recipe.vision}", *scores, rates))  # type: ignore[arg-type]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    lines = ["  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+             for row in rows]  # fmt: skip
     lines.append("  `default` differs from `paper`:")
     for change in DIFFERENCES:
-        lines.append(f"    {change.key} {change.ours} instead of {change.paper}: {change.reason}")
+        ours = "bfloat16 on a GPU" if change.ours is None else change.ours
+        lines.append(f"    {change.key}: {ours} instead of {change.paper}: {change.reason}")
     return "\n".join(lines)
 
 

@@ -276,7 +276,7 @@ class Run:
                    disable=not self.main)  # fmt: skip
         for number, loss in enumerate(bar, 1):
             bar.set_postfix(mismatch=f"{loss:.3f}")
-            if number % config.log_every == 0:
+            if number % config.log_every == 0 or number == config.warm_start:
                 self._record(warm_start_step=number, mismatch=loss)
         self.bridge.training_summary["warm_start"] = config.warm_start
 

@@ -55,8 +55,8 @@ class Pair:
 
 
 PAIRS = (
-    Pair("T5", "zoo:tiny-t5", warm_start=900, steps=100),
-    Pair("Llama", "zoo:tiny-llama", warm_start=900, steps=100),
+    Pair("T5", "zoo:tiny-t5", warm_start=800, steps=100),
+    Pair("Llama", "zoo:tiny-llama", warm_start=800, steps=100),
 )
 
 
@@ -68,6 +68,8 @@ class Row:
     language: str
     step: int
     pictures: list[Image] = field(repr=False)
+    right: list[bool] = field(repr=False)
+    """Whether every fact of the prompt holds, picture by picture."""
     exact: dict[str, float]
     interval: dict[str, tuple[float, float]]
 
@@ -130,6 +132,7 @@ def settings(pair: Pair, out: Path, scale: float) -> TrainConfig:
         lr_adapter=3e-4,
         lr_language=3e-4,
         lr_vision=3e-4,
+        lr_warm_start=6e-3,
         schedule="cosine",
         warmup=20,
         sample_every=0,
@@ -159,8 +162,15 @@ def judge(name: str, language: str, step: int, bridge: Bridge, asked: list[Promp
     pictures = list(tqdm(images, total=len(asked), desc=f"drawing: {name}", unit="image"))
     scores = score(pictures, [prompt.facts for prompt in asked])
     categories = [prompt.category for prompt in asked]
-    return Row(name, language, step, pictures, by_category(scores, categories),
-               intervals(scores, categories))  # fmt: skip
+    return Row(
+        name,
+        language,
+        step,
+        pictures,
+        [s.exact for s in scores],
+        by_category(scores, categories),
+        intervals(scores, categories),
+    )
 
 
 def report(out: Path, rows: list[Row], asked: list[Prompt], seconds: float) -> None:
@@ -195,10 +205,15 @@ def page(out: Path, rows: list[Row], asked: list[Prompt], shown: list[int],
         categories=["all", *CATEGORIES],
         curves=curves,
         examples=[
-            (asked[i].category, asked[i].text, [data_url(row.pictures[i]) for row in rows])
+            (
+                asked[i].category,
+                asked[i].text,
+                [(data_url(row.pictures[i]), row.right[i]) for row in rows],
+            )
             for i in shown
         ],
         version=__version__,
+        out=out,
     )  # fmt: skip
 
 

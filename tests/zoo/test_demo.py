@@ -1,0 +1,65 @@
+"""The demo in small: every stage runs, and what it leaves behind has its shape."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lavi_bridge import Bridge, BridgeError
+from lavi_bridge.zoo import demo
+from lavi_bridge.zoo.world import CATEGORIES
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo")
+    settings, demo.SAMPLING["steps"] = demo.SAMPLING["steps"], 2
+    try:
+        demo.run(folder, prompts=6, scale=0.005)
+    finally:
+        demo.SAMPLING["steps"] = settings
+    return folder
+
+
+def test_scores_json_has_the_documented_shape(out: Path) -> None:
+    scores = json.loads((out / "scores.json").read_text())
+    assert list(scores) == ["machine", "seconds", "prompts", "rows"]
+    assert scores["prompts"] == 6
+    names = [row["name"] for row in scores["rows"]]
+    assert names == [
+        "own encoder",
+        "T5, untrained",
+        "T5 bridge",
+        "Llama, untrained",
+        "Llama bridge",
+    ]
+    for row in scores["rows"]:
+        assert list(row) == ["name", "language", "vision", "step", "exact", "interval"]
+        assert set(row["exact"]) == set(row["interval"]) == {"all", *CATEGORIES}
+        for name, (low, high) in row["interval"].items():
+            assert 0 <= low <= row["exact"][name] <= high <= 1
+
+
+def test_the_page_stands_alone_and_the_grid_is_a_picture(out: Path) -> None:
+    from PIL import Image
+
+    page = (out / "index.html").read_text()
+    assert page.count("data:image/png;base64,") == 6 * 5
+    assert page.count("<polyline") == 4
+    assert "http" not in page.replace("https://arxiv.org", "")
+    with Image.open(out / "grid.png") as grid:
+        assert grid.width > 700
+
+
+def test_the_trained_bridges_load(out: Path) -> None:
+    assert Bridge.load(out / "t5").training_summary["warm_start"] == 4
+    assert Bridge.load(out / "llama").tokens == 32
+
+
+def test_the_demo_replaces_its_own_runs_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "t5").mkdir()
+    (tmp_path / "t5" / "notes.txt").write_text("mine")
+    with pytest.raises(BridgeError, match="holds no earlier demo"):
+        demo.fresh(tmp_path / "t5")
+    (tmp_path / "t5" / "metrics.jsonl").write_text("")
+    assert not demo.fresh(tmp_path / "t5").exists()
