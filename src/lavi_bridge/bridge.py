@@ -350,8 +350,8 @@ class Bridge(nn.Module):
         """Draw one picture a prompt and yield each as soon as its batch is done.
 
         Picture i starts from seed + i and a CPU generator, so that batch size, device and number
-        of processes do not matter (beyond float rounding). LoRA is fused into the weights
-        meanwhile.
+        of processes do not matter (beyond float rounding). The vision model's LoRA is fused
+        into its weights meanwhile.
 
         Args:
             seed: of the first picture, or one for each.
@@ -377,22 +377,26 @@ class Bridge(nn.Module):
         name = scheduler or self.vision.default_scheduler
         self.warn_of_cut(prompts)
         for start in range(0, len(prompts), batch_size):
-            generators = [Generator().manual_seed(s) for s in seeds[start : start + batch_size]]
-            # fused and released batch by batch: between two yields the caller may train
-            with self._sampling():
-                text, null = self.encode(prompts[start : start + batch_size]), self.encode(negative)
-                like = torch.empty(len(text), *shape, device=self.vision.device)
-                for step in self.sample(
-                    text,
-                    null,
-                    latents=gaussian(like, generators),
-                    scheduler=name,
-                    steps=steps,
-                    guidance=guidance,
-                    generators=generators,
-                ):
-                    if on_step:
-                        on_step(step)
+            batch = slice(start, start + batch_size)
+            generators = [Generator().manual_seed(s) for s in seeds[batch]]
+            # everything is put back batch by batch: between two yields the caller may train
+            with self._evaluating():
+                text, null = self.encode(prompts[batch]), self.encode(negative)
+                latents = gaussian(
+                    torch.empty(len(text), *shape, device=self.vision.device), generators
+                )
+                with lora.fused(self.vision.backbone):
+                    for step in self.sample(
+                        text,
+                        null,
+                        latents=latents,
+                        scheduler=name,
+                        steps=steps,
+                        guidance=guidance,
+                        generators=generators,
+                    ):
+                        if on_step:
+                            on_step(step)
                 images = to_images(self.vision.decode(step.latents))
             yield from images
 
@@ -407,12 +411,11 @@ class Bridge(nn.Module):
             )
 
     @contextmanager
-    def _sampling(self) -> Iterator[None]:
+    def _evaluating(self) -> Iterator[None]:
         was_training = self.training
         self.eval()
         try:
-            with lora.fused(self.language.model, self.vision.backbone):
-                yield
+            yield
         finally:
             self.train(was_training)
 

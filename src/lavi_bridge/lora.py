@@ -12,7 +12,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from peft import set_peft_model_state_dict as set_state
 from peft.tuners.lora import LoraLayer
@@ -115,26 +114,23 @@ def load(model: nn.Module, place: Place) -> None:
 
 
 @contextmanager
-def fused(*models: nn.Module) -> Iterator[None]:
+def fused(model: nn.Module) -> Iterator[None]:
     """Add the LoRA into the base weights while sampling: same output, fewer kernels.
 
-    Afterwards the base weights are the very same bits as before: they are kept in main memory
-    and put back, as unmerging would leave rounding behind.
+    Afterwards the base weights are the very same bits as before: they are kept and put back, as
+    unmerging would leave rounding behind.
     """
     with ExitStack() as stack:
-        for model in models:
-            for layer in layers(model).values():
-                weight = layer.get_base_layer().weight
-                kept = weight.detach().to("cpu", copy=True)
-                layer.merge(safe_merge=False, adapter_names=[NAME])
-                stack.callback(_unfuse, layer, kept)
+        for layer in layers(model).values():
+            kept = layer.get_base_layer().weight.detach().clone()
+            layer.merge(adapter_names=[NAME])
+            stack.callback(_unfuse, layer, kept)
         yield
 
 
 def _unfuse(layer: LoraLayer, kept: Tensor) -> None:
     layer.merged_adapters.clear()
-    with torch.no_grad():
-        layer.get_base_layer().weight.copy_(kept)
+    layer.get_base_layer().weight.data = kept
 
 
 class _Dropout:

@@ -132,7 +132,9 @@ def make_plan(language: str, vision: str, *, adapter: str = "feedforward", langu
         batch_size=batch_size,
         weights_gb=weights,
         training_gb=weights + 4 * trained + kept,  # weight, gradient and AdamW's two moments
-        sampling_gb=weights + trained + _decoding(bridge, side, precision),
+        sampling_gb=weights
+        + trained
+        + max(_fused(image_model), _decoding(bridge, side, precision)),
         download_gb=sum(frozen.values()) * 4 / 1e9,
         bridge_gb=trained,
     )
@@ -236,6 +238,12 @@ def _cast_frozen(model: nn.Module, dtype: torch.dtype) -> None:
     for name, parameter in model.named_parameters():
         if "lora_" not in name:
             parameter.data = parameter.data.to(dtype)
+
+
+def _fused(model: nn.Module) -> float:
+    """GB of the base weights that are kept aside while LoRA is fused into them."""
+    bases = [layer.get_base_layer().weight for layer in lora.layers(model).values()]
+    return sum(weight.numel() * weight.element_size() for weight in bases) / 1e9
 
 
 def _decoding(bridge: Bridge, side: int, dtype: torch.dtype) -> float:

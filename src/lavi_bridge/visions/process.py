@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 import diffusers
 import torch
-from diffusers import DDPMScheduler
 from torch import Generator, Tensor
 
 from lavi_bridge.errors import BridgeError, nearest
@@ -51,7 +50,10 @@ class Process:
             known = ", ".join(self.samplers)
             hint = nearest(name, self.samplers)
             raise BridgeError(f"no scheduler '{name}' for this vision model; known: {known}{hint}")
-        class_name, settings = self.samplers[name]
+        return self._build(*self.samplers[name])
+
+    def _build(self, class_name: str, settings: dict[str, Any]) -> Any:
+        """A diffusers scheduler with what it understands of the checkpoint's config."""
         kind = getattr(diffusers, class_name)
         accepted = inspect.signature(kind.__init__).parameters
         config = {k: v for k, v in self._sampling_config().items() if k in accepted}
@@ -77,7 +79,7 @@ class Diffusion(Process):
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
-        self.forward = DDPMScheduler.from_config(self._sampling_config())
+        self.forward = self._build("DDPMScheduler", {})
         self.prediction = self.forward.config.prediction_type
         if self.prediction not in ("epsilon", "v_prediction"):
             raise BridgeError(f"prediction type '{self.prediction}' cannot be trained; "
