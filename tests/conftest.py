@@ -1,9 +1,12 @@
 """What the tests share: tiny models in the real layouts, made once a session."""
 
 import os
+import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models run faster on one thread
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks a hub
+if "gpu" not in " ".join(sys.argv):
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the expectations are those of float32 on a CPU
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 from collections.abc import Callable

@@ -64,6 +64,20 @@ def test_one_generator_for_each_picture_makes_noise_independent_of_the_batch(
     assert torch.equal(together.timesteps[1:2], alone.timesteps)
 
 
+def test_noise_unpacks_as_the_three_things_that_training_needs(bridge: Bridge) -> None:
+    noised = bridge.vision.noise(torch.zeros(1, 4, 8, 8))
+    x_t, timesteps, target = noised
+    assert (x_t is noised.x_t, timesteps is noised.timesteps, target is noised.target) == (
+        True,
+    ) * 3
+
+
+def test_a_caption_for_every_picture(bridge: Bridge) -> None:
+    for captions in ("ab", ["a"]):
+        with pytest.raises(BridgeError, match="2 pictures need a list of as many captions"):
+            bridge.loss(torch.zeros(2, 3, 16, 16), captions)
+
+
 def test_sampling_yields_every_step_and_the_caller_decides(bridge: Bridge) -> None:
     text, null = bridge.encode(["a", "b"]), bridge.encode("")
     latents = torch.randn(2, 4, 8, 8)
@@ -106,6 +120,8 @@ def test_sizes_other_than_square_are_drawn(bridge: Bridge) -> None:
         ({"scheduler": "dmp++"}, r"no scheduler 'dmp\+\+' .*; known: .*did you mean 'dpm\+\+'"),
         ({"seed": [1, 2]}, "1 prompts, but 2 seeds"),
         ({"steps": 0}, "steps must be at least 1"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"seed": 2**64}, "seeds must lie between"),
     ],
 )  # fmt: skip
 def test_generate_refuses_what_it_cannot_do(
@@ -176,7 +192,8 @@ def test_a_bridge_folder_holds_safetensors_and_a_card_with_both_licences(
     ]  # fmt: skip
     card = (tmp_path / "out" / "README.md").read_text()
     assert card.count("not stated beside the weights") == 2
-    assert "base_model:" in card
+    assert "base_model:" not in card  # local folders are no Hub ids, and nobody's business
+    assert "pipeline_tag: text-to-image" in card
     record = json.loads((tmp_path / "out" / "bridge.json").read_text())
     assert record["language"]["lora"]["rank"] == 4
     assert record["tokens"] == 77
@@ -191,6 +208,93 @@ def test_saving_replaces_an_earlier_bridge_but_nothing_else(bridge: Bridge, tmp_
     with pytest.raises(BridgeError, match="holds something else than a bridge"):
         bridge.save(tmp_path / "thesis")
     assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years of work"
+
+
+def test_saving_again_keeps_what_others_put_beside_the_bridge(
+    bridge: Bridge, tmp_path: Path
+) -> None:
+    bridge.save(tmp_path / "out")
+    (tmp_path / "out" / ".git").mkdir()
+    (tmp_path / "out" / "notes.md").write_text("mine")
+    bridge.save(tmp_path / "out")
+    assert (tmp_path / "out" / ".git").is_dir()
+    assert (tmp_path / "out" / "notes.md").read_text() == "mine"
+    assert Bridge.load(tmp_path / "out").id == bridge.id
+
+
+def test_a_file_is_no_place_for_a_bridge(bridge: Bridge, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BridgeError, match="is a file; give a folder"):
+        bridge.save(tmp_path / "file")
+
+
+def test_an_unreadable_model_card_of_a_base_model_does_not_stop_saving(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    model = testing.make_language(tmp_path / "model", "t5")
+    (model / "README.md").write_text("---\n: : {broken\n---\n")
+    Bridge.connect(model, tiny("sd"), rank=2).save(tmp_path / "out")
+    assert "not stated beside the weights" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_the_licence_of_a_base_model_is_in_the_card(tmp_path: Path) -> None:
+    Bridge.connect("zoo:tiny-t5", "zoo:tiny-sd", rank=2).save(tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "- language: zoo:tiny-t5: mit" in card
+    assert "- vision: zoo:tiny-sd: mit" in card
+
+
+def test_weights_from_another_save_are_noticed(bridge: Bridge, tmp_path: Path) -> None:
+    import shutil
+
+    bridge.save(tmp_path / "out")
+    with torch.no_grad():
+        bridge.trainable_parameters()[0].add_(1)
+    bridge.save(tmp_path / "other")
+    shutil.rmtree(tmp_path / "out" / "adapter")
+    shutil.copytree(tmp_path / "other" / "adapter", tmp_path / "out" / "adapter")
+    with pytest.raises(BridgeError, match="are not those of bridge"):
+        Bridge.load(tmp_path / "out")
+
+
+def test_a_changed_noise_process_is_another_base_model(
+    bridge: Bridge, tiny: Tiny, tmp_path: Path
+) -> None:
+    bridge.save(tmp_path / "out")
+    vision = testing.make_vision(tmp_path / "vision", "sd")
+    assert Bridge.load(tmp_path / "out", vision=vision).id == bridge.id
+    path = vision / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"prediction_type": "v_prediction"}))
+    with pytest.raises(BridgeError, match="was trained on another vision model"):
+        Bridge.load(tmp_path / "out", vision=vision)
+
+
+def test_a_variant_beside_the_weights_does_not_change_the_fingerprint(tmp_path: Path) -> None:
+    import shutil
+
+    from lavi_bridge.files import fingerprint
+
+    folder = testing.make_vision(tmp_path / "vision", "sd") / "unet"
+    before = fingerprint(folder)
+    name = "diffusion_pytorch_model"
+    shutil.copy(folder / f"{name}.safetensors", folder / f"{name}.non_ema.safetensors")
+    assert fingerprint(folder) == before
+
+
+def test_an_index_that_lacks_a_key_says_which(bridge: Bridge, tmp_path: Path) -> None:
+    bridge.save(tmp_path / "out")
+    (tmp_path / "out" / "bridge.json").write_text('{"format": 1, "id": "x"}')
+    with pytest.raises(BridgeError, match=r"bridge\.json of '.*' lacks 'language'"):
+        Bridge.load(tmp_path / "out")
+
+
+def test_loading_leaves_the_callers_random_state_alone(bridge: Bridge, tmp_path: Path) -> None:
+    bridge.save(tmp_path / "out")
+    torch.manual_seed(7)
+    expected = torch.rand(1)
+    torch.manual_seed(7)
+    Bridge.load(tmp_path / "out")
+    assert torch.equal(torch.rand(1), expected)
 
 
 def test_a_failed_save_leaves_the_earlier_bridge(

@@ -28,6 +28,18 @@ def test_flags_win_over_the_file_and_the_file_over_the_recipe(tmp_path: Path) ->
     assert config.out == Path("o")
 
 
+@pytest.mark.parametrize("flags", [["--recipe", "paper-t5-large-pixart"],
+                                   ["--recipe=paper-t5-large-pixart"]])  # fmt: skip
+def test_a_recipe_may_be_named_by_a_flag_in_either_form(flags: list[str]) -> None:
+    config = train_config([*PAIR, *flags])
+    assert (config.lr_adapter, config.caption_dropout) == (2e-5, 0.0)
+
+
+def test_a_bad_flag_is_the_same_one_line_as_in_a_file() -> None:
+    with pytest.raises(BridgeError, match="'rank' must not be negative, not -1"):
+        train_config([*PAIR, "--rank", "-1"])
+
+
 def test_yaml_reads_2e_5_as_text_and_we_as_a_number(tmp_path: Path) -> None:
     path = yaml(tmp_path, "lr_adapter: 2e-5\nsample_prompts: [a, b]\n")
     config = train_config([path, *PAIR])
@@ -44,6 +56,9 @@ def test_yaml_reads_2e_5_as_text_and_we_as_a_number(tmp_path: Path) -> None:
         ("caption_dropout: 2", r"'caption_dropout' is a fraction between 0 and 1, not 2"),
         ("rank: -1", r"'rank' must not be negative"),
         ("steps: 0", r"'steps' must be at least 1"),
+        ("sample_steps: 0", r"'sample_steps' must be at least 1"),
+        ("lr_vision: -1", r"'lr_vision' must not be negative"),
+        ("dtype: float16", "float16 underflows in training; use bfloat16 or float32"),
         ("a: [1", r"config\.yaml:\d: not valid YAML"),
         ("just words", r"config\.yaml: expected `key: value` lines"),
         ("recipe: papper", r"unknown recipe 'papper'; known: .*did you mean 'paper'\?"),

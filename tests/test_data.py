@@ -74,6 +74,18 @@ def test_a_folder_says_which_image_has_no_caption_and_which_line_is_bad(tmp_path
         Folder(tmp_path / "empty")
 
 
+def test_a_line_separator_inside_a_caption_is_part_of_it(tmp_path: Path) -> None:
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "a\u2028b"}\n')
+    assert Folder(tmp_path).captions(1) == ["a\u2028b"]
+
+
+def test_captions_that_are_not_utf_8_are_named(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(BridgeError, match=r"a\.txt: not UTF-8"):
+        Folder(tmp_path)
+
+
 def test_pixels_are_resized_cropped_in_the_middle_and_scaled(tmp_path: Path) -> None:
     image = Image.new("RGB", (40, 20), "black")
     image.paste("white", (10, 0, 30, 20))  # the middle square

@@ -11,10 +11,11 @@ from lavi_bridge import Bridge
 
 Tiny = Callable[[str], Path]
 PROMPTS = ["a red circle", "two blue squares next to a very small green ring"]
-CASES = [(vision, scheduler) for vision in ("sd", "sd2-v", "ldm", "pixart-alpha", "pixart-sigma")
-         for scheduler in ("unipc", "ddim", "euler", "dpm++")]  # fmt: skip
+VISIONS = ("sd", "sd2-v", "ldm", "pixart-alpha", "pixart-sigma")
+CASES = [(v, scheduler) for v in VISIONS for scheduler in ("unipc", "ddim", "euler", "dpm++")]
 CASES += [("sana", "flow-euler"), ("sana", "unipc"), ("sana", "dpm++"), ("sd", "pndm"),
-          ("sd", "euler-a"), ("sd", "ddpm"), ("sd", "heun")]  # fmt: skip
+          ("sd", "euler-a"), ("sd", "ddpm"), ("sd", "heun"),
+          ("pixart-alpha-1024", "unipc")]  # fmt: skip
 
 
 @pytest.mark.parametrize(("vision", "scheduler"), CASES)

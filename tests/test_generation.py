@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from lavi_bridge import Bridge, BridgeError, cli
-from lavi_bridge.generation import Sampling, draw, file_name, read_prompts, read_record
+from lavi_bridge.config import Sampling
+from lavi_bridge.generation import draw, file_name, read_prompts, read_record
 
 Tiny = Callable[[str], Path]
 

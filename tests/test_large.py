@@ -65,3 +65,18 @@ def test_sd_and_t5_large_train_and_sample_at_512_px_within_12_gb(tmp_path: Path)
     assert 0 < report["loss"] < 10
     assert report["parts"]["vision"] == pytest.approx(28.3e6, rel=0.001)
     assert report["peak_gb"] < LIMIT_GB
+
+
+@pytest.mark.large
+def test_the_demo_reaches_its_bars(tmp_path: Path) -> None:
+    """What `make demo` promises, in full: some five minutes on two cores."""
+    from lavi_bridge.zoo import demo
+
+    demo.run(tmp_path / "demo")
+    scores = json.loads((tmp_path / "demo" / "scores.json").read_text())
+    exact = {row["name"]: row["exact"]["all"] for row in scores["rows"]}
+    assert scores["prompts"] >= 144
+    assert exact["own encoder"] >= 0.50
+    assert exact["Llama bridge"] >= 0.85 * exact["own encoder"]
+    assert exact["T5 bridge"] >= 0.5 * exact["own encoder"]
+    assert max(exact["T5, untrained"], exact["Llama, untrained"]) < 0.08

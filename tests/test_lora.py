@@ -47,7 +47,7 @@ def test_dropout_falls_on_the_output_of_the_branch() -> None:
 
 def test_a_pattern_that_hits_nothing_is_an_error_that_names_the_layers() -> None:
     with pytest.raises(
-        BridgeError, match=r"LoRA pattern 'attn' hits nothing usable in the model; .*0, 2"
+        BridgeError, match=r"LoRA pattern 'attn' hits nothing .*end in: 0, 2 \(peft"
     ):
         lora.inject(model(), LoRA(2, "attn"))
 
@@ -64,6 +64,18 @@ def test_fusing_leaves_not_a_bit_behind_and_gives_the_same_output() -> None:
         assert not torch.equal(lora.layers(net)["0"].get_base_layer().weight, weights[0])
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), weights, strict=True))
     assert torch.equal(net(x), before)
+
+
+def test_bf16_weights_are_not_fused_as_a_light_lora_would_round_away() -> None:
+    net = nn.Sequential(nn.Linear(64, 64)).to(torch.bfloat16)
+    lora.inject(net, LoRA(8, "0"))
+    layer = lora.layers(net)["0"]
+    nn.init.normal_(layer.lora_B["default"].weight, std=1e-4)
+    x = torch.randn(4, 64, dtype=torch.bfloat16)
+    before = net(x)
+    with lora.fused(net):
+        assert not layer.merged
+        assert torch.equal(net(x), before)
 
 
 def test_rank_zero_leaves_a_side_untouched(tiny: Tiny, tmp_path: Path) -> None:

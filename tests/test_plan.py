@@ -64,6 +64,7 @@ def test_an_unknown_adapter_lists_the_known() -> None:
 
 def test_the_list_shows_families_recipes_and_zoo() -> None:
     text = listing("all")
-    for word in ("gemma3_text", "SanaPipeline", "feedforward", "paper-llama2-sd", "21.8", "0.4859",
+    for word in ("gemma3_text", "SanaPipeline", "feedforward", "paper-llama2-sd",
+                 "21.8", "0.4859", "5e-06",
                  "not published", "zoo:tiny-llama", "caption_dropout"):  # fmt: skip
         assert word in text, word

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -90,7 +90,7 @@ def test_accumulated_batches_make_one_step(tiny: Tiny, captions: Path, tmp_path:
         out = tmp_path / f"{batch}"
         llama = str(tiny("llama"))  # it has no dropout of its own, as T5 has
         Run(config(tiny, captions, out, language=llama, batch_size=batch, accumulate=times,
-                   steps=1)).train()  # fmt: skip
+                   dropout=0.0, steps=1)).train()  # fmt: skip
         norms.append(metrics(out)[-1]["grad_norm"])
     assert norms[0] == pytest.approx(norms[1], rel=1e-4)
 
@@ -138,6 +138,42 @@ def test_few_unreadable_images_are_counted_and_listed_and_many_stop_the_run(
         Run(config(tiny, captions, tmp_path / "strict", steps=8)).train()
 
 
+def test_a_run_whose_every_image_is_bad_stops_whatever_is_allowed(
+    tiny: Tiny, captions: Path, tmp_path: Path
+) -> None:
+    for path in captions.parent.glob("*.png"):
+        path.unlink()
+    with pytest.raises(BridgeError, match="8 of 8 pictures are unreadable"):
+        Run(config(tiny, captions, tmp_path / "run", max_bad=1.0, steps=99)).train()
+
+
+def test_ctrl_c_keeps_what_was_trained_even_in_the_warm_start(
+    tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> Iterator[float]:
+        yield 1.0
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lavi_bridge.train.loop.warm_start", interrupted)
+    run = Run(config(tiny, Path("shapes"), tmp_path / "run", warm_start=3))
+    with pytest.raises(BridgeError, match=r"stopped; the bridge so far is in .*interrupted"):
+        run.train()
+    assert Bridge.load(tmp_path / "run" / "interrupted").training_summary["steps"] == 0
+
+
+def test_two_processes_train_one_bridge(tmp_path: Path) -> None:
+    arguments = ["train", "--language", "zoo:tiny-llama", "--vision", "zoo:tiny-sd", "--data",
+                 "shapes", "--out", str(tmp_path / "run"), "--steps", "2", "--batch-size", "2",
+                 "--rank", "4", "--sample-every", "0", "--device", "cpu"]  # fmt: skip
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
+               "--master_port", "29517", "-m", "lavi_bridge", *arguments]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    summary = Bridge.load(tmp_path / "run").training_summary
+    assert (summary["processes"], summary["steps"]) == (2, 2)
+    assert done.stdout.count("done: the bridge is in") == 1
+
+
 def test_a_finished_run_is_not_overwritten(tiny: Tiny, captions: Path, tmp_path: Path) -> None:
     Run(config(tiny, captions, tmp_path / "run", steps=1)).train()
     with pytest.raises(BridgeError, match="already holds a finished bridge"):
@@ -160,10 +196,7 @@ def test_the_paper_recipe_drops_lora_outputs_and_no_captions(
              "--data", str(captions), "--out", str(tmp_path / "run"), "--steps", "1"]  # fmt: skip
     run = Run(train_config(flags))
     assert run.bridge.language.lora is not None
-    assert (run.bridge.language.lora.dropout, run.bridge.language.lora.dropout_on) == (
-        0.1,
-        "output",
-    )
+    assert run.bridge.language.lora.dropout == 0.1
     assert run.config.caption_dropout == 0
     assert run.bridge.adapter.dropout == 0.1
 

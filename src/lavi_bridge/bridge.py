@@ -78,7 +78,7 @@ class Bridge(nn.Module):
         rank: int = 32,
         language_rank: int | None = None,
         vision_rank: int | None = None,
-        dropout: float = 0.0,
+        dropout: float = 0.1,
         dtype: str | torch.dtype | None = None,
         device: str | torch.device | None = None,
         seed: int = 0,
@@ -127,12 +127,12 @@ class Bridge(nn.Module):
     def _assemble(cls, language: Language, vision: Vision, *, adapter: str,
                   ranks: tuple[int, int], dropout: float, seed: int) -> Self:  # fmt: skip
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             joined = ADAPTERS[adapter](language.width, vision.text_width, dropout=dropout)
             bridge = cls(language, vision, joined)
             sides: tuple[Side, Side] = (language, vision)
             for side, rank in zip(sides, ranks, strict=True):
-                inject(side, LoRA(rank, side.lora_targets, dropout))
+                inject(side, LoRA(rank, side.lora_targets, dropout), seed=seed)
         return bridge
 
     @classmethod
@@ -235,9 +235,10 @@ class Bridge(nn.Module):
 
     def encode(self, prompts: str | Sequence[str]) -> Text:
         """Prompts -> features that the vision model can read, with its mask policy."""
-        tokens = self.language.tokenize(
-            [prompts] if isinstance(prompts, str) else prompts, self.tokens
-        )
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        if not prompts:
+            raise BridgeError("no prompts to encode")
+        tokens = self.language.tokenize(prompts, self.tokens)
         mask = tokens.mask if self.vision.masks else None
         return Text(self.adapter(self.language.hidden(tokens.ids, mask)), mask)
 
@@ -268,10 +269,12 @@ class Bridge(nn.Module):
         if latents is None:
             if pixels is None:
                 raise BridgeError("loss needs pixels or latents")
-            latents = self.vision.encode(pixels.to(self.vision.device), generator)
+            latents = self.vision.encode(pixels, generator)
         if text is None:
             if captions is None:
                 raise BridgeError("loss needs captions or text")
+            if isinstance(captions, str) or len(captions) != len(latents):
+                raise BridgeError(f"{len(latents)} pictures need a list of as many captions")
             text = self.encode(captions)
         noised = self.vision.noise(latents, timesteps, noise=noise, generator=generator)
         prediction = self.vision.predict(noised.x_t, noised.timesteps, text)
@@ -335,7 +338,7 @@ class Bridge(nn.Module):
     @torch.no_grad()
     def stream(
         self,
-        prompts: Sequence[str],
+        prompts: str | Sequence[str],
         *,
         seed: int | Sequence[int] = 0,
         steps: int = 50,
@@ -351,7 +354,8 @@ class Bridge(nn.Module):
 
         Picture i starts from seed + i and a CPU generator, so that batch size, device and number
         of processes do not matter (beyond float rounding). The vision model's LoRA is fused
-        into its weights meanwhile.
+        into its weights meanwhile, where
+        they are float32.
 
         Args:
             seed: of the first picture, or one for each.
@@ -366,12 +370,16 @@ class Bridge(nn.Module):
         Raises:
             BridgeError: bad size, scheduler or number of seeds.
         """
-        prompts = list(prompts)
-        seeds = [seed + i for i in range(len(prompts))] if isinstance(seed, int) else list(seed)
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        seeds = ([int(s) for s in seed] if isinstance(seed, Sequence)
+                 else [int(seed) + i for i in range(len(prompts))])  # fmt: skip
         if len(seeds) != len(prompts):
             raise BridgeError(f"{len(prompts)} prompts, but {len(seeds)} seeds")
-        if steps < 1:
-            raise BridgeError(f"steps must be at least 1, not {steps}")
+        if any(not 0 <= s < 2**63 for s in seeds):
+            raise BridgeError("seeds must lie between 0 and 2^63")
+        for option, value in (("steps", steps), ("batch_size", batch_size)):
+            if value < 1:
+                raise BridgeError(f"{option} must be at least 1, not {value}")
         side = self.vision.resolution
         shape = self.vision.latent_shape(height or side, width or side)
         name = scheduler or self.vision.default_scheduler
@@ -422,7 +430,18 @@ class Bridge(nn.Module):
     # ---- diffusers
 
     def to_diffusers(self, scheduler: str | None = None) -> Any:
-        """diffusers' own pipeline around this vision model; feed it `prompt_embeds(prompts)`."""
+        """diffusers' own pipeline around this vision model, fed by `prompt_embeds`.
+
+        In float32 the same seed draws the same picture as `generate`:
+
+            pipe = bridge.to_diffusers("ddim")
+            generators = [torch.Generator().manual_seed(seed + i) for i in range(len(prompts))]
+            pipe(**bridge.prompt_embeds(prompts), generator=generators, num_inference_steps=50,
+                 guidance_scale=7.5, height=side, width=side)
+
+        with `side = bridge.vision.resolution`; PixArt's and Sana's pipelines also need
+        `use_resolution_binning=False`, or they change the size.
+        """
         name = scheduler or self.vision.default_scheduler
         return self.vision.pipeline(self.vision.process.scheduler(name))
 
@@ -433,12 +452,12 @@ class Bridge(nn.Module):
         return self.vision.pipeline_text(text, null.expand(len(text)))
 
 
-def inject(side: Side, spec: LoRA) -> int:
+def inject(side: Side, spec: LoRA, *, seed: int = 0) -> int:
     """Inject LoRA into one side of a bridge and note it there; rank 0 does nothing."""
     if spec.rank == 0:
         return 0
     model = side.model if isinstance(side, Language) else side.backbone
-    count = lora.inject(model, spec, name=f"'{side.place.id}'")
+    count = lora.inject(model, spec, seed=seed, name=f"'{side.place.id}'")
     side.lora = spec
     return count
 

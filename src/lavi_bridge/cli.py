@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
 from lavi_bridge import __version__
-from lavi_bridge.config import Dtype, TrainConfig, checked, read_yaml
+from lavi_bridge.config import Dtype, Sampling, TrainConfig, checked, read_yaml
 from lavi_bridge.errors import BridgeError, nearest
 
 EPILOG = """\
@@ -40,26 +40,11 @@ class Generate:
     """Folder for the PNGs; prompt, seed and bridge id are inside each."""
     per_prompt: int = 1
     """Pictures of every prompt, each with its own seed."""
-    seed: int = 0
-    """Seed of the first picture; picture i has seed + i."""
-    steps: int = 50
-    """Denoising steps (paper: 50)."""
-    guidance: float = 7.5
-    """Weight of classifier-free guidance (paper: 7.5); 1 turns it off."""
-    negative: str = ""
-    """What to steer away from."""
+    sampling: OmitArgPrefixes[Sampling] = field(default_factory=Sampling)
+    """How they are drawn."""
     suffix: str = ""
     """Appended to every prompt (the paper always adds ", best quality, extremely detailed, 4k
     resolution")."""
-    height: int | None = None
-    """Height in pixels (unset: the vision model's own)."""
-    width: int | None = None
-    """Width in pixels (unset: the vision model's own)."""
-    scheduler: str | None = None
-    """Sampler: unipc (the paper's), ddim, ddpm, pndm, dpm++, euler, euler-a, heun; flow-euler,
-    unipc, dpm++ for flow models (unset: the family's own)."""
-    batch_size: int = 4
-    """Pictures drawn at once; does not change them."""
     language: str | None = None
     """Where the language model is now, if it has moved since training."""
     vision: str | None = None
@@ -157,6 +142,7 @@ def train_config(args: list[str]) -> TrainConfig:
         path, args = Path(args[0]), args[1:]
         values = checked(TrainConfig, read_yaml(path), str(path))
     named = [v for flag, v in itertools.pairwise(args) if flag == "--recipe"]
+    named += [flag.removeprefix("--recipe=") for flag in args if flag.startswith("--recipe=")]
     chosen = recipe(str(named[-1] if named else values.get("recipe", "default")))
     required = dict.fromkeys(("language", "vision", "data", "out"), tyro.MISSING)
     default = TrainConfig(**(required | chosen.defaults() | values))
@@ -167,7 +153,7 @@ def generate(args: list[str]) -> None:
     """Draw pictures from prompts with a trained bridge."""
     options = tyro.cli(Generate, args=args, prog="lavi-bridge generate")
     from lavi_bridge.bridge import Bridge
-    from lavi_bridge.generation import Sampling, draw, read_prompts
+    from lavi_bridge.generation import draw, read_prompts
 
     prompts = options.prompts + (read_prompts(options.file) if options.file else [])
     if not prompts:
@@ -175,17 +161,7 @@ def generate(args: list[str]) -> None:
     prompts = [p + options.suffix for p in prompts for _ in range(options.per_prompt)]
     bridge = Bridge.load(options.bridge, language=options.language, vision=options.vision,
                          dtype=options.dtype, device=options.device)  # fmt: skip
-    sampling = Sampling(
-        seed=options.seed,
-        steps=options.steps,
-        guidance=options.guidance,
-        negative=options.negative,
-        height=options.height,
-        width=options.width,
-        scheduler=options.scheduler,
-        batch_size=options.batch_size,
-    )
-    for path in draw(bridge, prompts, options.out, sampling, progress=sys.stderr.isatty()):
+    for path in draw(bridge, prompts, options.out, options.sampling, progress=sys.stderr.isatty()):
         print(path)
 
 

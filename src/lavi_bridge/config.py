@@ -25,8 +25,7 @@ class LoRA:
     targets: str
     """Regular expression that a layer's whole dotted name must match."""
     dropout: float = 0.0
-    dropout_on: Literal["input", "output"] = "output"
-    """PEFT drops the input of the low-rank branch; the published code drops its output."""
+    """On the output of the low-rank branch, as published (PEFT's own falls on its input)."""
 
 
 @dataclass
@@ -50,7 +49,7 @@ class TrainConfig:
     batch_size: int = 8
     """Images per step and process."""
     accumulate: int = 1
-    """Batches whose gradients are summed before a step."""
+    """Batches whose gradients are averaged before a step."""
     resolution: int | None = None
     """Side of the square training images, in pixels (unset: the vision model's own)."""
     flip: bool = True
@@ -66,7 +65,7 @@ class TrainConfig:
     """LoRA rank on the language model alone; 0 leaves it untouched (unset: rank)."""
     vision_rank: int | None = None
     """LoRA rank on the vision model alone; 0 leaves it untouched (unset: rank)."""
-    dropout: float = 0.0
+    dropout: float = 0.1
     """Dropout inside the adapter and on the output of every LoRA layer (paper: 0.1)."""
 
     lr_adapter: float = 1e-4
@@ -117,16 +116,43 @@ class TrainConfig:
     listed in out/bad.txt."""
 
     def __post_init__(self) -> None:
-        positive = ("steps", "batch_size", "accumulate", "warm_start_batch", "log_every")
-        for name in positive:
+        for name in ("steps", "batch_size", "accumulate", "resolution", "warm_start_batch",
+                     "log_every", "sample_steps"):  # fmt: skip
             if _is_number(value := getattr(self, name)) and value < 1:
                 raise BridgeError(f"'{name}' must be at least 1, not {value}")
-        for name in ("rank", "language_rank", "vision_rank", "warmup", "warm_start", "workers"):
+        for name in ("rank", "language_rank", "vision_rank", "warmup", "warm_start", "workers",
+                     "sample_every", "save_every", "lr_adapter", "lr_language", "lr_vision",
+                     "lr_warm_start", "weight_decay", "clip", "seed"):  # fmt: skip
             if _is_number(value := getattr(self, name)) and value < 0:
                 raise BridgeError(f"'{name}' must not be negative, not {value}")
         for name in ("caption_dropout", "dropout", "max_bad"):
             if _is_number(value := getattr(self, name)) and not 0 <= value <= 1:
                 raise BridgeError(f"'{name}' is a fraction between 0 and 1, not {value}")
+        if self.dtype == "float16":
+            raise BridgeError("'dtype' float16 underflows in training; use bfloat16 or float32")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How pictures are drawn."""
+
+    seed: int = 0
+    """Seed of the first picture; picture i has seed + i."""
+    steps: int = 50
+    """Denoising steps (paper: 50)."""
+    guidance: float = 7.5
+    """Weight of classifier-free guidance (paper: 7.5); 1 turns it off."""
+    negative: str = ""
+    """What to steer away from."""
+    height: int | None = None
+    """Height in pixels (unset: the vision model's own)."""
+    width: int | None = None
+    """Width in pixels (unset: the vision model's own)."""
+    scheduler: str | None = None
+    """Sampler: unipc (the paper's), ddim, ddpm, pndm, dpm++, euler, euler-a, heun; flow-euler,
+    unipc, dpm++ for flow models (unset: the family's own)."""
+    batch_size: int = 4
+    """Pictures drawn at once; does not change them."""
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable
 
 
-class BridgeError(ValueError):
+class BridgeError(Exception):
     """Bad input, described in one line. The command line prints it without a traceback."""
 
 

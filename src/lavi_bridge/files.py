@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,21 +31,27 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 @contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
-    """Write a folder atomically: yield an empty one that takes `target`'s place at the end.
+def new_folder(target: Path, *, own: Collection[str]) -> Iterator[Path]:
+    """Write a folder whole or not at all: yield an empty one that takes `target`'s place at last.
 
-    An error inside leaves an earlier `target` as it was.
+    Of an earlier `target` the entries named in `own` are replaced, all others are carried over.
+    An error inside leaves it as it was. Between two renames there is no `target`, and a crash in
+    that moment leaves the earlier one beside it under a hidden name.
     """
+    target = target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     scratch.chmod(0o777 & ~_umask())
     try:
         yield scratch
         if target.exists():
-            old = scratch.with_name(scratch.name + ".old")
-            target.rename(old)
+            earlier = scratch.with_name(scratch.name + ".earlier")
+            target.rename(earlier)
             scratch.rename(target)
-            shutil.rmtree(old)
+            for entry in earlier.iterdir():
+                if entry.name not in own:
+                    entry.rename(target / entry.name)
+            shutil.rmtree(earlier)
         else:
             scratch.rename(target)
     finally:
@@ -76,10 +83,21 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+WEIGHTS = [
+    re.compile(rf"{stem}(-\d{{5}}-of-\d{{5}})?\.{suffix}")
+    for stem, suffix in (
+        ("model", "safetensors"),
+        ("diffusion_pytorch_model", "safetensors"),
+        ("pytorch_model", "bin"),
+        ("diffusion_pytorch_model", "bin"),
+    )
+]
+"""File names of weights, in the order in which the libraries prefer them; variants do not count."""
+
+
 def _weight_files(folder: Path) -> list[Path]:
-    for pattern in ("model*.safetensors", "diffusion_pytorch_model*.safetensors",
-                    "pytorch_model*.bin", "diffusion_pytorch_model*.bin"):  # fmt: skip
-        found = sorted(p for p in folder.glob(pattern) if ".fp16." not in p.name)
+    for pattern in WEIGHTS:
+        found = sorted(path for path in folder.iterdir() if pattern.fullmatch(path.name))
         if found:
             return found
     raise BridgeError(f"'{folder}' holds no weights (*.safetensors or *.bin)")

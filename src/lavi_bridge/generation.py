@@ -6,7 +6,6 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from lavi_bridge import __version__
+from lavi_bridge.config import Sampling
 from lavi_bridge.errors import BridgeError
 
 if TYPE_CHECKING:
@@ -21,28 +21,6 @@ if TYPE_CHECKING:
 
 KEY = "lavi-bridge"
 """Name of the text chunk in every PNG: a JSON object that tells how to draw it again."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How pictures are drawn."""
-
-    seed: int = 0
-    """Seed of the first picture; picture i has seed + i."""
-    steps: int = 50
-    """Denoising steps (paper: 50)."""
-    guidance: float = 7.5
-    """Weight of classifier-free guidance (paper: 7.5); 1 turns it off."""
-    negative: str = ""
-    """What to steer away from."""
-    height: int | None = None
-    """Height in pixels (unset: the vision model's own)."""
-    width: int | None = None
-    """Width in pixels (unset: the vision model's own)."""
-    scheduler: str | None = None
-    """Sampler: unipc (the paper's), ddim, pndm, dpm++, euler, … (unset: the family's own)."""
-    batch_size: int = 4
-    """Pictures drawn at once; does not change them."""
 
 
 def file_name(index: int, prompt: str) -> str:
@@ -59,7 +37,7 @@ def read_prompts(path: Path) -> list[str]:
         BridgeError: the file is missing, is not UTF-8, or holds no prompt.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise BridgeError(f"'{path}' is not UTF-8 text") from error
     except OSError as error:
@@ -82,9 +60,18 @@ def draw(bridge: Bridge, prompts: Sequence[str], out: Path, sampling: Sampling, 
         "bridge": bridge.id,
         "language": bridge.language.place.id,
         "vision": bridge.vision.place.id,
+        "dtype": str(bridge.vision.dtype).removeprefix("torch."),
         "version": __version__,
     }
-    settings = {k: v for k, v in asdict(sampling).items() if k not in ("seed", "batch_size")}
+    side = bridge.vision.resolution
+    settings: dict[str, Any] = {
+        "steps": sampling.steps,
+        "guidance": sampling.guidance,
+        "negative": sampling.negative,
+        "height": sampling.height or side,
+        "width": sampling.width or side,
+        "scheduler": sampling.scheduler or bridge.vision.default_scheduler,
+    }
     jobs: list[tuple[Path, dict[str, Any]]] = []
     for index, prompt in enumerate(prompts):
         record = {"prompt": prompt, "seed": sampling.seed + index} | settings | identity

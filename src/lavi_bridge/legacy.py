@@ -80,7 +80,9 @@ def read_list(path: Path) -> list[Tensor]:
 
 def _fill(side: Side, tensors: list[Tensor], path: Path) -> None:
     """Inject LoRA of the rank that the file has, and put its tensors in."""
-    rank = tensors[0].shape[1] if tensors[0].ndim > 1 else 0
+    if any(tensor.ndim < 2 for tensor in tensors):
+        raise BridgeError(f"{path} is not a published LoRA file (matrices up, down, up, down, …)")
+    rank = tensors[0].shape[1]
     if len(tensors) % 2:
         raise BridgeError(f"{path} has {len(tensors)} tensors; up and down make an even number")
     inject(side, LoRA(rank, side.lora_targets, DROPOUT))

@@ -55,6 +55,13 @@ class Place:
             return path if path.is_file() else None
         return _from_hub(self, name)
 
+    def commit(self, name: str = "config.json") -> str | None:
+        """The Hub commit that the files come from; None for a local folder."""
+        path = None if self.local else self.file(name)
+        if path is None or "snapshots" not in path.parts:
+            return None
+        return path.parts[path.parts.index("snapshots") + 1]
+
     def json(self, name: str) -> dict[str, Any]:
         """Read a JSON file of this place.
 
@@ -86,6 +93,8 @@ def locate(source: str | Path) -> Place:
         BridgeError: there is no such folder or zoo model, and it cannot be a Hub id.
     """
     text = str(source)
+    if not text:
+        raise BridgeError("an empty name for a model; give a folder, a Hub id or zoo:NAME")
     if text.startswith("zoo:"):
         name, _, subfolder = text.removeprefix("zoo:").partition("/")
         if not (ZOO / name).is_dir() or not name:
@@ -125,6 +134,8 @@ def _from_hub(place: Place, name: str) -> Path | None:
             place.root, name, subfolder=place.subfolder or None, revision=place.revision
         )
     except LocalEntryNotFoundError as error:
+        if _is_cached(place.root):
+            return None  # offline, but the repository is here: it was fetched without this file
         raise BridgeError(
             f"'{place.id}' is no folder here, and the Hub cannot be reached for it; "
             "download it where there is a network, or give a local folder"
@@ -143,3 +154,11 @@ def _from_hub(place: Place, name: str) -> Path | None:
         reason = str(error).splitlines()[0]
         raise BridgeError(f"the Hub did not give {name} of '{place.id}': {reason}") from error
     return Path(path)
+
+
+def _is_cached(repository: str) -> bool:
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.file_download import repo_folder_name
+
+    folder = Path(HF_HUB_CACHE, repo_folder_name(repo_id=repository, repo_type="model"))
+    return any((folder / "snapshots").glob("*"))

@@ -16,11 +16,14 @@ from torch import Tensor, nn
 from lavi_bridge import lora
 from lavi_bridge.adapters import ADAPTERS
 from lavi_bridge.bridge import Bridge, choose_dtype
+from lavi_bridge.errors import BridgeError
 from lavi_bridge.languages import LANGUAGES
 from lavi_bridge.locate import zoo_names
-from lavi_bridge.recipes import DIFFERENCES, RECIPES
+from lavi_bridge.recipes import DIFFERENCES, METRICS, RECIPES
 from lavi_bridge.text import Text
 from lavi_bridge.visions import VISIONS
+
+PARTS = ("adapter", "language", "vision")
 
 
 @dataclass(frozen=True)
@@ -96,10 +99,14 @@ def make_plan(language: str, vision: str, *, adapter: str = "feedforward", langu
     """
     bridge = Bridge.outline(language, vision, adapter=adapter,
                             language_rank=language_rank, vision_rank=vision_rank)  # fmt: skip
+    if batch_size < 1:
+        raise BridgeError(f"batch size must be at least 1, not {batch_size}")
     precision = choose_dtype(dtype, torch.device("cpu"))
     side = resolution or bridge.vision.resolution
     shape = bridge.vision.latent_shape(side, side)
     lm, image_model = bridge.language.model, bridge.vision.backbone
+    for model in (lm, image_model, bridge.vision.vae):
+        _cast_frozen(model, precision)
     parts = {name: sum(p.numel() for p in part) for name, part in bridge.parts().items()}
     frozen = {
         "language": _frozen(lm),
@@ -108,7 +115,8 @@ def make_plan(language: str, vision: str, *, adapter: str = "feedforward", langu
     }
     weights = sum(frozen.values()) * precision.itemsize / 1e9
     trained = sum(parts.values()) * 4 / 1e9
-    kept = activations(bridge, batch_size, shape, precision)
+    serving = max(_fused(image_model), _decoding(bridge, side, precision))
+    kept = _activations(bridge, batch_size, shape)  # last: it turns the outline into fake tensors
     return Plan(
         language=language,
         vision=vision,
@@ -132,22 +140,16 @@ def make_plan(language: str, vision: str, *, adapter: str = "feedforward", langu
         batch_size=batch_size,
         weights_gb=weights,
         training_gb=weights + 4 * trained + kept,  # weight, gradient and AdamW's two moments
-        sampling_gb=weights
-        + trained
-        + max(_fused(image_model), _decoding(bridge, side, precision)),
+        sampling_gb=weights + trained + serving,
         download_gb=sum(frozen.values()) * 4 / 1e9,
         bridge_gb=trained,
     )
 
 
-def activations(
-    bridge: Bridge, batch: int, shape: tuple[int, int, int], dtype: torch.dtype
-) -> float:
+def _activations(bridge: Bridge, batch: int, shape: tuple[int, int, int]) -> float:
     """GB that autograd keeps for one training step, from a run on shapes alone."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    for module in (bridge.language.model, bridge.vision.backbone):
-        _cast_frozen(module, dtype)
     total = 0
     # shapes that pass for real CPU tensors, so that attention takes its fused path as on a GPU
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -204,19 +206,24 @@ def matrix() -> str:
 
 
 def _recipes() -> str:
-    head = ("recipe", "language × vision", "FID", "CLIP", "colour", "learning rates")
-    rows = [head]
+    """The paper's rows with every published score, and how our defaults differ."""
+    heads = ["recipe", "tokens", "rates adapter / language / vision", *METRICS]
+    rows, pairs = [heads], []
     for recipe in RECIPES.values():
         if not recipe.scores:
-            rows.append((recipe.name, "any pair", "", "", "", ""))
             continue
-        scores = (f"{recipe.scores[name]:.4g}" for name in ("short FID", "short CLIP", "colour"))
-        rates = "published" if recipe.rates_published else "not published; those of T5-Large"
-        rows.append((recipe.name, f"{recipe.language} × {recipe.vision}", *scores, rates))  # type: ignore[arg-type]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    lines = ["  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
-             for row in rows]  # fmt: skip
-    lines.append("  `default` differs from `paper`:")
+        rates = " / ".join(f"{recipe.settings[f'lr_{part}']:g}" for part in PARTS)
+        rates += "" if recipe.rates_published else " *"
+        tokens = f"{recipe.tokens} {'masked' if recipe.masked else 'no mask'}"
+        rows.append([recipe.name, tokens, rates, *(f"{x:g}" for x in recipe.scores.values())])
+        pairs.append(f"  {recipe.name:22} {recipe.language} × {recipe.vision}")
+    widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
+    lines = [*pairs, ""]
+    for row in rows:
+        cells = (cell.ljust(w) for cell, w in zip(row, widths, strict=True))
+        lines.append("  " + "  ".join(cells).rstrip())
+    lines.append("  * rates not published for this pair; these are T5-Large's with the SD U-Net")
+    lines.append("  `paper` has the paper's settings for any pair; `default` differs in:")
     for change in DIFFERENCES:
         ours = "bfloat16 on a GPU" if change.ours is None else change.ours
         lines.append(f"    {change.key}: {ours} instead of {change.paper}: {change.reason}")
@@ -241,9 +248,9 @@ def _cast_frozen(model: nn.Module, dtype: torch.dtype) -> None:
 
 
 def _fused(model: nn.Module) -> float:
-    """GB of the base weights that are kept aside while LoRA is fused into them."""
+    """GB of the float32 base weights that are kept aside while LoRA is fused into them."""
     bases = [layer.get_base_layer().weight for layer in lora.layers(model).values()]
-    return sum(weight.numel() * weight.element_size() for weight in bases) / 1e9
+    return sum(weight.numel() * 4 for weight in bases if weight.dtype == torch.float32) / 1e9
 
 
 def _decoding(bridge: Bridge, side: int, dtype: torch.dtype) -> float:

@@ -48,9 +48,6 @@ DIFFERENCES = [
     Difference("caption_dropout", 0.0, 0.1, "guidance needs a trained null prompt"),
     Difference("warmup", 0, 500, "the published code asks for it, but its schedule ignores it"),
     Difference("dtype", "float32", None, "bf16 bases on a GPU take half the memory and time"),
-    Difference(
-        "dropout", 0.1, 0.0, "not measured: one pass over the data leaves little to overfit"
-    ),
 ]
 
 

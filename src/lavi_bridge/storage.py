@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,7 +20,7 @@ from lavi_bridge.bridge import Bridge, Side, choose_device, choose_dtype, inject
 from lavi_bridge.config import LoRA
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files import new_folder
-from lavi_bridge.languages import load_language
+from lavi_bridge.languages import Language, load_language
 from lavi_bridge.locate import Place, locate
 from lavi_bridge.visions import load_vision
 
@@ -29,10 +29,18 @@ if TYPE_CHECKING:
 
 INDEX = "bridge.json"
 FORMAT = 1
+ENTRIES = (INDEX, "README.md", "adapter", "language_lora", "vision_lora")
+"""What a bridge folder consists of; anything else in it is left alone."""
 
 
 def save_bridge(bridge: Bridge, folder: Path) -> None:
-    """Write `folder` whole or not at all; an earlier bridge there is replaced at the end."""
+    """Write `folder` whole or not at all; an earlier bridge there is replaced at the end.
+
+    Raises:
+        BridgeError: `folder` is a file, or holds something else than a bridge.
+    """
+    if folder.is_file():
+        raise BridgeError(f"'{folder}' is a file; give a folder for the bridge")
     record = {
         "format": FORMAT,
         "id": bridge.id,
@@ -47,11 +55,11 @@ def save_bridge(bridge: Bridge, folder: Path) -> None:
     }
     if folder.exists() and not (folder / INDEX).is_file() and any(folder.iterdir()):
         raise BridgeError(f"'{folder}' holds something else than a bridge; choose another folder")
-    with new_folder(folder) as scratch:
+    with new_folder(folder, own=ENTRIES) as scratch:
         bridge.adapter.save(scratch / "adapter")
         for name, model, side in _models(bridge):
             if side.lora is not None:
-                lora.save(model, scratch / f"{name}_lora", base=side.place.id)
+                lora.save(model, scratch / f"{name}_lora", base=side.place.root)
         text = json.dumps(record, indent=2, default=str) + "\n"
         (scratch / INDEX).write_text(text, encoding="utf-8")
         (scratch / "README.md").write_text(model_card(bridge), encoding="utf-8")
@@ -73,6 +81,10 @@ def load_bridge(kind: type[B], folder: str | Path, *, language: str | Path | Non
         raise BridgeError(
             f"'{place.id}' has format {record.get('format')}; this version reads {FORMAT}"
         )
+    if missing := [
+        k for k in ("id", "language", "vision", "tokens", "training") if k not in record
+    ]:
+        raise BridgeError(f"the {INDEX} of '{place.id}' lacks '{missing[0]}'")
     device = choose_device(device)
     precision = choose_dtype(dtype, device)
     bases = _base(place, record, "language", language), _base(place, record, "vision", vision)
@@ -91,6 +103,13 @@ def load_bridge(kind: type[B], folder: str | Path, *, language: str | Path | Non
         if spec := record[name]["lora"]:
             inject(side, LoRA(**spec))
             lora.load(model, place / f"{name}_lora")
+    if (bridge.tokens, bridge.vision.masks) != (record["tokens"], record["masked"]):
+        raise BridgeError(
+            f"'{place.id}' was trained on {record['tokens']} tokens, but these base models make it "
+            f"{bridge.tokens}: is the text encoder's config missing from '{bases[1].id}'?"
+        )
+    if bridge.id != record["id"]:
+        raise BridgeError(f"the weights in '{place.id}' are not those of bridge {record['id']}")
     bridge.training_summary = record["training"]
     return bridge.to(device)
 
@@ -98,11 +117,17 @@ def load_bridge(kind: type[B], folder: str | Path, *, language: str | Path | Non
 def _side(side: Side) -> dict[str, Any]:
     return {
         "id": side.place.id,
-        "revision": side.place.revision,
+        "revision": _commit(side) or side.place.revision,
         "family": type(side).__name__,
         "fingerprint": side.fingerprint,
-        "lora": dataclasses.asdict(side.lora) if side.lora else None,
+        "lora": asdict(side.lora) if side.lora else None,
     }
+
+
+def _commit(side: Side) -> str | None:
+    """The Hub commit of a base model, so that it can be had again when its branch has moved."""
+    index = "config.json" if isinstance(side, Language) else "model_index.json"
+    return side.place.commit(index)
 
 
 def _models(bridge: Bridge) -> tuple[tuple[str, torch.nn.Module, Side], ...]:
@@ -115,7 +140,10 @@ def _models(bridge: Bridge) -> tuple[tuple[str, torch.nn.Module, Side], ...]:
 def _base(place: Place, record: dict[str, Any], name: str, given: str | Path | None) -> Place:
     """Where a base model is: where the caller says, or where it was in training."""
     try:
-        return locate(given if given is not None else record[name]["id"])
+        if given is not None:
+            return locate(given)
+        found = locate(record[name]["id"])
+        return found if found.local else replace(found, revision=record[name]["revision"])
     except BridgeError as error:
         raise BridgeError(
             f"'{place.id}' needs its {name} model, but {error}; pass {name}=…"
@@ -133,7 +161,7 @@ def model_card(bridge: Bridge) -> str:
     metadata = ModelCardData(
         library_name="lavi-bridge",
         pipeline_tag="text-to-image",
-        base_model=[base.id for base in bases],
+        base_model=[base.root for base in bases if not base.local] or None,
         tags=["lavi-bridge", "text-to-image", "lora"],
     )
     counts = {name: sum(p.numel() for p in part) for name, part in bridge.parts().items()}
@@ -169,9 +197,14 @@ Prompts: {bridge.tokens} tokens, padding {"masked" if bridge.vision.masks else "
 
 
 def licence(place: Place) -> str:
-    """The licence that a base model's own model card states."""
+    """The licence that a base model's own model card states, if it can be had and read."""
     from huggingface_hub import ModelCard
+    from yaml import YAMLError
 
-    path = Place(place.id, place.root, place.revision).file("README.md")
-    stated = ModelCard.load(path).data.get("license") if path else None
+    try:
+        path = Place(place.id, place.root, place.revision).file("README.md")
+        card = ModelCard.load(path, ignore_metadata_errors=True) if path else None
+        stated = card.data.get("license") if card else None
+    except (BridgeError, OSError, ValueError, YAMLError):
+        stated = None  # a card must never stand in the way of saving
     return str(stated) if stated else "not stated beside the weights; see where they came from"

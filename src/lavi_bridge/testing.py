@@ -21,9 +21,16 @@ _ENCODER = _WORDS | {"hidden_size": 32, "intermediate_size": 48, "num_hidden_lay
 _T5 = {"vocab_size": 300, "pad_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 0,
        "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}  # fmt: skip
 
+_SEES = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "image_size": 8,
+         "num_attention_heads": 2, "patch_size": 2}  # fmt: skip
+
 LANGUAGES: dict[str, tuple[str, dict[str, Any]]] = {
     # model_type: transformers class, config
     "clip_text_model": ("CLIPTextModel", _ENCODER | {"max_position_embeddings": 77}),
+    "clip": (
+        "CLIPModel",
+        {"text_config": _ENCODER | {"max_position_embeddings": 77}, "vision_config": _SEES},
+    ),
     "t5": ("T5EncoderModel", _T5),
     "mt5": ("MT5EncoderModel", _T5),
     "umt5": ("UMT5EncoderModel", _T5),
@@ -34,9 +41,14 @@ LANGUAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma": ("GemmaForCausalLM", _DECODER),
     "gemma2": ("Gemma2ForCausalLM", _DECODER),
     "gemma3_text": ("Gemma3ForCausalLM", _DECODER),
+    "gemma3": (
+        "Gemma3ForConditionalGeneration",
+        {"text_config": _DECODER, "vision_config": _SEES, "mm_tokens_per_image": 4},
+    ),
     "phi3": ("Phi3ForCausalLM", _DECODER),
     "bert": ("BertModel", _ENCODER),
     "roberta": ("RobertaModel", _ENCODER | {"max_position_embeddings": 130}),
+    "xlm-roberta": ("XLMRobertaModel", _ENCODER | {"max_position_embeddings": 130}),
     "modernbert": ("ModernBertModel", _ENCODER | {"cls_token_id": 1, "sep_token_id": 2}),
     # no family of their own: these take the default one
     "electra": ("ElectraModel", _ENCODER | {"embedding_size": 32}),
@@ -57,6 +69,8 @@ _KL = {"block_out_channels": (8, 16), "norm_num_groups": 4, "latent_channels": 4
 _PIXART = {"sample_size": 8, "num_layers": 2, "patch_size": 2, "attention_head_dim": 16,
            "num_attention_heads": 2, "in_channels": 4, "out_channels": 8, "cross_attention_dim": 32,
            "caption_channels": 24}  # fmt: skip
+_PIXART_1024 = _PIXART | {"sample_size": 128, "patch_size": 8, "attention_head_dim": 24,
+                          "cross_attention_dim": 48}  # fmt: skip
 _DC = {"in_channels": 3, "latent_channels": 8, "attention_head_dim": 8,
        "encoder_block_types": ("ResBlock", "ResBlock", "EfficientViTBlock"),
        "decoder_block_types": ("ResBlock", "ResBlock", "EfficientViTBlock"),
@@ -101,6 +115,14 @@ VISIONS: dict[str, tuple[str, dict[str, Part], Part]] = {
     "pixart-sigma": (
         "PixArtSigmaPipeline",
         {"transformer": ("PixArtTransformer2DModel", _PIXART), "vae": ("AutoencoderKL", _KL)},
+        ("DPMSolverMultistepScheduler", {"beta_start": 0.0001, "beta_end": 0.02}),
+    ),
+    "pixart-alpha-1024": (  # told the image's size, as the 1024-px checkpoints are
+        "PixArtAlphaPipeline",
+        {
+            "transformer": ("PixArtTransformer2DModel", _PIXART_1024),
+            "vae": ("AutoencoderKL", _KL),
+        },
         ("DPMSolverMultistepScheduler", {"beta_start": 0.0001, "beta_end": 0.02}),
     ),
     "sana": (

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import ClassVar, Self
 
+import torch
 from torch import Tensor, nn
 
 from lavi_bridge.errors import BridgeError
@@ -55,7 +56,8 @@ class Adapter(nn.Module):
         except KeyError as error:
             raise BridgeError(f"the adapter's {CONFIG} in '{place.id}' lacks {error}") from None
         kept = config.get("dropout", 0.1) if dropout is None else dropout
-        adapter = ADAPTERS[config.get("kind", "feedforward")](*widths, dropout=kept)
+        with torch.device("meta"):  # no first weights are drawn, the file's take their place
+            adapter = ADAPTERS[config.get("kind", "feedforward")](*widths, dropout=kept)
         adapter.load_weights(place)
         return adapter
 
@@ -73,5 +75,5 @@ class Adapter(nn.Module):
                 raise BridgeError(
                     f"{path}: '{name}' is {tuple(tensor.shape)}, expected {tuple(own[name].shape)}"
                 )
-        self.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+        self.load_state_dict({name: t.float() for name, t in state.items()}, assign=True)
         return self

@@ -98,7 +98,7 @@ class Folder(_Rows):
     def _from_index(index: Path) -> list[tuple[Path, str, str]]:
         """Lines as `datasets` writes them: {"file_name": …, "text" or "caption": …}."""
         rows = []
-        for number, line in enumerate(index.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(_text(index).split("\n"), 1):
             where = f"{index}:{number}"
             if not line.strip():
                 continue
@@ -117,5 +117,12 @@ class Folder(_Rows):
             text = path.with_suffix(".txt")
             if not text.is_file():
                 raise BridgeError(f"'{path}' has no caption file '{text.name}' beside it")
-            rows.append((path, text.read_text(encoding="utf-8").strip(), str(text)))
+            rows.append((path, _text(text).strip(), str(text)))
         return rows
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BridgeError(f"{path}: not UTF-8 text; save the file as UTF-8") from error

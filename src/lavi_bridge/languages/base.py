@@ -74,7 +74,8 @@ class Language(nn.Module):
                 )
         except Exception as error:  # the libraries raise many types; all mean this
             raise BridgeError(f"cannot load language model '{place.id}': {_line(error)}") from error
-        if missing := sorted(report["missing_keys"]):
+        # a pooler sits behind the hidden states and is not used
+        if missing := sorted(key for key in report["missing_keys"] if "pooler" not in key):
             raise BridgeError(
                 f"'{place.id}' lacks {len(missing)} of the model's weights, such as '{missing[0]}'"
             )
@@ -112,7 +113,11 @@ class Language(nn.Module):
     @property
     def width(self) -> int:
         """Size of a hidden state."""
-        return int(self.config.hidden_size)
+        width = getattr(self.config, "hidden_size", None)
+        if width is None:
+            kind = type(self.model).__name__
+            raise BridgeError(f"'{self.place.id}' ({kind}) is no text model: it has no hidden_size")
+        return int(width)
 
     @property
     def max_tokens(self) -> int | None:
@@ -143,7 +148,10 @@ class Language(nn.Module):
 
         Without a mask every token is read, padding too: as published for the U-Nets.
         """
-        return self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        if attention_mask is not None:
+            attention_mask = attention_mask.to(self.device)
+        output = self.model(input_ids=input_ids.to(self.device), attention_mask=attention_mask)
+        return output.last_hidden_state
 
     def tokenize(self, prompts: Sequence[str], length: int) -> Tokens:
         """Cut prompts into exactly `length` tokens each; an empty prompt keeps a real one."""

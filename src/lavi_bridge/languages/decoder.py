@@ -9,9 +9,7 @@ from typing import Any, ClassVar
 from lavi_bridge.languages.base import LANGUAGES, Language
 
 
-@LANGUAGES.register(
-    "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"
-)  # fmt: skip
+@LANGUAGES.register("llama", "mistral", "qwen2", "qwen3")
 class Decoder(Language):
     """LoRA on the four projections of every self-attention; the paper pads Llama-2 with unk."""
 
@@ -20,9 +18,17 @@ class Decoder(Language):
 
     @classmethod
     def prepare(cls, model: Any) -> Any:
-        """Switch the key-value cache off: a prompt is read once."""
+        """Keep the text part of a multi-modal checkpoint; a prompt is read once, so no cache."""
+        model = getattr(model, "language_model", model)
         model.config.use_cache = False
         return model
+
+
+@LANGUAGES.register("gemma", "gemma2", "gemma3_text", "gemma3")
+class Gemma(Decoder):
+    """As the others, but its activations overflow in float16; the larger Gemma 3 see pictures."""
+
+    float16_safe: ClassVar[bool] = False
 
 
 @LANGUAGES.register("phi3")

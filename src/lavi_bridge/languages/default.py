@@ -14,7 +14,8 @@ class AnyLanguage(Language):
 
     @classmethod
     def prepare(cls, model: Any) -> Any:
-        """Of an encoder-decoder only the encoder reads the prompt."""
+        """Keep what reads the prompt: the encoder, or the text part of a multi-modal model."""
+        model = getattr(model, "language_model", model)
         return model.get_encoder() if model.config.is_encoder_decoder else model
 
     @property

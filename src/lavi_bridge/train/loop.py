@@ -124,12 +124,15 @@ class Run:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        if (config.out / "bridge").exists():
-            raise BridgeError(
-                f"'{config.out}' already holds a finished bridge; choose another `out`"
-            )
+        for name, what in (("bridge", "a finished bridge"), ("metrics.jsonl", "an unfinished run")):
+            if (config.out / name).exists():
+                raise BridgeError(
+                    f"'{config.out}' already holds {what}; choose another `out`, or delete it"
+                )
         self.source = open_source(config.data, seed=config.seed)
         device = choose_device(config.device)
+        if device.index is not None:
+            torch.cuda.set_device(device)  # accelerate takes the current one
         self.accelerator = Accelerator(
             cpu=device.type == "cpu", gradient_accumulation_steps=config.accumulate
         )
@@ -159,8 +162,9 @@ class Run:
         self._write_settings()
         if self.main:
             print(self.summary(), flush=True)
-        self._warm_start()
+        self.bridge.training_summary = self._summary()
         try:
+            self._warm_start()
             self._loop()
         except KeyboardInterrupt:
             self._save(config.out / "interrupted")
@@ -237,6 +241,7 @@ class Run:
                 continue
             schedule.step()
             step += 1
+            self.bridge.training_summary |= {"steps": step, "skipped_images": len(self.bad)}
             speed = seen / (time.perf_counter() - started)
             bar.update()
             bar.set_postfix(loss=f"{running:.4f}", images_s=f"{speed:.1f}")
@@ -252,12 +257,19 @@ class Run:
             if step == config.steps:
                 break
         bar.close()
-        self.bridge.training_summary |= {
-            "recipe": config.recipe, "data": config.data, "steps": step,
-            "images": seen, "batch": config.batch_size * config.accumulate,
-            "resolution": self.resolution, "final_loss": round(running or 0.0, 5),
-            "skipped_images": len(self.bad),
-        }  # fmt: skip
+
+    def _summary(self) -> dict[str, Any]:
+        """What the model card says about the training."""
+        config = self.config
+        names = ("recipe", "data", "warm_start", "batch_size", "accumulate", "dropout", "schedule",
+                 "caption_dropout", "lr_adapter", "lr_language", "lr_vision", "seed")  # fmt: skip
+        return {
+            **{name: getattr(config, name) for name in names},
+            "processes": self.accelerator.num_processes,
+            "resolution": self.resolution,
+            "steps": 0,
+            "skipped_images": 0,
+        }
 
     def _warm_start(self) -> None:
         config = self.config
@@ -278,19 +290,21 @@ class Run:
             bar.set_postfix(mismatch=f"{loss:.3f}")
             if number % config.log_every == 0 or number == config.warm_start:
                 self._record(warm_start_step=number, mismatch=loss)
-        self.bridge.training_summary["warm_start"] = config.warm_start
 
     @torch.no_grad()
-    def probe(self) -> float:
-        """The loss of the first samples at noise and timesteps that never change."""
+    def probe(self) -> float | None:
+        """The loss of the first samples at noise and timesteps that never change; None of none."""
         examples = [self.examples[0, i] for i in range(min(PROBE, len(self.examples)))]
-        good = [e for e in examples if e.pixels is not None]
+        good = [example for example in examples if example.pixels is not None]
         if not good:
-            return float("nan")
+            return None
         training = self.bridge.training
-        loss = self.bridge.eval().loss(**_inputs(good)).item()
+        self.bridge.eval()
+        size = self.config.batch_size
+        batches = [good[i : i + size] for i in range(0, len(good), size)]
+        total = sum(self.bridge.loss(**_inputs(batch)).item() * len(batch) for batch in batches)
         self.bridge.train(training)
-        return loss
+        return total / len(good)
 
     def _only_good(self, examples: Sequence[Example]) -> list[Example]:
         """Leave unreadable pictures out, but count and list them, and stop if they are many."""
@@ -298,7 +312,8 @@ class Run:
             self.bad.append(error)
             with (self.config.out / "bad.txt").open("a", encoding="utf-8") as lines:
                 lines.write(error + "\n")
-            if len(self.bad) > self.config.max_bad * len(self.source):
+            allowed = min(self.config.max_bad * len(self.source), len(self.source) - 1)
+            if len(self.bad) > allowed:
                 raise BridgeError(
                     f"{error} ({len(self.bad)} of {len(self.source)} pictures are unreadable so "
                     f"far, more than max_bad = {self.config.max_bad} allows)"

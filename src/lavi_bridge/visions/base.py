@@ -8,6 +8,7 @@ called.
 from __future__ import annotations
 
 import hashlib
+import json
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -22,7 +23,7 @@ from lavi_bridge.files import fingerprint
 from lavi_bridge.locate import Place
 from lavi_bridge.registry import Registry
 from lavi_bridge.text import Text
-from lavi_bridge.visions.process import Generators, Noised, Process, process
+from lavi_bridge.visions.process import Generators, Noised, Process, as_diffusers, process
 
 VISIONS: Registry[Vision] = Registry("vision class")
 
@@ -80,6 +81,8 @@ class Vision(nn.Module):
             config = (self.place / folder).file("config.json")
             assert config is not None  # it was loaded from there
             found.append(fingerprint(config.parent))
+        noising = {k: v for k, v in self.process.config.items() if not k.startswith("_")}
+        found.append(json.dumps(noising, sort_keys=True))
         return hashlib.sha256("".join(found).encode()).hexdigest()[:16]
 
     # ---- text
@@ -140,10 +143,9 @@ class Vision(nn.Module):
 
         A variational autoencoder's latents are drawn from its posterior, as published.
         """
-        encoded = self.vae.encode(pixels.to(self.vae.dtype))
+        encoded = self.vae.encode(pixels.to(self.device, self.vae.dtype))
         if hasattr(encoded, "latent_dist"):
-            generators: Any = generator if generator is None else _as_list(generator)
-            latents = encoded.latent_dist.sample(generators)
+            latents = encoded.latent_dist.sample(as_diffusers(generator))
         else:
             latents = encoded.latent if hasattr(encoded, "latent") else encoded.latents
         return (latents.float() - self._shift()) * self._scaling()
@@ -152,7 +154,7 @@ class Vision(nn.Module):
     def decode(self, latents: Tensor) -> Tensor:
         """Clean latents -> pixels (batch, 3, height, width), about [-1, 1], float32."""
         latents = latents / self._scaling() + self._shift()
-        return self.vae.decode(latents.to(self.vae.dtype)).sample.float()
+        return self.vae.decode(latents.to(self.device, self.vae.dtype)).sample.float()
 
     def _scaling(self) -> float:
         return float(self.vae.config.get("scaling_factor") or 1.0)
@@ -173,8 +175,8 @@ class Vision(nn.Module):
         Runs in the precision of the backbone; the answer is float32. Channels beyond the
         latents' (a learned variance) are dropped.
         """
-        timesteps = timesteps.expand(len(x_t)).to(x_t.device)
-        answer = self.call(x_t.to(self.dtype), timesteps, text.to(dtype=self.dtype))
+        timesteps = timesteps.expand(len(x_t)).to(self.device)
+        answer = self.call(x_t.to(self.device, self.dtype), timesteps, text.to(dtype=self.dtype))
         return answer[:, : self.latent_channels].float()
 
     def call(self, x_t: Tensor, timesteps: Tensor, text: Text) -> Tensor:
@@ -218,8 +220,12 @@ def load_vision(place: Place, *, dtype: torch.dtype | None = None) -> Vision:
 def _load_part(place: Place, class_name: str | None, dtype: torch.dtype | None) -> nn.Module:
     """Load one component; its config names the class where the family does not."""
     config = place.json("config.json")
-    kind = getattr(diffusers, class_name or config["_class_name"])
     where = f"{place.subfolder} of '{place.id}'"
+    kind = getattr(diffusers, class_name or str(config.get("_class_name")), None)
+    if kind is None:
+        raise BridgeError(f"{where}: diffusers has no class '{config.get('_class_name')}'")
+    if dtype == torch.float16 and config.get("force_upcast"):
+        dtype = torch.float32  # this autoencoder overflows in float16
     before = logging.get_verbosity()
     logging.set_verbosity_error()  # it reports weights that a checkpoint has and we leave
     try:
@@ -238,7 +244,3 @@ def _load_part(place: Place, class_name: str | None, dtype: torch.dtype | None) 
     if missing := sorted(report["missing_keys"]):
         raise BridgeError(f"{where} lacks {len(missing)} weights, such as '{missing[0]}'")
     return model
-
-
-def _as_list(generator: Generators) -> Any:
-    return generator if isinstance(generator, torch.Generator) else list(generator or ())

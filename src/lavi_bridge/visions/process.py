@@ -6,7 +6,7 @@ Everything comes from the checkpoint's own scheduler config; nothing is assumed 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -28,6 +28,10 @@ class Noised:
     timesteps: Tensor  # (batch,)
     target: Tensor  # like x_t
     noise: Tensor  # like x_t
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Unpack as `x_t, timesteps, target`."""
+        return iter((self.x_t, self.timesteps, self.target))
 
 
 class Process:
@@ -135,8 +139,14 @@ def gaussian(like: Tensor, generator: Generators) -> Tensor:
     """Standard normal noise; from CPU generators it is the same on every device."""
     from diffusers.utils.torch_utils import randn_tensor
 
-    generators = list(generator) if isinstance(generator, Sequence) else generator
-    return randn_tensor(like.shape, generator=generators, device=like.device, dtype=like.dtype)
+    return randn_tensor(
+        like.shape, generator=as_diffusers(generator), device=like.device, dtype=like.dtype
+    )
+
+
+def as_diffusers(generator: Generators) -> Generator | list[Generator] | None:
+    """Generators in the form that diffusers takes."""
+    return list(generator) if isinstance(generator, Sequence) else generator
 
 
 def process(config: dict[str, Any]) -> Process:

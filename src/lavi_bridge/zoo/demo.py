@@ -100,7 +100,9 @@ def run(out: Path, *, prompts: int = 144, scale: float = 1.0) -> list[Row]:
     started = time.perf_counter()
     asked, _scenes = evaluation_set(prompts // len(CATEGORIES))
     print(f"{len(asked)} prompts, such as: {asked[0].text!r}; pictures of 64 px", flush=True)
-    rows = [judge("own encoder", f"{VISION}/text_encoder", 0, Bridge.own(VISION), asked)]
+    rows = [
+        judge("own encoder", f"{VISION}/text_encoder", 0, Bridge.own(VISION, device="cpu"), asked)
+    ]
     for pair in PAIRS:
         config = settings(pair, out, scale)
         training = Run(config)
@@ -125,6 +127,7 @@ def settings(pair: Pair, out: Path, scale: float) -> TrainConfig:
         data="shapes",
         out=fresh(out / pair.name.lower()),
         rank=16,
+        dropout=0.0,  # the run is short
         flip=False,  # captions speak of left and right
         warm_start=max(1, round(pair.warm_start * scale)),
         steps=max(1, round(pair.steps * scale)),
