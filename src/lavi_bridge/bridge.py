@@ -8,6 +8,7 @@ call the same `encode` and `vision.predict`, so that they cannot drift apart.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,9 +22,11 @@ from torch import Generator, Tensor, nn
 from lavi_bridge import lora
 from lavi_bridge.adapters import ADAPTERS, Adapter
 from lavi_bridge.config import LoRA
+from lavi_bridge.device import choose_device, choose_dtype
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.languages import Language, load_language
 from lavi_bridge.locate import locate
+from lavi_bridge.pictures import to_images
 from lavi_bridge.text import Text
 from lavi_bridge.visions import Vision, load_vision
 from lavi_bridge.visions.process import Generators, gaussian
@@ -462,39 +465,5 @@ def inject(side: Side, spec: LoRA, *, seed: int = 0) -> int:
     return count
 
 
-def to_images(pixels: Tensor) -> list[Image]:
-    """Pixels (batch, 3, height, width) in [-1, 1] -> PIL pictures, rounded as diffusers does."""
-    from PIL.Image import fromarray
-
-    array = (pixels / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
-    return [fromarray(picture) for picture in (array * 255).round().astype("uint8")]
-
-
-def choose_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for, or the GPU where there is one."""
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise BridgeError(f"unknown device '{device}'; use cpu, cuda, cuda:1 …") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise BridgeError(f"device '{device}' asked for, but torch sees no GPU here; use cpu")
-    return chosen
-
-
-def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    """The precision asked for; bfloat16 on a GPU and float32 elsewhere by default."""
-    if isinstance(dtype, torch.dtype):
-        return dtype
-    if dtype is None:
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    if dtype not in ("float32", "bfloat16", "float16"):
-        raise BridgeError(f"unknown dtype '{dtype}'; known: float32, bfloat16, float16")
-    return getattr(torch, dtype)
-
-
 def _draws(scheduler: Any) -> bool:
-    import inspect
-
     return "generator" in inspect.signature(scheduler.step).parameters

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from lavi_bridge import lora
 from lavi_bridge.adapters import Adapter
-from lavi_bridge.bridge import Bridge, Side, choose_device, choose_dtype, inject
+from lavi_bridge.bridge import Bridge, Side, inject
 from lavi_bridge.config import LoRA
+from lavi_bridge.device import choose_device, choose_dtype
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.languages import Language, load_language
 from lavi_bridge.locate import locate

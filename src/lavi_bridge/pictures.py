@@ -1,4 +1,4 @@
-"""Pictures for people: labelled grids."""
+"""Pictures for people: from tensors to PIL, and labelled grids."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ import textwrap
 from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+
+def to_images(pixels: Tensor) -> list[Image.Image]:
+    """Pixels (batch, 3, height, width) in [-1, 1] -> PIL pictures, rounded as diffusers does."""
+    array = (pixels / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(picture) for picture in (array * 255).round().astype("uint8")]
 
 
 def grid(rows: Sequence[Sequence[Image.Image]], *, columns: Sequence[str] = (),

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from lavi_bridge import lora
 from lavi_bridge.adapters import ADAPTERS
-from lavi_bridge.bridge import Bridge, choose_dtype
+from lavi_bridge.bridge import Bridge
+from lavi_bridge.device import choose_dtype
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.languages import LANGUAGES
 from lavi_bridge.locate import zoo_names

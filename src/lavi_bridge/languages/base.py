@@ -212,17 +212,34 @@ def load_language(place: Place, *, dtype: torch.dtype | None = None) -> Language
     return family.outline(place) if dtype is None else family.load(place, dtype=dtype)
 
 
+TOKENIZER_FILES = (
+    "tokenizer_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "spiece.model",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+
+
 def _load_tokenizer(place: Place) -> Any:
     """The tokenizer in the folder, or beside it, as in a pipeline (text_encoder_2, tokenizer_2)."""
     from transformers import AutoTokenizer
 
-    names = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model", "spiece.model")
-    if not any(place.file(name) for name in names):
+    if not any(place.file(name) for name in TOKENIZER_FILES):
         number = Path(place.subfolder or place.root).name.partition("text_encoder")[2]
         beside = place.beside(f"tokenizer{number}")
-        place = beside if any(beside.file(name) for name in names) else place
+        place = beside if any(beside.file(name) for name in TOKENIZER_FILES) else place
+    source = place.pretrained()
+    if place.subfolder and not place.local:
+        # transformers does not find a tokenizer in a subfolder of the Hub's cache by itself
+        fetched = [path for name in TOKENIZER_FILES if (path := place.file(name))]
+        source = {"pretrained_model_name_or_path": fetched[0].parent} if fetched else source
     try:
-        return AutoTokenizer.from_pretrained(**place.pretrained())
+        return AutoTokenizer.from_pretrained(**source)
     except Exception as error:  # many types again
         raise BridgeError(f"cannot load the tokenizer of '{place.id}': {_line(error)}") from error
 

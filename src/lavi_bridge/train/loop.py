@@ -23,10 +23,11 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm.auto import tqdm
 
-from lavi_bridge.bridge import Bridge, choose_device
+from lavi_bridge.bridge import Bridge
 from lavi_bridge.config import TrainConfig
 from lavi_bridge.data import TSV, BadImage, Folder, to_pixels
 from lavi_bridge.data.sources import Source
+from lavi_bridge.device import choose_device
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.pictures import grid
 from lavi_bridge.train.warm_start import warm_start
@@ -131,7 +132,7 @@ class Run:
                 )
         self.source = open_source(config.data, seed=config.seed)
         device = choose_device(config.device)
-        if device.index is not None:
+        if device.type == "cuda" and device.index is not None:
             torch.cuda.set_device(device)  # accelerate takes the current one
         self.accelerator = Accelerator(
             cpu=device.type == "cpu", gradient_accumulation_steps=config.accumulate
@@ -220,11 +221,11 @@ class Run:
         self._samples(0)
         step, seen, started, running, norm = 0, 0, time.perf_counter(), None, 0.0
         bar = tqdm(total=config.steps, desc="training", unit="step", disable=not self.main)
+        bridge.train()
         for examples in loader:
             good = self._only_good(examples)
             if not good:
                 continue
-            bridge.train()
             with accelerator.accumulate(bridge):
                 loss = bridge(**_inputs(good))
                 accelerator.backward(loss)

@@ -1,0 +1,29 @@
+"""Where a bridge lives, and in which precision."""
+
+import torch
+
+from lavi_bridge.errors import BridgeError
+
+
+def choose_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for, or the GPU where there is one."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise BridgeError(f"unknown device '{device}'; use cpu, cuda, cuda:1 …") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise BridgeError(f"device '{device}' asked for, but torch sees no GPU here; use cpu")
+    return chosen
+
+
+def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    """The precision asked for; bfloat16 on a GPU and float32 elsewhere by default."""
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype is None:
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise BridgeError(f"unknown dtype '{dtype}'; known: float32, bfloat16, float16")
+    return getattr(torch, dtype)
