@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from PIL.Image import Image
 from tqdm.auto import tqdm
+from transformers.utils.logging import disable_progress_bar
 
 from lavi_bridge import __version__
 from lavi_bridge.bridge import Bridge
@@ -97,6 +98,7 @@ def run(out: Path, *, prompts: int = 144, scale: float = 1.0) -> list[Row]:
     """
     if prompts < len(CATEGORIES):
         raise BridgeError(f"the demo needs at least {len(CATEGORIES)} prompts, one a category")
+    disable_progress_bar()  # of loading: the models are small
     started = time.perf_counter()
     asked, _scenes = evaluation_set(prompts // len(CATEGORIES))
     print(f"{len(asked)} prompts, such as: {asked[0].text!r}; pictures of 64 px", flush=True)
