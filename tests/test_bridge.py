@@ -163,6 +163,14 @@ def test_the_own_encoder_is_the_baseline() -> None:
     assert own.encode("a red circle").hidden.shape == (1, 32, 64)
 
 
+def test_the_baseline_is_saved_and_loaded_as_any_bridge(tmp_path: Path) -> None:
+    own = Bridge.own("zoo:tiny-sd")
+    own.save(tmp_path / "own")
+    again = Bridge.load(tmp_path / "own")
+    assert again.id == own.id
+    assert again.language.place.id == "zoo:tiny-sd/text_encoder"
+
+
 def test_a_vision_folder_without_an_encoder_of_its_own_says_so(tiny: Tiny) -> None:
     with pytest.raises(BridgeError, match="has no text encoder of its own"):
         Bridge.own(tiny("sd"))

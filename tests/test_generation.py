@@ -98,6 +98,15 @@ def test_the_command_line_draws_prompts_and_files_with_several_seeds(
     assert [r["seed"] for r in records] == [4, 5, 6, 7, 8, 9]
 
 
+def test_an_image_model_draws_with_its_own_encoder_for_comparison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(monkeypatch, "generate", "zoo:tiny-sd", "a red circle", "--steps", 1, "--out", tmp_path)
+    record = read_record(Path(capsys.readouterr().out.strip()))
+    assert record is not None
+    assert record["language"] == "zoo:tiny-sd/text_encoder"
+
+
 def test_a_published_checkpoint_is_converted_from_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -85,6 +85,10 @@ def test_a_hub_id_may_carry_a_subfolder_and_a_revision(
 ) -> None:
     place = locate(source)
     assert (place.root, place.revision, place.subfolder) == (root, revision, subfolder)
+    assert place.id == source
+    again = locate((place / "unet").id)
+    assert (again.root, again.revision) == (root, revision)
+    assert again.subfolder == f"{subfolder}/unet".strip("/")
 
 
 @pytest.mark.parametrize("source", ["", "nosuch", "./nosuch/model", "/nosuch/model", "a b/c"])

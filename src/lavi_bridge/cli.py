@@ -31,7 +31,8 @@ class Generate:
     """Draw pictures with a trained bridge. Repeat an interrupted call and it goes on."""
 
     bridge: Positional[str]
-    """Folder of a bridge or of its training run, or a Hub id."""
+    """Folder of a bridge or of its training run, or a Hub id. An image model (zoo:tiny-sd, say)
+    draws with its own text encoder, for comparison."""
     prompts: Positional[list[str]] = field(default_factory=list)
     """One or more prompts, each in quotes."""
     file: Path | None = None
@@ -154,13 +155,18 @@ def generate(args: list[str]) -> None:
     options = tyro.cli(Generate, args=args, prog="lavi-bridge generate")
     from lavi_bridge.bridge import Bridge
     from lavi_bridge.generation import draw, read_prompts
+    from lavi_bridge.locate import locate
 
     prompts = options.prompts + (read_prompts(options.file) if options.file else [])
     if not prompts:
         raise BridgeError("no prompts: give some in quotes, or a --file with one a line")
     prompts = [p + options.suffix for p in prompts for _ in range(options.per_prompt)]
-    bridge = Bridge.load(options.bridge, language=options.language, vision=options.vision,
-                         dtype=options.dtype, device=options.device)  # fmt: skip
+    place = {"dtype": options.dtype, "device": options.device}
+    if locate(options.bridge).file("model_index.json") is not None:
+        bridge = Bridge.own(options.bridge, **place)
+    else:
+        moved = {"language": options.language, "vision": options.vision}
+        bridge = Bridge.load(options.bridge, **moved, **place)
     for path in draw(bridge, prompts, options.out, options.sampling, progress=sys.stderr.isatty()):
         print(path)
 

@@ -36,7 +36,12 @@ class Place:
 
     def __truediv__(self, name: str) -> Place:
         """The place of a component: `place / "unet"`."""
-        return replace(self, subfolder=f"{self.subfolder}/{name}".strip("/"))
+        revision = f"@{self.revision}" if self.revision else ""
+        return replace(
+            self,
+            id=f"{self.id.removesuffix(revision)}/{name}{revision}",
+            subfolder=f"{self.subfolder}/{name}".strip("/"),
+        )
 
     def beside(self, name: str) -> Place:
         """The place of a neighbour: `(place / "text_encoder").beside("tokenizer")`."""
@@ -70,8 +75,9 @@ class Place:
         """
         path = self.file(name)
         if path is None:
-            where = f"{self.id}/{self.subfolder}".rstrip("/") if self.subfolder else self.id
-            raise BridgeError(f"'{where}' has no {name}: is it a model folder in the Hub's layout?")
+            raise BridgeError(
+                f"'{self.id}' has no {name}: is it a model folder in the Hub's layout?"
+            )
         try:
             return json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:

@@ -107,7 +107,7 @@ def load(model: nn.Module, place: Place) -> None:
     """
     path = place.file(WEIGHTS)
     if path is None:
-        raise BridgeError(f"'{place.id}/{place.subfolder}' has no {WEIGHTS}")
+        raise BridgeError(f"'{place.id}' has no {WEIGHTS}")
     found, own = read_safetensors(path), state(model)
     if odd := sorted(found.keys() ^ own.keys()):
         raise BridgeError(f"{path}: '{odd[0]}' and the model's LoRA layers do not match")

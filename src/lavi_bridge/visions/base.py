@@ -220,10 +220,9 @@ def load_vision(place: Place, *, dtype: torch.dtype | None = None) -> Vision:
 def _load_part(place: Place, class_name: str | None, dtype: torch.dtype | None) -> nn.Module:
     """Load one component; its config names the class where the family does not."""
     config = place.json("config.json")
-    where = f"{place.subfolder} of '{place.id}'"
     kind = getattr(diffusers, class_name or str(config.get("_class_name")), None)
     if kind is None:
-        raise BridgeError(f"{where}: diffusers has no class '{config.get('_class_name')}'")
+        raise BridgeError(f"'{place.id}': diffusers has no class '{config.get('_class_name')}'")
     if dtype == torch.float16 and config.get("force_upcast"):
         dtype = torch.float32  # this autoencoder overflows in float16
     before = logging.get_verbosity()
@@ -238,9 +237,9 @@ def _load_part(place: Place, class_name: str | None, dtype: torch.dtype | None) 
     except Exception as error:  # the libraries raise many types; all mean this
         lines = str(error).strip().splitlines() or [""]
         reason = f"{type(error).__name__}: {lines[0]}"
-        raise BridgeError(f"cannot load {where}: {reason}") from error
+        raise BridgeError(f"cannot load '{place.id}': {reason}") from error
     finally:
         logging.set_verbosity(before)
     if missing := sorted(report["missing_keys"]):
-        raise BridgeError(f"{where} lacks {len(missing)} weights, such as '{missing[0]}'")
+        raise BridgeError(f"'{place.id}' lacks {len(missing)} weights, such as '{missing[0]}'")
     return model
