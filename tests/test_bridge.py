@@ -116,7 +116,7 @@ def test_sizes_other_than_square_are_drawn(bridge: Bridge) -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"height": 17}, "must be a multiple of 2 pixels"),
+        ({"height": 17}, "must be a positive multiple of 2 pixels"),
         ({"scheduler": "dmp++"}, r"no scheduler 'dmp\+\+' .*; known: .*did you mean 'dpm\+\+'"),
         ({"seed": [1, 2]}, "1 prompts, but 2 seeds"),
         ({"steps": 0}, "steps must be at least 1"),

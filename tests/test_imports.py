@@ -14,7 +14,7 @@ PACKAGE = Path(lavi_bridge.__file__).parent
 # Each layer may import from itself where marked, and from the layers before it.
 LAYERS: list[tuple[str, ...]] = [
     ("errors",),
-    ("config", "registry", "files", "locate", "recipes", "text", "pictures", "device"),
+    ("config", "registry", "files", "locate", "recipes", "text", "pictures", "device", "progress"),
     (
         "languages",
         "visions",

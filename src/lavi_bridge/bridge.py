@@ -27,6 +27,7 @@ from lavi_bridge.errors import BridgeError
 from lavi_bridge.languages import Language, load_language
 from lavi_bridge.locate import locate
 from lavi_bridge.pictures import to_images
+from lavi_bridge.progress import progress as bar
 from lavi_bridge.text import Text
 from lavi_bridge.visions import Vision, load_vision
 from lavi_bridge.visions.process import Generators, gaussian
@@ -129,6 +130,8 @@ class Bridge(nn.Module):
     @classmethod
     def _assemble(cls, language: Language, vision: Vision, *, adapter: str,
                   ranks: tuple[int, int], dropout: float, seed: int) -> Self:  # fmt: skip
+        if not 0 <= dropout < 1:
+            raise BridgeError(f"dropout is a fraction below 1, not {dropout}")
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             joined = ADAPTERS[adapter](language.width, vision.text_width, dropout=dropout)
@@ -308,7 +311,10 @@ class Bridge(nn.Module):
         scheduler = (
             self.vision.process.scheduler(scheduler) if isinstance(scheduler, str) else scheduler
         )
-        scheduler.set_timesteps(steps, device=latents.device)
+        try:
+            scheduler.set_timesteps(steps, device=latents.device)
+        except ValueError as error:
+            raise BridgeError(f"{steps} steps: {str(error).splitlines()[0]}") from error
         latents = latents * getattr(scheduler, "init_noise_sigma", 1.0)
         guided = null is not None and guidance != 1
         if null is not None and guided:
@@ -333,10 +339,8 @@ class Bridge(nn.Module):
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         if not progress:
             return list(self.stream(prompts, **options))
-        from tqdm.auto import tqdm
-
-        with tqdm(total=None, desc="sampling", unit="step") as bar:
-            return list(self.stream(prompts, on_step=lambda _: bar.update(), **options))
+        with bar(desc="sampling") as steps:
+            return list(self.stream(prompts, on_step=lambda _: steps.update(), **options))
 
     @torch.no_grad()
     def stream(
@@ -387,6 +391,7 @@ class Bridge(nn.Module):
         shape = self.vision.latent_shape(height or side, width or side)
         name = scheduler or self.vision.default_scheduler
         self.warn_of_cut(prompts)
+        self.warn_of_cut([negative])
         for start in range(0, len(prompts), batch_size):
             batch = slice(start, start + batch_size)
             generators = [Generator().manual_seed(s) for s in seeds[batch]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,8 @@ EPILOG = """\
 A model is a folder, a Hub id (owner/name[/subfolder][@revision]) or zoo:NAME.
 
   lavi-bridge plan --language google-t5/t5-large --vision CompVis/stable-diffusion-v1-4
-  lavi-bridge train --language zoo:tiny-llama --vision zoo:tiny-sd --data shapes --out runs/first
+  lavi-bridge train --language zoo:tiny-llama --vision zoo:tiny-sd --data shapes --no-flip \\
+      --out runs/first
   lavi-bridge generate runs/first "a red circle left of a blue square"
 
 `lavi-bridge COMMAND --help` explains a command."""
@@ -34,7 +36,7 @@ class Generate:
     """Folder of a bridge or of its training run, or a Hub id. An image model (zoo:tiny-sd, say)
     draws with its own text encoder, for comparison."""
     prompts: Positional[list[str]] = field(default_factory=list)
-    """One or more prompts, each in quotes."""
+    """One or more prompts, each in quotes; before one that starts with a dash put `--`."""
     file: Path | None = None
     """A text file with one prompt a line, instead of or after the prompts given here."""
     out: Path = Path("images")
@@ -139,8 +141,10 @@ def train_config(args: list[str]) -> TrainConfig:
     from lavi_bridge.recipes import recipe
 
     values: dict[str, object] = {}
-    if args and not args[0].startswith("-"):
-        path, args = Path(args[0]), args[1:]
+    files = [i for i, arg in enumerate(args) if arg.endswith((".yaml", ".yml"))]
+    if files or (args and not args[0].startswith("-")):
+        at = files[0] if files else 0
+        path, args = Path(args[at]), args[:at] + args[at + 1 :]
         values = checked(TrainConfig, read_yaml(path), str(path))
     named = [v for flag, v in itertools.pairwise(args) if flag == "--recipe"]
     named += [flag.removeprefix("--recipe=") for flag in args if flag.startswith("--recipe=")]
@@ -155,14 +159,16 @@ def generate(args: list[str]) -> None:
     options = tyro.cli(Generate, args=args, prog="lavi-bridge generate")
     from lavi_bridge.bridge import Bridge
     from lavi_bridge.generation import draw, read_prompts
-    from lavi_bridge.locate import locate
+    from lavi_bridge.storage import is_pipeline
 
+    if options.per_prompt < 1:
+        raise BridgeError(f"--per-prompt must be at least 1, not {options.per_prompt}")
     prompts = options.prompts + (read_prompts(options.file) if options.file else [])
     if not prompts:
         raise BridgeError("no prompts: give some in quotes, or a --file with one a line")
     prompts = [p + options.suffix for p in prompts for _ in range(options.per_prompt)]
     place = {"dtype": options.dtype, "device": options.device}
-    if locate(options.bridge).file("model_index.json") is not None:
+    if is_pipeline(options.bridge):
         bridge = Bridge.own(options.bridge, **place)
     else:
         moved = {"language": options.language, "vision": options.vision}
@@ -252,6 +258,7 @@ def main() -> None:
     if args[0] in ("-V", "--version"):
         print(f"lavi-bridge {__version__}")
         return
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     try:
         if args[0] not in COMMANDS:
             known = ", ".join(COMMANDS)

@@ -58,6 +58,14 @@ def new_folder(target: Path, *, own: Collection[str]) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder for output; a file in its place, or no permission, is a BridgeError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BridgeError(f"cannot make folder '{folder}': {error.strerror}") from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import unicodedata
@@ -15,6 +16,8 @@ from PIL.PngImagePlugin import PngInfo
 from lavi_bridge import __version__
 from lavi_bridge.config import Sampling
 from lavi_bridge.errors import BridgeError
+from lavi_bridge.files import make_folder
+from lavi_bridge.progress import progress as bar
 
 if TYPE_CHECKING:
     from lavi_bridge.bridge import Bridge
@@ -23,11 +26,16 @@ KEY = "lavi-bridge"
 """Name of the text chunk in every PNG: a JSON object that tells how to draw it again."""
 
 
-def file_name(index: int, prompt: str) -> str:
-    """`00007-a-red-circle.png`: letters, digits and hyphens only, whatever the prompt."""
+def file_name(index: int, prompt: str, record: dict[str, Any]) -> str:
+    """`00007-a-red-circle-1f3a9c.png`: letters, digits and hyphens only, whatever the prompt.
+
+    The end derives from all that makes the picture, so that another seed, setting or bridge never
+    overwrites it.
+    """
     plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
     words = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:60].rstrip("-")
-    return f"{index:05d}-{words or 'prompt'}.png"
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:6]
+    return f"{index:05d}-{words or 'prompt'}-{digest}.png"
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -55,7 +63,7 @@ def draw(bridge: Bridge, prompts: Sequence[str], out: Path, sampling: Sampling, 
     A picture counts as there if its file says that it was drawn by the same bridge from the same
     prompt, seed and settings. So an interrupted call, repeated, goes on where it stopped.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     identity = {
         "bridge": bridge.id,
         "language": bridge.language.place.id,
@@ -75,7 +83,7 @@ def draw(bridge: Bridge, prompts: Sequence[str], out: Path, sampling: Sampling, 
     jobs: list[tuple[Path, dict[str, Any]]] = []
     for index, prompt in enumerate(prompts):
         record = {"prompt": prompt, "seed": sampling.seed + index} | settings | identity
-        jobs.append((out / file_name(index, prompt), record))
+        jobs.append((out / file_name(index, prompt, record), record))
     missing = {path: record for path, record in jobs if read_record(path) != record}
     images = _with_bar(
         bridge.stream(
@@ -114,6 +122,4 @@ def read_record(path: Path) -> dict[str, Any] | None:
 def _with_bar(images: Iterator[Image.Image], total: int, progress: bool) -> Iterator[Image.Image]:
     if not progress or not total:
         return images
-    from tqdm.auto import tqdm
-
-    return iter(tqdm(images, total=total, desc="drawing", unit="image"))
+    return iter(bar(images, total=total, desc="drawing", unit="image"))

@@ -7,6 +7,7 @@ Understood: a folder, `zoo:NAME` (a model that ships with the package), and a Hu
 from __future__ import annotations
 
 import json
+import logging
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -113,8 +114,8 @@ def locate(source: str | Path) -> Place:
     if isinstance(source, str) and (match := HUB_ID.fullmatch(text)) and text[0] not in "./~":
         return Place(text, match["repo"], match["revision"], match["sub"] or "")
     raise BridgeError(
-        f"no folder '{text}', and it is neither a Hub id (owner/name) nor "
-        f"zoo:NAME ({', '.join(zoo_names())})"
+        f"no folder '{text}', and it is neither a Hub id (owner/name, as openai-community/gpt2) "
+        f"nor zoo:NAME ({', '.join(zoo_names())})"
     )
 
 
@@ -135,6 +136,9 @@ def _from_hub(place: Place, name: str) -> Path | None:
         RevisionNotFoundError,
     )
 
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # its retries; the last word is ours
     try:
         path = hf_hub_download(
             place.root, name, subfolder=place.subfolder or None, revision=place.revision
@@ -159,6 +163,8 @@ def _from_hub(place: Place, name: str) -> Path | None:
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
         reason = str(error).splitlines()[0]
         raise BridgeError(f"the Hub did not give {name} of '{place.id}': {reason}") from error
+    finally:
+        logger.setLevel(level)
     return Path(path)
 
 

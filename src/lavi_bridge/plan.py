@@ -81,11 +81,11 @@ class Plan:
             ("trained in all", _count(self.trained)),
             ("tokens", f"{self.tokens}, {mask}"),
             ("images", f"{self.resolution} px, latents {size}"),
-            ("training memory", f"≈ {self.training_gb:.1f} GB at batch {self.batch_size}, frozen "
+            ("training memory", f"≈ {_size(self.training_gb)} at batch {self.batch_size}, frozen "
                                 f"models in {self.dtype}, without checkpointing"),
-            ("sampling memory", f"≈ {self.sampling_gb:.1f} GB for one image with guidance"),
-            ("disk", f"{self.download_gb:.1f} GB of base weights in float32, "
-                     f"{self.bridge_gb:.2f} GB a saved bridge"),
+            ("sampling memory", f"≈ {_size(self.sampling_gb)} for one image with guidance"),
+            ("disk", f"{_size(self.download_gb)} of base weights in float32, "
+                     f"{_size(self.bridge_gb)} a saved bridge"),
         ]  # fmt: skip
         return "\n".join(f"{name:16} {value}" for name, value in rows)
 
@@ -266,6 +266,10 @@ def _count(number: int) -> str:
         if number >= limit:
             return f"{number / limit:.2f} {unit}"
     return str(number)
+
+
+def _size(gigabytes: float) -> str:
+    return f"{gigabytes:.1f} GB" if gigabytes >= 1 else f"{1000 * gigabytes:.0f} MB"
 
 
 def _layers(layers: int, parameters: int) -> str:

@@ -40,7 +40,8 @@ class _Rows:
     def __getitem__(self, index: int) -> tuple[Image.Image, str]:
         path, caption, where = self.rows[index]
         if not path.is_file():
-            raise BadImage(f"{where}: no image '{path}'")
+            hint = "; is the first line a header?" if where.endswith(".tsv:1") else ""
+            raise BadImage(f"{where}: no image '{path}'{hint}")
         try:
             with Image.open(path) as picture:
                 return picture.convert("RGB"), caption
@@ -117,7 +118,10 @@ class Folder(_Rows):
             text = path.with_suffix(".txt")
             if not text.is_file():
                 raise BridgeError(f"'{path}' has no caption file '{text.name}' beside it")
-            rows.append((path, _text(text).strip(), str(text)))
+            caption = _text(text).strip()
+            if not caption:
+                raise BridgeError(f"'{text}' is empty; give '{path.name}' a caption")
+            rows.append((path, caption, str(text)))
         return rows
 
 

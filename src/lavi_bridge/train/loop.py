@@ -21,7 +21,6 @@ from accelerate.utils import set_seed
 from diffusers.optimization import get_scheduler
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from tqdm.auto import tqdm
 
 from lavi_bridge.bridge import Bridge
 from lavi_bridge.config import TrainConfig
@@ -29,7 +28,9 @@ from lavi_bridge.data import TSV, BadImage, Folder, to_pixels
 from lavi_bridge.data.sources import Source
 from lavi_bridge.device import choose_device
 from lavi_bridge.errors import BridgeError
+from lavi_bridge.files import make_folder
 from lavi_bridge.pictures import grid
+from lavi_bridge.progress import progress
 from lavi_bridge.train.warm_start import warm_start
 
 PROBE = 16
@@ -128,7 +129,8 @@ class Run:
         for name, what in (("bridge", "a finished bridge"), ("metrics.jsonl", "an unfinished run")):
             if (config.out / name).exists():
                 raise BridgeError(
-                    f"'{config.out}' already holds {what}; choose another `out`, or delete it"
+                    f"'{config.out}' already holds {what}, and training cannot be continued yet; "
+                    "choose another `out`, or delete it"
                 )
         self.source = open_source(config.data, seed=config.seed)
         device = choose_device(config.device)
@@ -159,7 +161,7 @@ class Run:
     def train(self) -> Bridge:
         """Run to the end and save the bridge; Ctrl-C saves what there is and stops."""
         config = self.config
-        config.out.mkdir(parents=True, exist_ok=True)
+        make_folder(config.out)
         self._write_settings()
         if self.main:
             print(self.summary(), flush=True)
@@ -220,44 +222,46 @@ class Run:
         self._record(step=0, probe_loss=self.probe())
         self._samples(0)
         step, seen, started, running, norm = 0, 0, time.perf_counter(), None, 0.0
-        bar = tqdm(total=config.steps, desc="training", unit="step", disable=not self.main)
         bridge.train()
-        for examples in loader:
-            good = self._only_good(examples)
-            if not good:
-                continue
-            with accelerator.accumulate(bridge):
-                loss = bridge(**_inputs(good))
-                accelerator.backward(loss)
-                if accelerator.sync_gradients:
-                    norm = float(accelerator.clip_grad_norm_(parameters, config.clip))
-                optimizer.step()
-                optimizer.zero_grad()
-            value = loss.item()
-            if value != value:
-                raise BridgeError(f"the loss is not a number at step {step + 1}; lower the rates")
-            running = value if running is None else 0.98 * running + 0.02 * value
-            seen += len(good) * accelerator.num_processes
-            if not accelerator.sync_gradients:
-                continue
-            schedule.step()
-            step += 1
-            self.bridge.training_summary |= {"steps": step, "skipped_images": len(self.bad)}
-            speed = seen / (time.perf_counter() - started)
-            bar.update()
-            bar.set_postfix(loss=f"{running:.4f}", images_s=f"{speed:.1f}")
-            if step % config.log_every == 0 or step == config.steps:
-                rates = {f"lr_{g['name']}": g["lr"] for g in optimizer.param_groups}
-                self._record(step=step, loss=value, loss_mean=running, grad_norm=norm,
-                             images_per_second=round(speed, 2), **rates)  # fmt: skip
-            if config.sample_every and (step % config.sample_every == 0 or step == config.steps):
-                self._record(step=step, probe_loss=self.probe())
-                self._samples(step)
-            if config.save_every and step % config.save_every == 0 and step < config.steps:
-                self._save(config.out / f"step-{step}")
-            if step == config.steps:
-                break
-        bar.close()
+        with progress(total=config.steps, desc="training", disable=not self.main) as bar:
+            for examples in loader:
+                good = self._only_good(examples)
+                if not good:
+                    continue
+                with accelerator.accumulate(bridge):
+                    loss = bridge(**_inputs(good))
+                    accelerator.backward(loss)
+                    if accelerator.sync_gradients:
+                        norm = float(accelerator.clip_grad_norm_(parameters, config.clip))
+                    optimizer.step()
+                    optimizer.zero_grad()
+                value = loss.item()
+                if value != value:
+                    raise BridgeError(
+                        f"the loss is not a number at step {step + 1}; lower the rates"
+                    )
+                running = value if running is None else 0.98 * running + 0.02 * value
+                seen += len(good) * accelerator.num_processes
+                if not accelerator.sync_gradients:
+                    continue
+                schedule.step()
+                step += 1
+                self.bridge.training_summary |= {"steps": step, "skipped_images": len(self.bad)}
+                speed = seen / (time.perf_counter() - started)
+                bar.update()
+                bar.set_postfix(loss=f"{running:.4f}", images_s=f"{speed:.1f}")
+                if step % config.log_every == 0 or step == config.steps:
+                    rates = {f"lr_{g['name']}": g["lr"] for g in optimizer.param_groups}
+                    self._record(step=step, loss=value, loss_mean=running, grad_norm=norm,
+                                 images_per_second=round(speed, 2), **rates)  # fmt: skip
+                last = step == config.steps
+                if config.sample_every and (step % config.sample_every == 0 or last):
+                    self._record(step=step, probe_loss=self.probe())
+                    self._samples(step)
+                if config.save_every and step % config.save_every == 0 and not last:
+                    self._save(config.out / f"step-{step}")
+                if last:
+                    break
 
     def _summary(self) -> dict[str, Any]:
         """What the model card says about the training."""
@@ -285,8 +289,7 @@ class Run:
             lr=config.lr_warm_start,
             seed=config.seed,
         )
-        bar = tqdm(losses, total=config.warm_start, desc="warm start", unit="step",
-                   disable=not self.main)  # fmt: skip
+        bar = progress(losses, total=config.warm_start, desc="warm start", disable=not self.main)
         for number, loss in enumerate(bar, 1):
             bar.set_postfix(mismatch=f"{loss:.3f}")
             if number % config.log_every == 0 or number == config.warm_start:

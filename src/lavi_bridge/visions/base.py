@@ -130,7 +130,9 @@ class Vision(nn.Module):
         """
         step = self.scale * self._divisor()
         if height % step or width % step or min(height, width) < step:
-            raise BridgeError(f"image size {width}×{height} must be a multiple of {step} pixels")
+            raise BridgeError(
+                f"image size {width}×{height} must be a positive multiple of {step} pixels"
+            )
         return self.latent_channels, height // self.scale, width // self.scale
 
     def _divisor(self) -> int:

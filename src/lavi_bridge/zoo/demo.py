@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from PIL.Image import Image
-from tqdm.auto import tqdm
 from transformers.utils.logging import disable_progress_bar
 
 from lavi_bridge import __version__
@@ -27,6 +26,7 @@ from lavi_bridge.config import TrainConfig
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files import write_text
 from lavi_bridge.pictures import grid
+from lavi_bridge.progress import progress
 from lavi_bridge.train.loop import Run
 from lavi_bridge.zoo.scorer import by_category, intervals, score
 from lavi_bridge.zoo.world import CATEGORIES, Prompt, evaluation_set
@@ -94,7 +94,7 @@ def run(out: Path, *, prompts: int = 144, scale: float = 1.0) -> list[Row]:
         scale: multiplies the numbers of training steps.
 
     Raises:
-        BridgeError: `out` holds an earlier demo, or there are too few prompts.
+        BridgeError: `out` holds something else than an earlier demo, or there are too few prompts.
     """
     if prompts < len(CATEGORIES):
         raise BridgeError(f"the demo needs at least {len(CATEGORIES)} prompts, one a category")
@@ -164,7 +164,7 @@ def fresh(folder: Path) -> Path:
 def judge(name: str, language: str, step: int, bridge: Bridge, asked: list[Prompt]) -> Row:
     """Draw every prompt with one seed each and score the pictures."""
     images = bridge.stream([prompt.text for prompt in asked], **SAMPLING)
-    pictures = list(tqdm(images, total=len(asked), desc=f"drawing: {name}", unit="image"))
+    pictures = list(progress(images, total=len(asked), desc=f"drawing: {name}", unit="image"))
     scores = score(pictures, [prompt.facts for prompt in asked])
     categories = [prompt.category for prompt in asked]
     return Row(
