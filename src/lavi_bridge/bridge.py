@@ -152,10 +152,7 @@ class Bridge(nn.Module):
         device = choose_device(device)
         precision = choose_dtype(dtype, device)
         image_model = load_vision(locate(vision), dtype=precision)
-        place = locate(vision) / image_model.own_text_folder
-        if place.file("config.json") is None:
-            raise BridgeError(f"'{vision}' has no text encoder of its own")
-        language = load_language(place, dtype=precision)
+        language = own_encoder(image_model, dtype=precision)
         identity = ADAPTERS["identity"](language.width, image_model.text_width)
         return cls(language, image_model, identity).to(device)
 
@@ -170,11 +167,9 @@ class Bridge(nn.Module):
         """
         from lavi_bridge.legacy import load_published
 
-        bridge = load_published(
+        return load_published(
             cls, folder, language=language, vision=vision, dtype=dtype, device=device
         )
-        assert isinstance(bridge, cls)
-        return bridge
 
     @classmethod
     def load(cls, folder: str | Path, *, language: str | Path | None = None,
@@ -458,6 +453,18 @@ class Bridge(nn.Module):
         """Encoded prompts as arguments of diffusers' pipelines, masks included."""
         text, null = self.encode(prompts), self.encode(negative)
         return self.vision.pipeline_text(text, null.expand(len(text)))
+
+
+def own_encoder(vision: Vision, *, dtype: torch.dtype) -> Language:
+    """Load the text encoder that a vision model came with.
+
+    Raises:
+        BridgeError: its folder has none.
+    """
+    place = vision.place / vision.own_text_folder
+    if place.file("config.json") is None:
+        raise BridgeError(f"'{vision.place.id}' has no text encoder of its own")
+    return load_language(place, dtype=dtype)
 
 
 def inject(side: Side, spec: LoRA, *, seed: int = 0) -> int:

@@ -20,7 +20,7 @@ from lavi_bridge.device import choose_dtype
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.languages import LANGUAGES
 from lavi_bridge.locate import zoo_names
-from lavi_bridge.recipes import DIFFERENCES, METRICS, RECIPES
+from lavi_bridge.recipes import DIFFERENCES, METRICS, PAPER_SUFFIX, RECIPES
 from lavi_bridge.text import Text
 from lavi_bridge.visions import VISIONS
 
@@ -224,6 +224,7 @@ def _recipes() -> str:
         cells = (cell.ljust(w) for cell, w in zip(row, widths, strict=True))
         lines.append("  " + "  ".join(cells).rstrip())
     lines.append("  * rates not published for this pair; these are T5-Large's with the SD U-Net")
+    lines.append(f'  the paper ends every prompt in "{PAPER_SUFFIX}" (`generate --suffix`)')
     lines.append("  `paper` has the paper's settings for any pair; `default` differs in:")
     for change in DIFFERENCES:
         ours = "bfloat16 on a GPU" if change.ours is None else change.ours

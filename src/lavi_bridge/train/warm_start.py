@@ -15,22 +15,9 @@ import torch
 from diffusers.optimization import get_scheduler
 from torch import Tensor, nn
 
-from lavi_bridge.bridge import Bridge
+from lavi_bridge.bridge import Bridge, own_encoder
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.languages import Language, load_language
-
-
-def own_encoder(bridge: Bridge) -> Language:
-    """The text encoder that the bridge's vision model came with, in the same precision.
-
-    Raises:
-        BridgeError: the vision model's folder has none.
-    """
-    vision = bridge.vision
-    place = vision.place / vision.own_text_folder
-    if place.file("config.json") is None:
-        raise BridgeError(f"'{vision.place.id}' has no text encoder of its own to start from")
-    return load_language(place, dtype=bridge.language.dtype).to(vision.device).eval()
+from lavi_bridge.languages import Language
 
 
 def warm_start(
@@ -54,7 +41,8 @@ def warm_start(
     """
     if not captions:
         raise BridgeError("a warm start needs captions")
-    teacher = own_encoder(bridge)
+    vision = bridge.vision
+    teacher = own_encoder(vision, dtype=bridge.language.dtype).to(vision.device).eval()
     _require_same_tokens(bridge, teacher, captions[:64])
     parts = bridge.parts()
     parameters = parts["adapter"] + parts["language"]

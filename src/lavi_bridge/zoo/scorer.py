@@ -26,6 +26,7 @@ from lavi_bridge.zoo.scenes import (
     SIZE,
     TEXTURES,
     Array,
+    Figure,
     Windows,
 )
 
@@ -43,19 +44,12 @@ MATCHED = 6  # patches that are matched to facts; an image with more fails by it
 
 
 @dataclass(frozen=True)
-class Detected:
+class Detected(Figure):
     """A figure found in an image: the middle of its box and its radius are in pixels.
 
     `error` is the mean squared RGB distance between the image and the figure painted anew.
     """
 
-    shape: str
-    color: str
-    texture: str
-    large: bool
-    x: float
-    y: float
-    radius: float
     error: float
 
 
