@@ -246,9 +246,9 @@ def test_an_unreadable_model_card_of_a_base_model_does_not_stop_saving(
 
 
 def test_the_licence_of_a_base_model_is_in_the_card(tmp_path: Path) -> None:
-    Bridge.connect("zoo:tiny-t5", "zoo:tiny-sd", rank=2).save(tmp_path / "out")
+    Bridge.connect("zoo:tiny-t5-base", "zoo:tiny-sd", rank=2).save(tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "- language: zoo:tiny-t5: mit" in card
+    assert "- language: zoo:tiny-t5-base: mit" in card
     assert "- vision: zoo:tiny-sd: mit" in card
 
 
@@ -371,7 +371,10 @@ def test_a_folder_that_is_no_bridge_is_refused(tmp_path: Path) -> None:
     ("language", "reason"),
     [
         ("nosuch", "no folder 'nosuch', and it is neither a Hub id"),
-        ("zoo:nosuch", "no model 'nosuch' in the zoo; known: tiny-llama, tiny-sd, tiny-t5"),
+        (
+            "zoo:nosuch",
+            "no model 'nosuch' in the zoo; known: tiny-clip, tiny-ldm, tiny-llama",
+        ),
         ("owner/nosuch", "'owner/nosuch' is no folder here, and the Hub cannot be reached for it"),
     ],
 )

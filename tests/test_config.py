@@ -85,9 +85,9 @@ def test_the_flags_are_these() -> None:
     assert " ".join(TrainConfig.__dataclass_fields__) == (
         "language vision data out recipe steps batch_size accumulate resolution flip "
         "caption_dropout adapter rank language_rank vision_rank dropout lr_adapter lr_language "
-        "lr_vision schedule warmup weight_decay clip warm_start warm_start_batch lr_warm_start "
-        "dtype device workers seed log_every sample_every sample_prompts sample_steps save_every "
-        "max_bad"
+        "lr_vision schedule warmup weight_decay clip warm_start warm_start_match "
+        "warm_start_teacher warm_start_batch lr_warm_start dtype device workers seed log_every "
+        "sample_every sample_prompts sample_steps save_every max_bad"
     )
 
 

@@ -124,7 +124,10 @@ def test_a_published_checkpoint_is_converted_from_the_command_line(
         (["gnerate"], "unknown command 'gnerate'; known: .*did you mean 'generate'"),
         (["generate", "nowhere", "a"], "no folder 'nowhere'"),
         (["generate", "nowhere"], "no prompts: give some in quotes"),
-        (["plan", "--language", "zoo:tiny-t5", "--vision", "zoo:tiny-t5"], "has no model_index"),
+        (
+            ["plan", "--language", "zoo:tiny-t5-base", "--vision", "zoo:tiny-t5-base"],
+            "has no model_index",
+        ),
         (["list", "--nonsense"], "nonsense"),
         (
             ["generate", "zoo:tiny-sd", "a", "--steps", "5000", "--scheduler", "ddim"],

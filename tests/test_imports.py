@@ -14,7 +14,19 @@ PACKAGE = Path(lavi_bridge.__file__).parent
 # Each layer may import from itself where marked, and from the layers before it.
 LAYERS: list[tuple[str, ...]] = [
     ("errors",),
-    ("config", "registry", "files", "locate", "recipes", "text", "pictures", "device", "progress"),
+    (
+        "config",
+        "registry",
+        "files",
+        "locate",
+        "recipes",
+        "text",
+        "pictures",
+        "device",
+        "progress",
+        "resume",
+        "seeds",
+    ),
     (
         "languages",
         "visions",
@@ -26,9 +38,9 @@ LAYERS: list[tuple[str, ...]] = [
         "zoo.world",
         "zoo.scorer",
     ),
-    ("bridge", "legacy", "storage", "testing"),
+    ("bridge", "legacy", "storage", "testing", "warm_start"),
     ("train", "plan", "generation"),
-    ("zoo.demo",),
+    ("zoo.demo", "zoo.pretrain"),
     ("cli", "__main__"),
 ]
 ALONE = 2  # parts of this layer are siblings that never import each other
@@ -84,7 +96,8 @@ def test_nothing_in_the_package_imports_torchvision() -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["train", "--help"], ["generate", "--help"],
-                                       ["plan", "--help"], ["list", "--help"]])  # fmt: skip
+                                       ["plan", "--help"], ["list", "--help"],
+                                       ["zoo", "--help"], ["zoo", "build", "--help"]])  # fmt: skip
 def test_help_imports_no_torch(arguments: list[str]) -> None:
     code = (
         "import sys, lavi_bridge.cli as cli\n"

@@ -40,7 +40,7 @@ def test_pixart_is_counted_as_published(tmp_path: Path) -> None:
 
 
 def test_rank_zero_is_shown_as_untouched() -> None:
-    plan = make_plan("zoo:tiny-t5", "zoo:tiny-sd", language_rank=0)
+    plan = make_plan("zoo:tiny-t5-base", "zoo:tiny-sd", language_rank=0)
     assert plan.language_lora_parameters == 0
     assert "language LoRA    untouched" in plan.table()
 
@@ -59,7 +59,7 @@ def test_an_unknown_adapter_lists_the_known() -> None:
     with pytest.raises(
         BridgeError, match=r"unknown adapter 'liner'; known: .*did you mean 'linear'"
     ):
-        make_plan("zoo:tiny-t5", "zoo:tiny-sd", adapter="liner")
+        make_plan("zoo:tiny-t5-base", "zoo:tiny-sd", adapter="liner")
 
 
 def test_the_list_shows_families_recipes_and_zoo() -> None:

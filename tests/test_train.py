@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,6 @@ from PIL import Image
 from lavi_bridge import Bridge, BridgeError, testing
 from lavi_bridge.config import TrainConfig
 from lavi_bridge.train.loop import Examples, Run, Shuffled
-from lavi_bridge.train.warm_start import warm_start
 
 Tiny = Callable[[str], Path]
 COLORS = ("red", "green", "blue", "yellow", "purple", "orange", "cyan", "black")
@@ -147,18 +146,21 @@ def test_a_run_whose_every_image_is_bad_stops_whatever_is_allowed(
         Run(config(tiny, captions, tmp_path / "run", max_bad=1.0, steps=99)).train()
 
 
-def test_ctrl_c_keeps_what_was_trained_even_in_the_warm_start(
-    tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+def test_ctrl_c_keeps_what_was_trained(
+    captions: Path, tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: object, **__: object) -> Iterator[float]:
-        yield 1.0
-        raise KeyboardInterrupt
+    run = Run(config(tiny, captions, tmp_path / "run", steps=9))
+    record = run._record
 
-    monkeypatch.setattr("lavi_bridge.train.loop.warm_start", interrupted)
-    run = Run(config(tiny, Path("shapes"), tmp_path / "run", warm_start=3))
+    def interrupt(**values: object) -> None:
+        record(**values)
+        if values.get("step") == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "_record", interrupt)
     with pytest.raises(BridgeError, match=r"stopped; the bridge so far is in .*interrupted"):
         run.train()
-    assert Bridge.load(tmp_path / "run" / "interrupted").training_summary["steps"] == 0
+    assert Bridge.load(tmp_path / "run" / "interrupted").training_summary["steps"] == 2
 
 
 def test_two_processes_train_one_bridge(tmp_path: Path) -> None:
@@ -199,27 +201,6 @@ def test_the_paper_recipe_drops_lora_outputs_and_no_captions(
     assert run.bridge.language.lora.dropout == 0.1
     assert run.config.caption_dropout == 0
     assert run.bridge.adapter.dropout == 0.1
-
-
-# ---- the warm start
-
-
-def test_the_warm_start_brings_the_features_close_to_the_own_encoders() -> None:
-    from lavi_bridge.zoo.world import ShapesWorld
-
-    bridge = Bridge.connect("zoo:tiny-llama", "zoo:tiny-sd", rank=8)
-    before = [p.clone() for p in bridge.parts()["vision"]]
-    losses = list(warm_start(bridge, ShapesWorld().captions(200), steps=40, batch_size=16))
-    assert losses[0] > 0.8
-    assert losses[-1] < 0.5 * losses[0]
-    assert all(torch.equal(a, b) for a, b in zip(before, bridge.parts()["vision"], strict=True))
-
-
-def test_the_warm_start_needs_an_own_encoder_with_the_same_tokens(tiny: Tiny) -> None:
-    with pytest.raises(BridgeError, match="has no text encoder of its own"):
-        next(warm_start(Bridge.connect(tiny("t5"), tiny("sd"), rank=2), ["a"], steps=1))
-    with pytest.raises(BridgeError, match="cuts captions into other tokens than the text encoder"):
-        next(warm_start(Bridge.connect(tiny("t5"), "zoo:tiny-sd", rank=2), ["a"], steps=1))
 
 
 # ---- the command line, with real input

@@ -21,7 +21,7 @@ from torch import Generator, Tensor, nn
 
 from lavi_bridge import lora
 from lavi_bridge.adapters import ADAPTERS, Adapter
-from lavi_bridge.config import LoRA
+from lavi_bridge.config import LoRA, Match
 from lavi_bridge.device import choose_device, choose_dtype
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.languages import Language, load_language
@@ -34,6 +34,8 @@ from lavi_bridge.visions.process import Generators, gaussian
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from lavi_bridge.warm_start import Report
 
 
 Side = Language | Vision
@@ -280,6 +282,47 @@ class Bridge(nn.Module):
         noised = self.vision.noise(latents, timesteps, noise=noise, generator=generator)
         prediction = self.vision.predict(noised.x_t, noised.timesteps, text)
         return nn.functional.mse_loss(prediction, noised.target.float())
+
+    def warm_start(
+        self,
+        captions: Sequence[str],
+        *,
+        match: Match = "states",
+        steps: int = 800,
+        batch_size: int = 64,
+        lr: float = 3e-3,
+        seed: int = 0,
+        teacher: str | Path | None = None,
+        folder: Path | None = None,
+        progress: bool = False,
+    ) -> Report:
+        """Fit adapter and language LoRA to the vision model's own text encoder; no image is read.
+
+        The rate rises over a twentieth of the steps and falls to zero over the last two fifths. The
+        fall begins earlier, and the start ends earlier, where captions kept aside gain no more.
+
+        Args:
+            captions: what to learn from, some hundreds at least; the empty one is always added.
+            match: `states` (the same hidden state for the same word; needs an own encoder whose
+                states fit), `predictions` (the same noise predicted, on pictures that the vision
+                model draws itself; any pair and any adapter), or `both`, one after the other.
+            steps: at most.
+            batch_size: captions a step; for predictions at most 32.
+            lr: peak of AdamW's rate.
+            teacher: another text encoder that the vision model understands, for folders without
+                their own: a Hub id or a folder.
+            folder: gets the state once a minute; called again, a start that was stopped goes on.
+
+        Raises:
+            BridgeError: no caption has text, there is no own encoder, its states do not fit (match
+                predictions then), or it was stopped.
+        """
+        from lavi_bridge.warm_start import run_warm_start
+
+        return run_warm_start(
+            self, captions, match=match, steps=steps, batch_size=batch_size, lr=lr, seed=seed,
+            teacher=teacher, folder=folder, show=progress,
+        )  # fmt: skip
 
     # ---- sampling
 

@@ -120,6 +120,41 @@ class Demo:
     """Multiplies the numbers of training steps (0.1 for a quick look)."""
 
 
+@dataclass
+class ZooBuild:
+    """Make the bundled models from nothing, each by its recipe (docs/zoo.md has them all).
+
+    Every stage saves its state once a minute and when it is stopped; the same command goes on from
+    there. On a GPU the whole zoo takes minutes; on two cores the image models take hours."""
+
+    names: Positional[list[str]] = field(default_factory=list)
+    """Models to make (unset: all)."""
+    out: Path = Path("runs/zoo")
+    """Gets a folder a model, and `work` with states, logs and the encoded training set."""
+    check: bool = False
+    """A reduced version of every model in minutes; fails where a loss does not fall."""
+    device: str | None = None
+    """cpu, cuda, cuda:1 … (unset: cuda where there is one)."""
+    start: Path | None = None
+    """Earlier weights that the one named language model goes on from; tokens may differ."""
+    steps: int | None = None
+    """Steps of every stage, instead of the recipe's."""
+
+
+@dataclass
+class ZooScore:
+    """Score the bundled image models with their own text encoders, and their autoencoders."""
+
+    names: Positional[list[str]] = field(default_factory=list)
+    """Models to score (unset: all image models)."""
+    prompts: int = 384
+    """Prompts to score, a sixth of each category."""
+    zoo: Path | None = None
+    """Folder of models made by `zoo build` (unset: the bundled ones)."""
+    json: Path | None = None
+    """Also write the figures into this file."""
+
+
 def train(args: list[str]) -> None:
     """Train a bridge from a YAML file, flags, or both."""
     config = train_config(args)
@@ -228,6 +263,48 @@ def demo(args: list[str]) -> None:
     run(options.out, prompts=options.prompts, scale=options.scale)
 
 
+def zoo(args: list[str]) -> None:
+    """Make the bundled models from nothing (zoo build), or score them (zoo score)."""
+    actions = {"build": zoo_build, "score": zoo_score}
+    if not args or args[0] in ("-h", "--help"):
+        width = max(map(len, actions))
+        lines = [f"  {name:{width}}  {act.__doc__}" for name, act in actions.items()]
+        print("\n".join(["usage: lavi-bridge zoo ACTION …", "", *lines, "",
+                         "`lavi-bridge zoo ACTION --help` explains an action."]))  # fmt: skip
+        return
+    if args[0] not in actions:
+        known = ", ".join(actions)
+        raise BridgeError(f"unknown action '{args[0]}'; known: {known}{nearest(args[0], actions)}")
+    actions[args[0]](args[1:])
+
+
+def zoo_build(args: list[str]) -> None:
+    """Make bundled models from nothing; stopped and repeated it goes on."""
+    options = tyro.cli(ZooBuild, args=args, prog="lavi-bridge zoo build")
+    from lavi_bridge.device import choose_device
+    from lavi_bridge.zoo.pretrain.build import build
+
+    made = build(
+        options.names,
+        out=options.out,
+        check=options.check,
+        device=str(choose_device(options.device)),
+        start=options.start,
+        steps=options.steps,
+    )
+    print("\n".join(map(str, made)))
+
+
+def zoo_score(args: list[str]) -> None:
+    """Score the image models of the zoo."""
+    options = tyro.cli(ZooScore, args=args, prog="lavi-bridge zoo score")
+    from lavi_bridge.zoo.pretrain.scores import score_zoo
+
+    print(
+        score_zoo(options.names, prompts=options.prompts, zoo=options.zoo, json_file=options.json)
+    )
+
+
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train,
     "generate": generate,
@@ -235,6 +312,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "list": show_list,
     "convert": convert,
     "demo": demo,
+    "zoo": zoo,
 }
 
 

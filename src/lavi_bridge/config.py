@@ -15,6 +15,8 @@ from typing import Any, Literal
 from lavi_bridge.errors import BridgeError, nearest
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+Match = Literal["states", "predictions", "both"]
+"""What a warm start makes equal to the vision model's own text encoder."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,13 @@ class TrainConfig:
     """Largest norm of the gradient over all trained parameters."""
 
     warm_start: int = 0
-    """Steps of text-only warm start before the first image: the adapter and the language LoRA are
-    fitted to the states of the vision model's own text encoder (both must share a tokenizer)."""
+    """Steps of text-only warm start before the first image, at most: adapter and language LoRA are
+    fitted to the vision model's own text encoder. It ends earlier where nothing more is gained."""
+    warm_start_match: Match = "states"
+    """What is fitted: the encoder's hidden `states`, the vision model's `predictions` (slower; for
+    any pair and adapter), or `both`, one after the other."""
+    warm_start_teacher: str | None = None
+    """Text encoder to fit to, where the vision model's folder lacks its own: Hub id or folder."""
     warm_start_batch: int = 64
     """Captions per warm-start step."""
     lr_warm_start: float = 3e-3

@@ -138,6 +138,19 @@ def fused(model: nn.Module) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def disabled(model: nn.Module) -> Iterator[None]:
+    """The model as it was before LoRA, while inside."""
+    found = layers(model).values()
+    for layer in found:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in found:
+            layer.enable_adapters(True)
+
+
 def _unfuse(layer: LoraLayer, kept: Tensor) -> None:
     layer.merged_adapters.clear()
     layer.get_base_layer().weight.data = kept

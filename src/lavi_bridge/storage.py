@@ -182,7 +182,11 @@ def model_card(bridge: Bridge) -> str:
     )
     counts = {name: sum(p.numel() for p in part) for name, part in bridge.parts().items()}
     trained = "".join(f"| {name} | {count:,} |\n" for name, count in counts.items())
-    summary = "".join(f"- {key}: {value}\n" for key, value in bridge.training_summary.items())
+    summary = "".join(
+        f"- {key}: {value}\n"
+        for key, value in bridge.training_summary.items()
+        if not isinstance(value, dict)  # such as the warm start's report: it is in bridge.json
+    )
     return f"""---
 {metadata.to_yaml()}
 ---

@@ -49,6 +49,9 @@ LANGUAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("BertModel", _ENCODER),
     "roberta": ("RobertaModel", _ENCODER | {"max_position_embeddings": 130}),
     "xlm-roberta": ("XLMRobertaModel", _ENCODER | {"max_position_embeddings": 130}),
+    "ldmbert": ("LDMBertModel", {"vocab_size": 300, "max_position_embeddings": 128, "d_model": 32,
+                                 "encoder_layers": 2, "encoder_ffn_dim": 48, "head_dim": 8,
+                                 "encoder_attention_heads": 4, "pad_token_id": 0}),
     "modernbert": ("ModernBertModel", _ENCODER | {"cls_token_id": 1, "sep_token_id": 2}),
     # no family of their own: these take the default one
     "electra": ("ElectraModel", _ENCODER | {"embedding_size": 32}),
@@ -141,10 +144,16 @@ def make_language(folder: Path, model_type: str, *, seed: int = 0) -> Path:
     import transformers
 
     class_name, settings = LANGUAGES[model_type]
-    config = transformers.AutoConfig.for_model(model_type, **settings)
+    if class_name == "LDMBertModel":  # the one that comes with diffusers
+        from diffusers.pipelines.latent_diffusion import pipeline_latent_diffusion as diffusers_ldm
+
+        kind, config = diffusers_ldm.LDMBertModel, diffusers_ldm.LDMBertConfig(**settings)
+    else:
+        kind = getattr(transformers, class_name)
+        config = transformers.AutoConfig.for_model(model_type, **settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        getattr(transformers, class_name)(config).save_pretrained(folder)
+        kind(config).save_pretrained(folder)
     make_tokenizer(folder)
     return folder
 

@@ -174,6 +174,29 @@ class Language(nn.Module):
             longest, cut = max(lengths), sum(n > length for n in lengths)
         return Tokens(ids.to(self.device), mask.to(self.device), longest, cut)
 
+    def spans(self, prompts: Sequence[str], length: int) -> list[list[tuple[int, int]]]:
+        """First and last + 1 character of each token of `tokenize`, without blanks at its ends.
+
+        (0, 0) for what covers no character: marks such as a start token, and padding.
+
+        Raises:
+            BridgeError: the tokenizer cannot say (it is one without offsets).
+        """
+        if not self.tokenizer.is_fast:
+            raise BridgeError(f"the tokenizer of '{self.place.id}' gives no character offsets")
+        encoded = self.tokenizer(
+            list(prompts),
+            padding="max_length",
+            truncation=True,
+            max_length=length,
+            padding_side="right",
+            return_offsets_mapping=True,
+        )
+        return [
+            [_trimmed(prompt, start, stop) for start, stop in row]
+            for prompt, row in zip(prompts, encoded["offset_mapping"], strict=True)
+        ]
+
     def _first_token(self) -> int:
         tok = self.tokenizer
         ids = (tok.bos_token_id, tok.eos_token_id, tok.pad_token_id)
@@ -193,6 +216,14 @@ class Language(nn.Module):
                 "set pad_token in its tokenizer_config.json"
             )
         tokenizer.pad_token = candidates[0]
+
+
+def _trimmed(text: str, start: int, stop: int) -> tuple[int, int]:
+    """A span without blanks at its ends; pieces such as `▁red` count theirs in."""
+    inside = text[start:stop]
+    start += len(inside) - len(inside.lstrip())
+    stop = start + len(inside.strip())
+    return (start, stop) if stop > start else (0, 0)
 
 
 def load_language(place: Place, *, dtype: torch.dtype | None = None) -> Language:

@@ -1,1 +1,1 @@
-"""Training: the loop over accelerate, and the start without images."""
+"""Training: the loop over accelerate."""

@@ -7,7 +7,6 @@ epoch and the sample's index, never from a worker's or a process's own state.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -28,11 +27,14 @@ from lavi_bridge.data import TSV, BadImage, Folder, to_pixels
 from lavi_bridge.data.sources import Source
 from lavi_bridge.device import choose_device
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.files import make_folder
+from lavi_bridge.files import make_folder, write_text
 from lavi_bridge.pictures import grid
 from lavi_bridge.progress import progress
-from lavi_bridge.train.warm_start import warm_start
+from lavi_bridge.seeds import seed_of
+from lavi_bridge.warm_start import WarmStart
 
+WARM = "warm-start"
+"""Folder in a run for the state and the report of its warm start."""
 PROBE = 16
 """Samples whose loss at fixed noise is followed through the run."""
 
@@ -53,12 +55,6 @@ def open_source(data: str, *, seed: int = 0) -> Source:
     if path.is_file():
         return TSV(path)
     raise BridgeError(f"no data '{data}': give a caption file (.tsv), a folder, or `shapes`")
-
-
-def source_seed(*key: object) -> int:
-    """A seed of 63 bits from anything that names a place in the run."""
-    digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,7 @@ class Examples(Dataset[Example]):
 
     def __getitem__(self, key: tuple[int, int]) -> Example:
         epoch, index = key
-        seed = source_seed(self.config.seed, epoch, index)
+        seed = seed_of(self.config.seed, epoch, index)
         draw = torch.rand(2, generator=Generator().manual_seed(seed)).tolist()
         try:
             picture, caption = self.source[index]
@@ -102,7 +98,7 @@ class Shuffled(Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         epoch = 0
         while True:
-            generator = Generator().manual_seed(source_seed(self.seed, "order", epoch))
+            generator = Generator().manual_seed(seed_of(self.seed, "order", epoch))
             for index in torch.randperm(self.length, generator=generator).tolist():
                 yield epoch, index
             epoch += 1
@@ -126,12 +122,11 @@ class Run:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        for name, what in (("bridge", "a finished bridge"), ("metrics.jsonl", "an unfinished run")):
-            if (config.out / name).exists():
-                raise BridgeError(
-                    f"'{config.out}' already holds {what}, and training cannot be continued yet; "
-                    "choose another `out`, or delete it"
-                )
+        if held := _held(config.out):
+            raise BridgeError(
+                f"'{config.out}' already holds {held}, and training on pictures cannot be "
+                "continued yet; choose another `out`, or delete it"
+            )
         self.source = open_source(config.data, seed=config.seed)
         device = choose_device(config.device)
         if device.type == "cuda" and device.index is not None:
@@ -168,6 +163,8 @@ class Run:
         self.bridge.training_summary = self._summary()
         try:
             self._warm_start()
+            if config.warm_start and config.save_every:
+                self._save(config.out / "step-0")
             self._loop()
         except KeyboardInterrupt:
             self._save(config.out / "interrupted")
@@ -280,20 +277,33 @@ class Run:
         config = self.config
         if not config.warm_start:
             return
-        captions = self.source.captions(100_000)
-        losses = warm_start(
+        warm = WarmStart(
             self.bridge,
-            captions,
+            self.source.captions(100_000),
+            match=config.warm_start_match,
             steps=config.warm_start,
             batch_size=config.warm_start_batch,
             lr=config.lr_warm_start,
             seed=config.seed,
+            teacher=config.warm_start_teacher,
+            folder=config.out / WARM,
+            saves=self.main,
         )
-        bar = progress(losses, total=config.warm_start, desc="warm start", disable=not self.main)
-        for number, loss in enumerate(bar, 1):
-            bar.set_postfix(mismatch=f"{loss:.3f}")
-            if number % config.log_every == 0 or number == config.warm_start:
-                self._record(warm_start_step=number, mismatch=loss)
+        self._forget(after=warm.step)
+        with progress(total=warm.steps, desc="warm start", disable=not self.main) as bar:
+            bar.update(warm.step)
+            for done in warm.run():
+                bar.update()
+                bar.set_postfix(unmatched=f"{done.loss:.3f}")
+                if done.step % config.log_every == 0 or warm.finished or done.held_out is not None:
+                    self._record(warm_start_step=done.step, match=done.match, mismatch=done.loss,
+                                 held_out=done.held_out)  # fmt: skip
+        report = warm.report()
+        self.bridge.training_summary["warm_start_report"] = dataclasses.asdict(report)
+        if self.main:
+            text = json.dumps(dataclasses.asdict(report), indent=2) + "\n"
+            write_text(config.out / WARM / "report.json", text)
+            print(report, flush=True)
 
     @torch.no_grad()
     def probe(self) -> float | None:
@@ -336,6 +346,14 @@ class Run:
             with (self.config.out / "metrics.jsonl").open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps(values) + "\n")
 
+    def _forget(self, *, after: int) -> None:
+        """Drop what metrics.jsonl says of warm-start steps that are about to be made again."""
+        path = self.config.out / "metrics.jsonl"
+        if self.main and path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines()
+            kept = [x for x in lines if json.loads(x).get("warm_start_step", after + 1) <= after]
+            write_text(path, "".join(line + "\n" for line in kept))
+
     def _samples(self, step: int) -> None:
         if not self.config.sample_every or not self.main:
             return
@@ -358,6 +376,19 @@ class Run:
         self.accelerator.wait_for_everyone()
         if self.main:
             self.bridge.save(folder)
+
+
+def _held(out: Path) -> str | None:
+    """What a run's folder holds that must not be overwritten; a warm start can be continued."""
+    metrics = out / "metrics.jsonl"
+    if (out / "bridge").exists():
+        return "a finished bridge"
+    if not metrics.exists():
+        return None
+    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    on_pictures = any(line.get("step", 0) > 0 for line in lines)
+    resumable = (out / WARM / "state.safetensors").exists() and not on_pictures
+    return None if resumable else "an unfinished run"
 
 
 def _inputs(examples: Sequence[Example]) -> dict[str, Any]:

@@ -56,8 +56,8 @@ class Pair:
 
 
 PAIRS = (
-    Pair("T5", "zoo:tiny-t5", warm_start=800, steps=100),
-    Pair("Llama", "zoo:tiny-llama", warm_start=800, steps=100),
+    Pair("T5", "zoo:tiny-t5-large", warm_start=800, steps=100),
+    Pair("Llama", "zoo:tiny-llama", warm_start=500, steps=100),
 )
 
 

@@ -202,6 +202,54 @@ class _Writer:
         return a.x - b.x, a.y - b.y
 
 
+def alt_text(scene: Scene, rng: random.Random) -> str:
+    """Noisy alt-text, as early image models learned from: shuffled words, nothing bound to nothing.
+
+    Colours and shapes, half of the textures that are not solid, each word once.
+    """
+    words = []
+    for figure in scene.figures:
+        words += [figure.color, figure.shape]
+        if figure.texture != "solid" and rng.random() < 0.5:
+            words.append(figure.texture)
+    words = list(dict.fromkeys(words))
+    rng.shuffle(words)
+    return " ".join(words)
+
+
+def document(scene: Scene, rng: random.Random) -> str:
+    """Text that speaks of one scene two or three times: what the language models learn from.
+
+    A caption, then further captions, facts about one figure, or a relation told once more.
+    """
+    sentences = [caption(scene, rng)[0]]
+    for _ in range(rng.randint(1, 2)):
+        kind = rng.random()
+        if kind < 0.35:
+            sentences.append(caption(scene, rng)[0])
+        elif kind < 0.7 or len(scene.figures) == 1 or scene.kind == "count":
+            sentences += _fact(scene, rng)
+        else:
+            first, second = rng.choice([(0, 1), (1, 0)])
+            a, b = scene.figures[first], scene.figures[second]
+            relation = rng.choice(RELATIONS[relation_of(a.x - b.x, a.y - b.y)])
+            sentences.append(f"the {a.color} {a.shape} is {relation} the {b.color} {b.shape}")
+    return " . ".join(sentences)
+
+
+def _fact(scene: Scene, rng: random.Random) -> list[str]:
+    """One fact about one figure; none where "the square" could be two of them."""
+    figure = rng.choice(scene.figures)
+    if scene.kind == "count":
+        noun = _plural(figure.shape)
+        number = NUMBERS[len(scene.figures)]
+        return [rng.choice([f"there are {number} {noun}", f"the color is {figure.color}"])]
+    if sum(other.shape == figure.shape for other in scene.figures) > 1:
+        return []
+    size = "large" if figure.large else "small"
+    return [f"the {figure.shape} is {rng.choice([figure.color, figure.texture, size])}"]
+
+
 def _plural(noun: str) -> str:
     return noun + ("es" if noun.endswith("s") else "s")
 

@@ -1,0 +1,1 @@
+"""How the bundled models were made: every one from nothing, by scripts that can be stopped."""
