@@ -181,6 +181,18 @@ def test_names_and_starts_are_checked(tmp_path: Path) -> None:
         build.build(["tiny-sd"], out=tmp_path, start=tmp_path)
 
 
+@pytest.mark.parametrize("name", [n for n in MODELS if MODELS[n].stages[0].name == "text"])
+def test_a_recipe_makes_the_shapes_of_the_bundled_model(name: str, tmp_path: Path) -> None:
+    from lavi_bridge.files import read_safetensors
+    from lavi_bridge.locate import ZOO
+
+    task = MODELS[name].stages[0].task(build.Context(tmp_path, "cpu", check=True))
+    made = {n: tuple(p.shape) for n, p in task.named_parameters()}
+    bundled = read_safetensors(ZOO / name / "model.safetensors")
+    for tensor, value in bundled.items():
+        assert made[f"model.{tensor}"] == tuple(value.shape), tensor
+
+
 def test_every_bundled_model_has_a_recipe_and_is_small() -> None:
     from lavi_bridge.locate import ZOO, zoo_names
 

@@ -118,13 +118,13 @@ def _clip(context: Context) -> Task:
     return ShortNextToken(_fresh(CLIPTextModel, config), tokenizer)
 
 
-def _t5(width: int, layers: int, heads: int) -> Callable[[Context], Task]:
+def _t5(width: int, layers: int, heads: int, inner: int) -> Callable[[Context], Task]:
     def task(context: Context) -> Task:
         from transformers import T5Config, T5ForConditionalGeneration
 
         tokenizer = tokens.t5(_corpus(), PIECES)
         config = T5Config(
-            vocab_size=len(tokenizer), d_model=width, d_kv=width // heads, d_ff=2 * width,
+            vocab_size=len(tokenizer), d_model=width, d_kv=width // heads, d_ff=inner,
             num_layers=layers, num_decoder_layers=2, num_heads=heads, dropout_rate=0.0,
             feed_forward_proj="gated-gelu", pad_token_id=0, eos_token_id=1,
             decoder_start_token_id=0,
@@ -403,19 +403,19 @@ MODELS: dict[str, Model] = {
     "tiny-t5-small": _language(
         "tiny-t5-small",
         "T5 encoder, 2 layers of 48, unigram pieces; span corruption",
-        _t5(48, 2, 3),
+        _t5(48, 2, 3, 128),
         Schedule(steps=2000, batch=64, lr=3e-3),
     ),
     "tiny-t5-base": _language(
         "tiny-t5-base",
         "T5 encoder, 3 layers of 64, unigram pieces; span corruption",
-        _t5(64, 3, 4),
+        _t5(64, 3, 4, 170),
         Schedule(steps=2000, batch=64, lr=3e-3),
     ),
     "tiny-t5-large": _language(
         "tiny-t5-large",
         "T5 encoder, 4 layers of 128, unigram pieces; span corruption",
-        _t5(128, 4, 4),
+        _t5(128, 4, 4, 256),
         Schedule(steps=8000, batch=64, lr=1e-3),
     ),
     "tiny-llama": _language(
