@@ -198,6 +198,7 @@ def test_every_bundled_model_has_a_recipe_and_is_small() -> None:
 
     assert zoo_names() == sorted(MODELS)
     assert sum(p.stat().st_size for p in ZOO.rglob("*.safetensors")) < 25e6
+    assert not any("_name_or_path" in p.read_text() for p in ZOO.rglob("config.json"))
 
 
 @pytest.mark.zoo

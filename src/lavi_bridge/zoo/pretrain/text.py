@@ -5,6 +5,7 @@ The text is that of `grammar.document`: two or three sentences on one scene. No 
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -215,3 +216,6 @@ def save_half(model: Any, folder: Path) -> None:
     import copy
 
     copy.deepcopy(model).half().save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config.pop("_name_or_path", None)  # a path of the machine that made it
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
