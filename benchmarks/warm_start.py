@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModelForTextEncoding, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from lavi_bridge.bridge import Bridge
@@ -42,7 +42,7 @@ class Row:
     """One run of the comparison."""
 
     group: str
-    language: str  # a key of MODELS, or "untrained" and one of them
+    language: str  # a key of MODELS, or CONTROL
     start: str  # neither, states, predictions, both
     seed: int
     warm: int  # steps on captions
@@ -94,12 +94,8 @@ def language(row: Row, out: Path) -> str:
     folder = out / "models" / f"{row.language}-{row.seed}".replace(" ", "_")
     if not folder.exists():
         torch.manual_seed(row.seed)
-        model = AutoModel.from_config(AutoConfig.from_pretrained(source))
-        getattr(model, "encoder", model).save_pretrained(folder)
-        if hasattr(model, "encoder"):  # T5: only its encoder is read
-            from transformers import T5EncoderModel
-
-            T5EncoderModel(model.config).save_pretrained(folder)
+        model = AutoModelForTextEncoding.from_config(AutoConfig.from_pretrained(source))
+        model.save_pretrained(folder)
         AutoTokenizer.from_pretrained(source).save_pretrained(folder)
     return str(folder)
 

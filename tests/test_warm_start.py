@@ -157,6 +157,23 @@ def test_stopped_and_repeated_it_ends_with_the_very_same_weights(tmp_path: Path)
         assert torch.equal(a, b)
 
 
+def test_both_resume_in_the_second_phase_whose_moments_were_cleared(tmp_path: Path) -> None:
+    def fresh(folder: Path) -> WarmStart:
+        bridge = Bridge.connect("zoo:tiny-t5-small", "zoo:tiny-sd", rank=2, device="cpu")
+        return WarmStart(bridge, CAPTIONS, match="both", steps=8, batch_size=4, folder=folder)
+
+    whole, first = fresh(tmp_path / "whole"), fresh(tmp_path / "parts")
+    assert [step.match for step in whole.run()] == ["states"] * 6 + ["predictions"] * 2
+    steps = first.run()
+    for _ in range(7):
+        next(steps)
+    first.save()
+    second = fresh(tmp_path / "parts")
+    list(second.run())
+    for a, b in zip(weights(whole.bridge), weights(second.bridge), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_a_state_of_other_settings_is_refused_by_name(tmp_path: Path) -> None:
     bridge = Bridge.connect("zoo:tiny-t5-small", "zoo:tiny-sd", rank=2, device="cpu")
     list(WarmStart(bridge, CAPTIONS, steps=1, batch_size=2, folder=tmp_path).run())

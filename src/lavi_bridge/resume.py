@@ -22,6 +22,9 @@ from torch import Tensor
 
 from lavi_bridge.errors import BridgeError
 
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""What AdamW keeps of a parameter; its own count of steps is not the run's where it was cleared."""
+
 
 class RunState:
     """Saves and restores tensors in place, with AdamW's moments of those that it trains."""
@@ -65,16 +68,14 @@ class RunState:
         with torch.no_grad():
             for name, tensor in self.tensors.items():
                 tensor.copy_(found[name])
+        # a fused AdamW counts on the device, others on the CPU
         on_device = any(group.get("fused") for group in self.optimizer.param_groups)
         for name in self.trained:
             parameter = self.tensors[name]
-            count = torch.tensor(float(progress["step"]))
+            moments = {moment: found[f"{name}/{moment}"] for moment in MOMENTS}
             self.optimizer.state[parameter] = {
-                "step": count.to(parameter.device) if on_device else count,
-                **{
-                    moment: found[f"{name}/{moment}"].to(parameter.device)
-                    for moment in ("exp_avg", "exp_avg_sq")
-                },
+                moment: tensor.to(parameter.device) if tensor.ndim or on_device else tensor
+                for moment, tensor in moments.items()
             }
         return progress
 
@@ -87,8 +88,9 @@ class RunState:
         found = dict(self.tensors)
         for name in self.trained:
             moments = self.optimizer.state[self.tensors[name]]  # empty before the first gradient
-            for moment in ("exp_avg", "exp_avg_sq"):
-                found[f"{name}/{moment}"] = moments.get(moment, torch.zeros_like(found[name]))
+            for moment in MOMENTS:
+                none = torch.zeros(() if moment == "step" else found[name].shape)
+                found[f"{name}/{moment}"] = moments.get(moment, none)
         metadata = {"about": self.about, "progress": json.dumps({"step": step, **progress})}
         write_tensors(found, self.path, metadata)
 

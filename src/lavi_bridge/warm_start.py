@@ -569,11 +569,6 @@ def by_topic(captions: Sequence[str]) -> dict[str, list[int]]:
 
 def states_impossible(bridge: Bridge, teacher: Language, captions: Sequence[str]) -> str | None:
     """Why the teacher's states cannot be matched one by one; None where they can."""
-    if teacher.width != bridge.vision.text_width:
-        return (
-            f"'{teacher.place.id}' gives {teacher.width} numbers a token, but the vision model "
-            f"reads {bridge.vision.text_width}"
-        )
     theirs = _tokens(teacher, bridge)
     if bridge.tokens != theirs and not bridge.vision.masks:
         return (

@@ -49,7 +49,7 @@ class Context:
     out: Path
     device: str
     check: bool
-    """Reduced: smaller training set, a hundredth of the steps."""
+    """Reduced: smaller training set and batches, 40 steps."""
     start: Path | None = None
     """Folder of earlier weights that a language model goes on from."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -62,13 +63,13 @@ class TextTask(Task):
         self.train(was_training)
         return {"held_out_loss": sum(parts) / len(parts)}
 
+    @abstractmethod
     def loss_on(self, texts: list[str], seed: int) -> Tensor:
         """Cross-entropy on these texts; `seed` for what is drawn on the way."""
-        raise NotImplementedError
 
+    @abstractmethod
     def save(self, folder: Path) -> None:
         """Write the language model, without what only pre-training needs, in float16."""
-        raise NotImplementedError
 
     def tokens(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """Token ids and mask (batch, longest text, at most `length`)."""
