@@ -219,6 +219,14 @@ class Bridge(nn.Module):
         self.vision.vae.eval()
         return self
 
+    def checkpoint_activations(self) -> None:
+        """Compute activations anew in the backward pass of both models instead of keeping them.
+
+        About a third more time for a fraction of the memory; the gradients are the same.
+        """
+        self.language.model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.vision.backbone.enable_gradient_checkpointing()
+
     @property
     def id(self) -> str:
         """12 hex digits that identify base models and trained weights; they go into every PNG."""
@@ -260,6 +268,7 @@ class Bridge(nn.Module):
         noise: Tensor | None = None,
         timesteps: Tensor | None = None,
         generator: Generators = None,
+        min_snr: float = 0.0,
     ) -> Tensor:
         """Mean squared error of the vision model's prediction, in float32.
 
@@ -268,6 +277,11 @@ class Bridge(nn.Module):
             captions: one a picture; or give `text`, already encoded.
             noise, timesteps: drawn from `generator` where not given.
             generator: one source of randomness, or one for each picture.
+            min_snr: γ of the min-SNR weighting of noise levels (arXiv 2303.09556; 5 is usual); 0
+                weighs all alike, as published.
+
+        Raises:
+            BridgeError: neither pictures nor latents, or a number of captions that does not fit.
         """
         if latents is None:
             if pixels is None:
@@ -281,7 +295,10 @@ class Bridge(nn.Module):
             text = self.encode(captions)
         noised = self.vision.noise(latents, timesteps, noise=noise, generator=generator)
         prediction = self.vision.predict(noised.x_t, noised.timesteps, text)
-        return nn.functional.mse_loss(prediction, noised.target.float())
+        if not min_snr:
+            return nn.functional.mse_loss(prediction, noised.target.float())
+        errors = (prediction - noised.target.float()).square().flatten(1).mean(1)
+        return (self.vision.process.min_snr(noised.timesteps, min_snr) * errors).mean()
 
     def warm_start(
         self,

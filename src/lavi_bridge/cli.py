@@ -14,7 +14,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
 from lavi_bridge import __version__
-from lavi_bridge.config import Dtype, Sampling, TrainConfig, checked, read_yaml
+from lavi_bridge.config import CacheConfig, Dtype, Sampling, TrainConfig, checked, read_yaml
 from lavi_bridge.errors import BridgeError, nearest
 
 EPILOG = """\
@@ -82,6 +82,23 @@ class Plan:
     """Precision of the frozen models."""
     json: bool = False
     """Print JSON instead of a table."""
+
+
+@dataclass
+class DataCheck:
+    """Read every picture and caption of a data set: what is unreadable and where, the sizes, and
+    how many captions a pair's token limit cuts short. Exit code 1 where there are errors."""
+
+    data: Positional[str]
+    """What `train --data` takes: a .tsv, a folder, shards, hf:OWNER/NAME, or a mix."""
+    language: str | None = None
+    """Language model whose tokenizer counts (with --vision): Hub id, folder or zoo:NAME."""
+    vision: str | None = None
+    """Vision model that limits the tokens: Hub id, folder or zoo:NAME."""
+    resolution: int | None = None
+    """Side of the training images, in pixels (unset: the vision model's own)."""
+    out: Path | None = None
+    """Folder for index.html and report.json."""
 
 
 @dataclass
@@ -230,6 +247,39 @@ def plan(args: list[str]) -> None:
     print(made.json() if options.json else made.table())
 
 
+def data(args: list[str]) -> None:
+    """Look for what is wrong with a data set (data check)."""
+    if not args or args[0] != "check":
+        if args and args[0] not in ("-h", "--help"):
+            raise BridgeError(f"unknown action '{args[0]}'; known: check")
+        print("usage: lavi-bridge data check DATA …\n\n"
+              "`lavi-bridge data check --help` explains it.")  # fmt: skip
+        return
+    options = tyro.cli(DataCheck, args=args[1:], prog="lavi-bridge data check")
+    if bool(options.language) != bool(options.vision):
+        raise BridgeError("a pair is a --language and a --vision: give both, or neither")
+    from lavi_bridge.train.check import check
+
+    report = check(options.data, language=options.language, vision=options.vision,
+                   resolution=options.resolution, out=options.out)  # fmt: skip
+    print(report)
+    if options.out:
+        print(f"page: '{options.out / 'index.html'}'")
+    if report.errors:
+        sys.exit(1)
+
+
+def cache(args: list[str]) -> None:
+    """Encode every picture of a data set once, for `train --cache`."""
+    options = tyro.cli(CacheConfig, args=args, prog="lavi-bridge cache")
+    from lavi_bridge.train.caching import fill
+
+    encoded, errors = fill(options)
+    print(f"'{options.cache}': {encoded:,} pictures encoded")
+    for error in errors:
+        print(f"left out: {error}", file=sys.stderr)
+
+
 def show_list(args: list[str]) -> None:
     """Show families, adapters, recipes and the bundled models."""
     options = tyro.cli(List, args=args, prog="lavi-bridge list")
@@ -309,6 +359,8 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train,
     "generate": generate,
     "plan": plan,
+    "data": data,
+    "cache": cache,
     "list": show_list,
     "convert": convert,
     "demo": demo,

@@ -39,8 +39,10 @@ class TrainConfig:
     vision: str
     """Vision model: Hub id, folder, or zoo:NAME."""
     data: str
-    """Captioned images: a .tsv of `path<TAB>caption` lines, a folder (images with .txt files of
-    the same name, or metadata.jsonl), or `shapes`, the procedurally drawn world."""
+    """Captioned images: a .tsv of `path<TAB>caption` lines; a folder of images (with .txt files of
+    the same name, or metadata.jsonl), of WebDataset .tar shards, or of .parquet files;
+    hf:OWNER/NAME[:SPLIT] of the Hub; or `shapes`, the procedurally drawn world. Several at once:
+    "0.6*coco.tsv + 0.4*others/" (the numbers are their shares of what is drawn)."""
     out: Path
     """Folder of the run: the finished bridge, checkpoints, sample grids, metrics.jsonl."""
     recipe: str = "default"
@@ -54,10 +56,26 @@ class TrainConfig:
     """Batches whose gradients are averaged before a step."""
     resolution: int | None = None
     """Side of the square training images, in pixels (unset: the vision model's own)."""
+    buckets: bool = False
+    """Keep the pictures' shapes: every batch has one of several sizes (width × height) of about
+    the same area, and each picture falls to the nearest."""
+    crop: Literal["center", "random"] = "center"
+    """Which part is cropped where picture and training size differ in shape."""
+    min_size: int = 0
+    """Pictures with a shorter side than this, in pixels, count as unreadable."""
+    fast_decode: bool = True
+    """Decode large JPEGs at half, a quarter or an eighth of their size where that is still enough
+    (differs from the published loader by about a grey level)."""
     flip: bool = True
     """Mirror every second image (turn off where captions speak of left and right)."""
     caption_dropout: float = 0.1
     """Fraction of captions replaced by the empty one, so that guidance has a null prompt."""
+
+    cache: Path | None = None
+    """Folder of encoded pictures, made by `lavi-bridge cache` with the same settings; what it lacks
+    is added while training, so that each picture is encoded once."""
+    cache_dtype: Literal["float16", "float32"] = "float16"
+    """Precision of what the cache keeps."""
 
     adapter: str = "feedforward"
     """Adapter between the models (see `lavi-bridge list adapters`)."""
@@ -84,6 +102,14 @@ class TrainConfig:
     """AdamW's weight decay."""
     clip: float = 1.0
     """Largest norm of the gradient over all trained parameters."""
+    min_snr: float = 0.0
+    """γ of the min-SNR weighting of noise levels (arXiv 2303.09556; 5 is usual); 0: none, as in
+    the paper. For diffusion models alone."""
+    ema: float = 0.0
+    """Decay of an average of the trained weights (0.999, say), which then is what is validated,
+    sampled and saved; 0: none."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice instead of keeping them: less memory, about a third more time."""
 
     warm_start: int = 0
     """Steps of text-only warm start before the first image, at most: adapter and language LoRA are
@@ -108,6 +134,9 @@ class TrainConfig:
     seed: int = 0
     """Source of all randomness."""
 
+    tracker: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
+    """Where figures and sample grids also go (`tensorboard --logdir OUT`); metrics.jsonl has the
+    figures in any case."""
     log_every: int = 10
     """Steps between two lines of metrics.jsonl."""
     sample_every: int = 1000
@@ -116,27 +145,75 @@ class TrainConfig:
     """Prompts of the sample grids (unset: the first captions of the data)."""
     sample_steps: int = 20
     """Denoising steps of the sample grids."""
-    save_every: int = 5000
-    """Steps between two saved bridges `out/step-N` (0: only the finished one)."""
+    validation: int = 64
+    """Pairs that are held out (a twentieth of the data at most) and whose loss at fixed noise and
+    timesteps is followed."""
+    validate_every: int = 500
+    """Steps between two validations (0: none)."""
+    save_every: int = 1000
+    """Steps between two checkpoints `out/step-N`; the same command goes on from the last one
+    (0: only the finished bridge, nothing to go on from)."""
+    keep: int = 2
+    """Checkpoints that are kept, the best by validation loss besides."""
     max_bad: float = 0.01
     """Fraction of unreadable images past which training stops; below it they are counted and
     listed in out/bad.txt."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulate", "resolution", "warm_start_batch",
-                     "log_every", "sample_steps"):  # fmt: skip
+                     "log_every", "sample_steps", "keep"):  # fmt: skip
             if _is_number(value := getattr(self, name)) and value < 1:
                 raise BridgeError(f"'{name}' must be at least 1, not {value}")
         for name in ("rank", "language_rank", "vision_rank", "warmup", "warm_start", "workers",
-                     "sample_every", "save_every", "lr_adapter", "lr_language", "lr_vision",
-                     "lr_warm_start", "weight_decay", "clip", "seed"):  # fmt: skip
+                     "sample_every", "save_every", "validate_every", "validation", "min_size",
+                     "min_snr", "lr_adapter", "lr_language", "lr_vision", "lr_warm_start",
+                     "weight_decay", "clip", "seed"):  # fmt: skip
             if _is_number(value := getattr(self, name)) and value < 0:
                 raise BridgeError(f"'{name}' must not be negative, not {value}")
-        for name in ("caption_dropout", "dropout", "max_bad"):
+        for name in ("caption_dropout", "dropout", "max_bad", "ema"):
             if _is_number(value := getattr(self, name)) and not 0 <= value <= 1:
                 raise BridgeError(f"'{name}' is a fraction between 0 and 1, not {value}")
+        if self.cache and self.crop == "random":
+            raise BridgeError("a cache keeps one crop of each picture: 'crop' must be center")
         if self.dtype == "float16":
             raise BridgeError("'dtype' float16 underflows in training; use bfloat16 or float32")
+
+
+@dataclass
+class CacheConfig:
+    """Encode every picture of a data set once, for `train --cache` with the same settings.
+
+    Shards are written whole or not at all; stopped and repeated it goes on. Several processes:
+    `torchrun --nproc_per_node 8 -m lavi_bridge cache …`."""
+
+    vision: str
+    """Vision model whose autoencoder encodes: Hub id, folder, or zoo:NAME."""
+    data: str
+    """What `train --data` takes."""
+    cache: Path
+    """Folder for the encoded pictures."""
+    resolution: int | None = None
+    """Side of the square training images, in pixels (unset: the vision model's own)."""
+    buckets: bool = False
+    """Keep the pictures' shapes; see `train --help`."""
+    flip: bool = True
+    """Encode every picture mirrored, too, as `train --flip` draws both."""
+    fast_decode: bool = True
+    """Decode large JPEGs at a fraction of their size; see `train --help`."""
+    min_size: int = 0
+    """Pictures with a shorter side than this, in pixels, count as unreadable."""
+    cache_dtype: Literal["float16", "float32"] = "float16"
+    """Precision of what is kept."""
+    dtype: Dtype | None = None
+    """Precision of the autoencoder (unset: bfloat16 on a GPU, float32 on a CPU)."""
+    batch_size: int = 16
+    """Pictures encoded at once."""
+    workers: int = 0
+    """Processes that read images."""
+    device: str | None = None
+    """cpu, cuda, cuda:1 … (unset: cuda where there is one)."""
+    max_bad: float = 0.01
+    """Fraction of unreadable pictures past which it stops."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -37,6 +38,9 @@ def new_folder(target: Path, *, own: Collection[str]) -> Iterator[Path]:
     Of an earlier `target` the entries named in `own` are replaced, all others are carried over.
     An error inside leaves it as it was. Between two renames there is no `target`, and a crash in
     that moment leaves the earlier one beside it under a hidden name.
+
+    Raises:
+        BridgeError: it cannot be written, on a full disk say.
     """
     target = target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -54,8 +58,23 @@ def new_folder(target: Path, *, own: Collection[str]) -> Iterator[Path]:
             shutil.rmtree(earlier)
         else:
             scratch.rename(target)
+    except Exception as error:
+        if reason := disk_trouble(error):
+            raise BridgeError(
+                f"cannot write '{target}': {reason}; what was there before is untouched"
+            ) from error
+        raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def disk_trouble(error: Exception) -> str | None:
+    """Why writing failed, in a few words; None where the error is about something else."""
+    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+    if full:
+        return "no space left on the disk"
+    known = isinstance(error, OSError) or type(error).__name__ == "SafetensorError"
+    return str(error) if known else None
 
 
 def make_folder(folder: Path) -> None:

@@ -1,12 +1,11 @@
 """The state of a long run on disk: one safetensors file, written whole or not at all.
 
-It holds live tensors (weights, averages, AdamW's moments) and, in its metadata, what the run is
-and how far it came; a state of another run is refused.
+It holds live tensors (weights, averages, what the optimizer keeps of each) and, in its metadata,
+what the run is and how far it came; a state of another run is refused.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import signal
 import threading
@@ -21,13 +20,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lavi_bridge.errors import BridgeError
+from lavi_bridge.files import disk_trouble
 
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-"""What AdamW keeps of a parameter; its own count of steps is not the run's where it was cleared."""
+SEPARATOR = "//"
+"""Between a tensor's name and what the optimizer keeps of it."""
+DEVICE_BOUND = ("fused", "foreach", "capturable")
+"""Settings of an optimizer's groups that belong to the machine, not to the run."""
 
 
 class RunState:
-    """Saves and restores tensors in place, with AdamW's moments of those that it trains."""
+    """Saves and restores tensors in place, with what the optimizer keeps of those it trains."""
 
     def __init__(self, path: Path, *, about: Mapping[str, Any], tensors: Mapping[str, Tensor],
                  optimizer: torch.optim.Optimizer) -> None:  # fmt: skip
@@ -35,7 +37,7 @@ class RunState:
 
         Args:
             about: what the run is: a saved state is put back only where all of this is equal.
-            tensors: by name; those that are in the optimizer come with their moments.
+            tensors: by name; those that are in the optimizer come with its state of them.
         """
         self.path, self.tensors, self.optimizer = path, dict(tensors), optimizer
         self.about = json.dumps(about, sort_keys=True, default=str)
@@ -59,6 +61,8 @@ class RunState:
                 f"{self.path} is damaged ({error}); delete it to begin again"
             ) from error
         fits = all(n in found and found[n].shape == t.shape for n, t in self.tensors.items())
+        extra = {key.rpartition(SEPARATOR)[0] for key in found.keys() - self.tensors.keys()}
+        fits = fits and extra <= set(self.trained)
         if metadata.get("about") != self.about or not fits:
             raise BridgeError(
                 f"{self.path} is of a run with other settings{_difference(metadata, self.about)}; "
@@ -68,16 +72,31 @@ class RunState:
         with torch.no_grad():
             for name, tensor in self.tensors.items():
                 tensor.copy_(found[name])
+        self._restore(found, progress.pop("optimizer", {}))
+        return progress
+
+    def _restore(self, found: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+        """Give the optimizer back what it kept: tensors beside the weights, numbers of its groups.
+
+        Its count of steps is not the run's where the moments were cleared.
+        """
         # a fused AdamW counts on the device, others on the CPU
         on_device = any(group.get("fused") for group in self.optimizer.param_groups)
+        kept: dict[str, dict[str, Any]] = {name: {} for name in self.trained}
+        for key in found.keys() - self.tensors.keys():
+            name, _, moment = key.rpartition(SEPARATOR)
+            device = self.tensors[name].device
+            tensor = found[key]
+            kept[name][moment] = tensor.to(device) if tensor.ndim or on_device else tensor
+        for key, number in numbers.get("state", {}).items():
+            name, _, moment = key.rpartition(SEPARATOR)
+            kept[name][moment] = number
         for name in self.trained:
-            parameter = self.tensors[name]
-            moments = {moment: found[f"{name}/{moment}"] for moment in MOMENTS}
-            self.optimizer.state[parameter] = {
-                moment: tensor.to(parameter.device) if tensor.ndim or on_device else tensor
-                for moment, tensor in moments.items()
-            }
-        return progress
+            if kept[name]:
+                self.optimizer.state[self.tensors[name]] = kept[name]
+        for group, saved in zip(self.optimizer.param_groups, numbers.get("groups", []),
+                                strict=False):  # fmt: skip
+            group.update(saved)
 
     def save(self, *, step: int, **progress: Any) -> None:
         """Write everything, with the number of optimizer steps made and whatever else tells it.
@@ -86,12 +105,21 @@ class RunState:
             BridgeError: it cannot be written; the state saved before is untouched.
         """
         found = dict(self.tensors)
-        for name in self.trained:
-            moments = self.optimizer.state[self.tensors[name]]  # empty before the first gradient
-            for moment in MOMENTS:
-                none = torch.zeros(() if moment == "step" else found[name].shape)
-                found[f"{name}/{moment}"] = moments.get(moment, none)
-        metadata = {"about": self.about, "progress": json.dumps({"step": step, **progress})}
+        numbers: dict[str, Any] = {}
+        for name in self.trained:  # nothing is kept of them before the first gradient
+            for moment, value in self.optimizer.state.get(self.tensors[name], {}).items():
+                key = name + SEPARATOR + moment
+                if isinstance(value, Tensor):
+                    found[key] = value
+                elif isinstance(value, int | float):
+                    numbers[key] = value
+        groups = [
+            {k: v for k, v in group.items() if isinstance(v, int | float) and k not in DEVICE_BOUND}
+            for group in self.optimizer.param_groups
+        ]
+        optimizer = {"state": numbers, "groups": groups}
+        counts = {"step": step, **progress, "optimizer": optimizer}
+        metadata = {"about": self.about, "progress": json.dumps(counts)}
         write_tensors(found, self.path, metadata)
 
 
@@ -132,10 +160,8 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path,
         scratch.replace(path)
     except (OSError, SafetensorError) as error:
         scratch.unlink(missing_ok=True)
-        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-        reason = "no space left on the disk" if full else str(error)
         raise BridgeError(
-            f"cannot write {path}: {reason}; what was saved there before is untouched"
+            f"cannot write {path}: {disk_trouble(error)}; what was saved there before is untouched"
         ) from error
 
 

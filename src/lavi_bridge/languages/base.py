@@ -79,7 +79,7 @@ class Language(nn.Module):
             raise BridgeError(
                 f"'{place.id}' lacks {len(missing)} of the model's weights, such as '{missing[0]}'"
             )
-        return cls(cls.prepare(model), _load_tokenizer(place), place)
+        return cls(cls.prepare(model), load_tokenizer(place), place)
 
     @classmethod
     def outline(cls, place: Place) -> Self:
@@ -256,7 +256,7 @@ TOKENIZER_FILES = (
 )
 
 
-def _load_tokenizer(place: Place) -> Any:
+def load_tokenizer(place: Place) -> Any:
     """The tokenizer in the folder, or beside it, as in a pipeline (text_encoder_2, tokenizer_2)."""
     from transformers import AutoTokenizer
 

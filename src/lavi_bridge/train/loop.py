@@ -1,120 +1,64 @@
 """The training loop: one wrapper module (the bridge itself) under accelerate.
 
-All randomness of a sample (noise, timestep, mirror, dropped caption) derives from the seed, the
-epoch and the sample's index, never from a worker's or a process's own state.
+All randomness of a sample (noise, timestep, crop, mirror, caption) derives from the seed, the visit
+and the sample's index, and that of a step (dropout) from the seed, the step and the process. So
+a run that was stopped goes on exactly as if it had not been, whatever its worker processes.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import ProjectConfiguration
 from diffusers.optimization import get_scheduler
-from torch import Generator, Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from diffusers.training_utils import EMAModel
+from torch import Generator, Tensor, nn
 
 from lavi_bridge.bridge import Bridge
 from lavi_bridge.config import TrainConfig
-from lavi_bridge.data import TSV, BadImage, Folder, to_pixels
-from lavi_bridge.data.sources import Source
+from lavi_bridge.data.base import digest
+from lavi_bridge.data.cache import SHARD
+from lavi_bridge.data.opening import open_source
 from lavi_bridge.device import choose_device
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files import make_folder, write_text
 from lavi_bridge.pictures import grid
 from lavi_bridge.progress import progress
+from lavi_bridge.resume import RunState, stopping
 from lavi_bridge.seeds import seed_of
+from lavi_bridge.train import checkpoints
+from lavi_bridge.train.caching import flush, open_cache
+from lavi_bridge.train.examples import (
+    Example,
+    Examples,
+    inputs,
+    load,
+    order_of,
+    readers,
+    sizes_of,
+)
+from lavi_bridge.train.guards import Guards
+from lavi_bridge.train.validation import Validation
 from lavi_bridge.warm_start import WarmStart
 
 WARM = "warm-start"
 """Folder in a run for the state and the report of its warm start."""
-PROBE = 16
-"""Samples whose loss at fixed noise is followed through the run."""
-
-
-def open_source(data: str, *, seed: int = 0) -> Source:
-    """A caption file, a folder, or the shapes world, by what `data` says.
-
-    Raises:
-        BridgeError: there is nothing of that name, or it is malformed.
-    """
-    if data == "shapes":
-        from lavi_bridge.zoo.world import ShapesWorld
-
-        return ShapesWorld(seed=seed)
-    path = Path(data).expanduser()
-    if path.is_dir():
-        return Folder(path)
-    if path.is_file():
-        return TSV(path)
-    raise BridgeError(f"no data '{data}': give a caption file (.tsv), a folder, or `shapes`")
-
-
-@dataclass(frozen=True)
-class Example:
-    """One training sample; `error` says why there are no pixels."""
-
-    pixels: Tensor | None  # (3, resolution, resolution) in [-1, 1]
-    caption: str
-    seed: int
-    error: str | None = None
-
-
-class Examples(Dataset[Example]):
-    """Samples by (epoch, index)."""
-
-    def __init__(self, source: Source, config: TrainConfig, resolution: int) -> None:
-        self.source, self.config, self.resolution = source, config, resolution
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, key: tuple[int, int]) -> Example:
-        epoch, index = key
-        seed = seed_of(self.config.seed, epoch, index)
-        draw = torch.rand(2, generator=Generator().manual_seed(seed)).tolist()
-        try:
-            picture, caption = self.source[index]
-        except BadImage as error:
-            return Example(None, "", seed, str(error))
-        mirror = self.config.flip and draw[0] < 0.5
-        caption = "" if draw[1] < self.config.caption_dropout else caption
-        return Example(to_pixels(picture, self.resolution, mirror=mirror), caption, seed)
-
-
-class Shuffled(Sampler[tuple[int, int]]):
-    """(epoch, index) without end, each epoch in its own order."""
-
-    def __init__(self, length: int, seed: int) -> None:
-        self.length, self.seed = length, seed
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        epoch = 0
-        while True:
-            generator = Generator().manual_seed(seed_of(self.seed, "order", epoch))
-            for index in torch.randperm(self.length, generator=generator).tolist():
-                yield epoch, index
-            epoch += 1
-
-
-class _Batches(Sampler[list[tuple[int, int]]]):
-    def __init__(self, keys: Shuffled, size: int) -> None:
-        self.keys, self.batch_size, self.drop_last = keys, size, True
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        keys = iter(self.keys)
-        while True:
-            yield [next(keys) for _ in range(self.batch_size)]
-
-    def __len__(self) -> int:
-        return max(1, self.keys.length // self.batch_size)
+FREE = {
+    "language", "vision", "data", "out", "recipe", "steps", "device", "workers", "log_every",
+    "sample_every", "sample_prompts", "sample_steps", "validate_every", "save_every", "keep",
+    "max_bad", "batch_size", "tracker", "cache",
+}  # fmt: skip
+"""Settings that may change when a run goes on, or that are compared by what they stand for."""
 
 
 class Run:
@@ -122,19 +66,18 @@ class Run:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        if held := _held(config.out):
-            raise BridgeError(
-                f"'{config.out}' already holds {held}, and training on pictures cannot be "
-                "continued yet; choose another `out`, or delete it"
-            )
         self.source = open_source(config.data, seed=config.seed)
         device = choose_device(config.device)
         if device.type == "cuda" and device.index is not None:
             torch.cuda.set_device(device)  # accelerate takes the current one
         self.accelerator = Accelerator(
-            cpu=device.type == "cpu", gradient_accumulation_steps=config.accumulate
+            cpu=device.type == "cpu",
+            gradient_accumulation_steps=config.accumulate,
+            log_with=_tracker(config.tracker),
+            project_config=ProjectConfiguration(project_dir=str(config.out)),
         )
-        set_seed(config.seed, device_specific=True)  # dropout inside the frozen models
+        self.main = self.accelerator.is_main_process
+        self.processes = self.accelerator.num_processes
         self.bridge = Bridge.connect(
             config.language,
             config.vision,
@@ -147,30 +90,64 @@ class Run:
             device=self.accelerator.device,
             seed=config.seed,
         )
+        if config.gradient_checkpointing:
+            self.bridge.checkpoint_activations()
         self.resolution = config.resolution or self.bridge.vision.resolution
         self.bridge.vision.latent_shape(self.resolution, self.resolution)  # refuses bad sizes
-        self.examples = Examples(self.source, config, self.resolution)
-        self.bad: list[str] = []
-        self.main = self.accelerator.is_main_process
+        make_folder(config.out)
+        with self.accelerator.main_process_first():  # the others find what it has read
+            sizes, size_of = sizes_of(
+                self.source, self.bridge.vision, self.resolution, config, show=self.main
+            )
+            self.cache = open_cache(self.bridge.vision, self.source, config, sizes)
+        self.examples = Examples(self.source, config, sizes, size_of, self.cache)
+        self.validation = Validation(self.bridge, self.examples, config)
+        self.order = order_of(
+            self.source,
+            size_of,
+            batch=config.batch_size * self.processes,
+            seed=config.seed,
+            held_out=self.validation.indices,
+        )
+        listed = config.out / "bad.txt"
+        self.bad = listed.read_text("utf-8").splitlines() if listed.exists() else []
 
     def train(self) -> Bridge:
-        """Run to the end and save the bridge; Ctrl-C saves what there is and stops."""
+        """Run to the end, from wherever an earlier call stopped, and save the bridge.
+
+        Raises:
+            BridgeError: the folder holds a run with other settings, the loss is not a number, too
+                many pictures cannot be read, the disk is full, or the run was stopped.
+        """
         config = self.config
-        make_folder(config.out)
-        self._write_settings()
+        state = self._prepare()
+        self.bridge.training_summary = self._summary()
+        last = checkpoints.latest(config.out)
+        if last is None and self._finished():
+            raise BridgeError(
+                f"'{config.out}' already holds a finished bridge and nothing to go on from; "
+                "choose another `out`, or delete it"
+            )
         if self.main:
             print(self.summary(), flush=True)
-        self.bridge.training_summary = self._summary()
-        try:
+            self._write_settings()
+        step = 0
+        if last is not None:
+            step = self._resume(state(last))
+        else:
             self._warm_start()
+            self._forget("step", after=-1)
             if config.warm_start and config.save_every:
-                self._save(config.out / "step-0")
-            self._loop()
-        except KeyboardInterrupt:
-            self._save(config.out / "interrupted")
-            raise BridgeError(
-                f"stopped; the bridge so far is in '{config.out}/interrupted'"
-            ) from None
+                self._checkpoint(0, state)
+        try:
+            with readers():
+                self._loop(step, state)
+        finally:
+            for tracker in self.accelerator.trackers:
+                tracker.finish()
+        self._flush_cache()
+        if self.average:
+            self.average.copy_to(self.parameters)
         self._save(config.out / "bridge")
         return self.bridge
 
@@ -180,94 +157,296 @@ class Run:
         captions = self.source.captions(1000)
         cut = bridge.language.tokenize(captions, bridge.tokens).cut
         counts = ", ".join(f"{k} {sum(p.numel() for p in v):,}" for k, v in bridge.parts().items())
-        batch = config.batch_size * config.accumulate * self.accelerator.num_processes
-        epochs = config.steps * batch / len(self.source)
+        batch = self.batch * config.accumulate
+        epochs = config.steps * batch / self.order.samples
+        held = len(self.validation.indices)
         lines = [
             f"{config.language} × {config.vision}",
-            f"{len(self.source):,} pairs at {self.resolution} px from {config.data}",
+            f"{self.order.samples:,} pairs at {self._shown_sizes()} from {config.data}"
+            + (f", {held} held out" if held else ""),
             f"trained parameters: {counts}",
             f"{config.steps:,} steps of {batch} images, {epochs:.2f} epochs",
             f"prompts: {bridge.tokens} tokens, {'masked' if bridge.vision.masks else 'no mask'}; "
             f"{cut} of the first {len(captions)} captions are longer and lose their end",
         ]
+        if not config.caption_dropout and config.recipe == "default":
+            lines.append("note: without caption_dropout guidance has no trained null prompt")
         return "\n".join(lines)
+
+    @property
+    def warmup(self) -> int:
+        """Steps of rising rates: a tenth of all at most."""
+        return min(self.config.warmup, self.config.steps // 10)
+
+    @property
+    def batch(self) -> int:
+        """Images of a batch, over all processes."""
+        return self.config.batch_size * self.processes
 
     # ---- the loop
 
-    def _loop(self) -> None:
+    def _prepare(self) -> Any:
+        """Optimizer, schedule and average; returns what gives the state of a checkpoint."""
         config, accelerator = self.config, self.accelerator
         groups = [
             {"params": part, "lr": getattr(config, f"lr_{name}"), "name": name}
             for name, part in self.bridge.parts().items()
             if part
         ]
-        on_gpu = accelerator.device.type == "cuda"
-        optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8,
-                                      weight_decay=config.weight_decay, fused=on_gpu)  # fmt: skip
-        # the scheduler is stepped by hand, once an optimizer step, whatever the number of processes
-        schedule = get_scheduler(
-            _with_warmup(config), optimizer,
-            num_warmup_steps=min(config.warmup, config.steps // 10),
+        self.optimizer = torch.optim.AdamW(
+            groups,
+            betas=(0.9, 0.999),
+            eps=1e-8,
+            weight_decay=config.weight_decay,
+            fused=accelerator.device.type == "cuda",
+        )
+        self.rates = [group["lr"] for group in groups]
+        # a function of the step, whatever the number of processes and of earlier stops
+        self.rate = get_scheduler(
+            _with_warmup(config), torch.optim.SGD([torch.zeros(1)]),
+            num_warmup_steps=self.warmup,
             num_training_steps=config.steps,
-        )  # fmt: skip
-        batches = _Batches(Shuffled(len(self.examples), config.seed), config.batch_size)
-        loader = DataLoader(self.examples, batch_sampler=batches, num_workers=config.workers,
-                            collate_fn=list, pin_memory=False)  # fmt: skip
-        bridge, optimizer, loader = accelerator.prepare(self.bridge, optimizer, loader)
-        parameters = self.bridge.trainable_parameters()
+        ).lr_lambdas[0]  # fmt: skip
+        trained = {n: p for n, p in self.bridge.named_parameters() if p.requires_grad}
+        self.parameters = list(trained.values())
+        tensors: dict[str, Tensor] = dict(trained)
+        self.average = None
+        if config.ema:
+            self.average = EMAModel(self.parameters, decay=config.ema)
+            shadows = zip(trained, self.average.shadow_params, strict=True)
+            tensors |= {f"average/{name}": shadow for name, shadow in shadows}
+        settings = dataclasses.asdict(config)
+        about = {k: v for k, v in settings.items() if k not in FREE} | {
+            "cached": config.cache is not None,
+            "language model": self.bridge.language.fingerprint,
+            "vision model": self.bridge.vision.fingerprint,
+            "data set": self.source.identity(),
+            "images per batch": self.batch,
+            "resolution": self.resolution,
+        }
+        about["warmup"] = self.warmup
+        if config.schedule != "constant":
+            about["steps"] = config.steps
 
-        self._record(step=0, probe_loss=self.probe())
-        self._samples(0)
-        step, seen, started, running, norm = 0, 0, time.perf_counter(), None, 0.0
+        def state(folder: Path) -> RunState:
+            return RunState(folder / checkpoints.STATE, about=about, tensors=tensors,
+                            optimizer=self.optimizer)  # fmt: skip
+
+        return state
+
+    def _resume(self, state: RunState) -> int:
+        done = state.load()
+        step = int(done["step"])
+        if self.average:
+            self.average.optimization_step = int(done["averaged"])
+        self.bridge.training_summary |= {"steps": step, "skipped_images": len(self.bad)}
+        self._forget("step", after=step)
+        if self.main and step < self.config.steps:
+            print(f"going on from step {step:,} ('{state.path.parent}')", flush=True)
+        elif self.main:
+            print(f"finished before, at step {step:,}", flush=True)
+        return step
+
+    def _loop(self, step: int, state: Any) -> None:
+        config, accelerator = self.config, self.accelerator
+        if step >= config.steps:
+            return
+        bridge, optimizer = accelerator.prepare(self.bridge, self.optimizer)
+        loader = load(self.examples, self.order, first=step * config.accumulate,
+                      workers=config.workers, rank=accelerator.process_index,
+                      batch=config.batch_size)  # fmt: skip
+        self._start_tracker(step)
+        if step == 0:
+            self._look(0)
+        guards = Guards(self.bridge) if step == 0 else None
+        meter = Meter(self.batch)
         bridge.train()
-        with progress(total=config.steps, desc="training", disable=not self.main) as bar:
-            for examples in loader:
-                good = self._only_good(examples)
-                if not good:
-                    continue
-                with accelerator.accumulate(bridge):
-                    loss = bridge(**_inputs(good))
-                    accelerator.backward(loss)
-                    if accelerator.sync_gradients:
-                        norm = float(accelerator.clip_grad_norm_(parameters, config.clip))
-                    optimizer.step()
-                    optimizer.zero_grad()
-                value = loss.item()
-                if value != value:
-                    raise BridgeError(
-                        f"the loss is not a number at step {step + 1}; lower the rates"
-                    )
-                running = value if running is None else 0.98 * running + 0.02 * value
-                seen += len(good) * accelerator.num_processes
-                if not accelerator.sync_gradients:
-                    continue
-                schedule.step()
+        with stopping() as asked, progress(total=config.steps, desc="training",
+                                           disable=not self.main) as bar:  # fmt: skip
+            bar.update(step)
+            while step < config.steps:
+                for rate, group in zip(self.rates, self.optimizer.param_groups, strict=True):
+                    group["lr"] = rate * self.rate(step)
+                for part in range(config.accumulate):
+                    examples = next(loader)
+                    with accelerator.accumulate(bridge):
+                        torch.manual_seed(
+                            seed_of(config.seed, "step", step, part, accelerator.process_index)
+                        )  # dropout, also that of the frozen models
+                        loss = self._loss(bridge, examples)
+                        accelerator.backward(loss)
+                        if accelerator.sync_gradients:
+                            norm = accelerator.clip_grad_norm_(self.parameters, config.clip)
+                            if guards:
+                                guards.after_backward()
+                        optimizer.step()
+                        optimizer.zero_grad()
+                    meter.add(loss.detach())
+                if self.average:
+                    self.average.step(self.parameters)
                 step += 1
-                self.bridge.training_summary |= {"steps": step, "skipped_images": len(self.bad)}
-                speed = seen / (time.perf_counter() - started)
+                if guards and guards.passed(self.rate(step - 1)):
+                    guards = None
                 bar.update()
-                bar.set_postfix(loss=f"{running:.4f}", images_s=f"{speed:.1f}")
-                if step % config.log_every == 0 or step == config.steps:
-                    rates = {f"lr_{g['name']}": g["lr"] for g in optimizer.param_groups}
-                    self._record(step=step, loss=value, loss_mean=running, grad_norm=norm,
-                                 images_per_second=round(speed, 2), **rates)  # fmt: skip
+                self._flush_cache(SHARD)
                 last = step == config.steps
-                if config.sample_every and (step % config.sample_every == 0 or last):
-                    self._record(step=step, probe_loss=self.probe())
-                    self._samples(step)
-                if config.save_every and step % config.save_every == 0 and not last:
-                    self._save(config.out / f"step-{step}")
-                if last:
-                    break
+                due = {
+                    "log": step % config.log_every == 0 or last,
+                    "save": _due(config.save_every, step, last),
+                    "look": _due(config.sample_every, step, last),
+                    "validate": _due(config.validate_every, step, last),
+                }
+                stop = self._agreed(asked()) if self.processes == 1 or due["log"] else False
+                if any(due.values()) or stop:
+                    self._check(meter, norm, step)
+                if due["log"]:
+                    bar.set_postfix(self._log(meter, norm, step))
+                if due["look"] or due["validate"]:
+                    self._look(step, samples=due["look"], validate=due["validate"])
+                if due["save"] or stop:
+                    self._checkpoint(step, state)
+                if due["log"] or due["look"] or due["save"]:
+                    meter.restart()
+                if stop and not last:
+                    raise BridgeError(
+                        f"stopped at step {step} of {config.steps}; the same command goes on from "
+                        f"'{checkpoints.place(config.out, step)}'"
+                    )
+
+    def _loss(self, bridge: nn.Module, examples: Sequence[Example]) -> Tensor:
+        """The loss of this process's part of a batch; pictures that cannot be read count zero."""
+        good = self._only_good(examples)
+        if not good:  # the other processes wait for a gradient
+            return bridge(**self._nothing(), min_snr=self.config.min_snr) * 0
+        given = inputs(good, self.bridge.vision, self.cache)
+        loss: Tensor = bridge(**given, min_snr=self.config.min_snr)
+        return loss * (len(good) / len(examples))
+
+    def _nothing(self) -> dict[str, Any]:
+        width, height = self.examples.sizes[0]
+        return {"pixels": torch.zeros(1, 3, height, width), "captions": [""],
+                "generator": [Generator().manual_seed(0)]}  # fmt: skip
+
+    def _agreed(self, stop: bool) -> bool:
+        """Whether any process was asked to stop: all of them have to at the same step."""
+        if self.processes == 1:
+            return stop
+        flag = torch.tensor([float(stop)], device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag).item())
+
+    def _check(self, meter: Meter, norm: Tensor, step: int) -> None:
+        """Refuse to go on, and above all to save, where the loss or a gradient is no number."""
+        if meter.finite() and bool(torch.isfinite(torch.as_tensor(norm))):
+            return
+        last = checkpoints.latest(self.config.out)
+        good = f"the last good checkpoint is '{last}'" if last else "nothing was saved before"
+        raise BridgeError(
+            f"the loss or its gradient is not a number in the steps up to {step}; {good}; lower "
+            "the learning rates, or train in float32"
+        )
+
+    def _log(self, meter: Meter, norm: Tensor, step: int) -> dict[str, str]:
+        loss = float(self.accelerator.reduce(meter.mean(), reduction="mean"))
+        rates = {f"lr_{g['name']}": g["lr"] for g in self.optimizer.param_groups}
+        memory = {}
+        if self.accelerator.device.type == "cuda":
+            memory = {"peak_memory_gb": torch.cuda.max_memory_allocated() / 1e9}
+        speed = meter.images_per_second()
+        self._record(step=step, loss=loss, grad_norm=float(norm), images_per_second=round(speed, 2),
+                     skipped_images=len(self.bad), **rates, **memory)  # fmt: skip
+        self.bridge.training_summary |= {"steps": step, "skipped_images": len(self.bad)}
+        return {"loss": f"{loss:.4f}", "images_s": f"{speed:.1f}"}
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Inside, the bridge has the averaged weights, where an average is asked for."""
+        if not self.average:
+            yield
+            return
+        self.average.store(self.parameters)
+        self.average.copy_to(self.parameters)
+        try:
+            yield
+        finally:
+            self.average.restore(self.parameters)
+
+    # ---- seeing
+
+    def _start_tracker(self, step: int) -> None:
+        """Open the tracker; what it holds of steps that are made again is dropped where it can."""
+        name, out = self.config.tracker, self.config.out
+        if name == "none":
+            return
+        settings = {
+            key: value if isinstance(value, int | float | str | bool) else str(value)
+            for key, value in dataclasses.asdict(self.config).items()
+        }
+        options: dict[str, Any] = {
+            "tensorboard": {"purge_step": step + 1} if step else {},
+            "wandb": {"name": out.name, "dir": str(out), "id": digest([out.resolve()]),
+                      "resume": "allow"},
+            "trackio": {"name": out.name, "resume": "allow"},
+        }  # fmt: skip
+        project = "tensorboard" if name == "tensorboard" else "lavi-bridge"
+        self.accelerator.init_trackers(project, settings, {name: options[name]})
+
+    def _look(self, step: int, *, samples: bool = True, validate: bool = True) -> None:
+        """Validation and a sample grid, on the first process."""
+        config = self.config
+        if not self.main:
+            return
+        with self._averaged():
+            if validate and config.validate_every and (found := self.validation.measure()):
+                self._record(step=step, **found)
+            if samples and config.sample_every:
+                self._samples(step)
+
+    def _samples(self, step: int) -> None:
+        prompts = self.config.sample_prompts or self.source.captions(4)
+        training = self.bridge.training
+        images = self.bridge.eval().generate(
+            prompts,
+            steps=self.config.sample_steps,
+            seed=self.config.seed,
+            height=self.resolution,
+            width=self.resolution,
+        )
+        self.bridge.train(training)
+        folder = self.config.out / "samples"
+        folder.mkdir(exist_ok=True)
+        rows = [[image] for image in images]
+        picture = grid(rows, columns=[f"step {step}"], labels=prompts, tile=160)
+        picture.save(folder / f"{step:06d}.png")
+        if self.config.tracker == "tensorboard":
+            for tracker in self.accelerator.trackers:
+                shown = {"samples": np.asarray(picture)[None]}
+                tracker.log_images(shown, step=step, dataformats="NHWC")
+        elif self.config.tracker == "wandb":
+            for tracker in self.accelerator.trackers:
+                tracker.log_images({"samples": [picture]}, step=step)
+
+    # ---- before the loop
+
+    def _shown_sizes(self) -> str:
+        if self.examples.size_of is None:
+            return f"{self.resolution} px"
+        used, counts = np.unique(self.examples.size_of, return_counts=True)
+        most = sorted(zip(counts.tolist(), used.tolist(), strict=True), reverse=True)
+        shown = ", ".join(
+            "{}×{}".format(*self.examples.sizes[number]) + f" ({count:,})"
+            for count, number in most[:5]
+        )
+        return shown + (f" and {len(most) - 5} sizes more" if len(most) > 5 else "")
 
     def _summary(self) -> dict[str, Any]:
         """What the model card says about the training."""
         config = self.config
         names = ("recipe", "data", "warm_start", "batch_size", "accumulate", "dropout", "schedule",
-                 "caption_dropout", "lr_adapter", "lr_language", "lr_vision", "seed")  # fmt: skip
+                 "caption_dropout", "lr_adapter", "lr_language", "lr_vision", "min_snr", "ema",
+                 "seed")  # fmt: skip
         return {
             **{name: getattr(config, name) for name in names},
-            "processes": self.accelerator.num_processes,
+            "processes": self.processes,
             "resolution": self.resolution,
             "steps": 0,
             "skipped_images": 0,
@@ -277,6 +456,7 @@ class Run:
         config = self.config
         if not config.warm_start:
             return
+        torch.manual_seed(config.seed)
         warm = WarmStart(
             self.bridge,
             self.source.captions(100_000),
@@ -289,7 +469,7 @@ class Run:
             folder=config.out / WARM,
             saves=self.main,
         )
-        self._forget(after=warm.step)
+        self._forget("warm_start_step", after=warm.step)
         with progress(total=warm.steps, desc="warm start", disable=not self.main) as bar:
             bar.update(warm.step)
             for done in warm.run():
@@ -305,72 +485,65 @@ class Run:
             write_text(config.out / WARM / "report.json", text)
             print(report, flush=True)
 
-    @torch.no_grad()
-    def probe(self) -> float | None:
-        """The loss of the first samples at noise and timesteps that never change; None of none."""
-        examples = [self.examples[0, i] for i in range(min(PROBE, len(self.examples)))]
-        good = [example for example in examples if example.pixels is not None]
-        if not good:
-            return None
-        training = self.bridge.training
-        self.bridge.eval()
-        size = self.config.batch_size
-        batches = [good[i : i + size] for i in range(0, len(good), size)]
-        total = sum(self.bridge.loss(**_inputs(batch)).item() * len(batch) for batch in batches)
-        self.bridge.train(training)
-        return total / len(good)
-
     def _only_good(self, examples: Sequence[Example]) -> list[Example]:
         """Leave unreadable pictures out, but count and list them, and stop if they are many."""
         for error in [e.error for e in examples if e.error and e.error not in self.bad]:
             self.bad.append(error)
             with (self.config.out / "bad.txt").open("a", encoding="utf-8") as lines:
                 lines.write(error + "\n")
+            # each process sees its share of them
             allowed = min(self.config.max_bad * len(self.source), len(self.source) - 1)
-            if len(self.bad) > allowed:
+            if len(self.bad) * self.processes > allowed:
                 raise BridgeError(
                     f"{error} ({len(self.bad)} of {len(self.source)} pictures are unreadable so "
                     f"far, more than max_bad = {self.config.max_bad} allows)"
                 )
-        return [e for e in examples if e.pixels is not None]
+        return [e for e in examples if e.good]
 
     # ---- what is left behind
 
+    def _finished(self) -> bool:
+        return (self.config.out / "bridge").exists()
+
     def _write_settings(self) -> None:
-        if self.main:
-            settings = json.dumps(dataclasses.asdict(self.config), indent=2, default=str)
-            (self.config.out / "config.json").write_text(settings + "\n", encoding="utf-8")
+        settings = json.dumps(dataclasses.asdict(self.config), indent=2, default=str)
+        write_text(self.config.out / "config.json", settings + "\n")
 
     def _record(self, **values: Any) -> None:
         if self.main:
             with (self.config.out / "metrics.jsonl").open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps(values) + "\n")
+            if (step := values.pop("step", None)) is not None:
+                self.accelerator.log(values, step=step)
 
-    def _forget(self, *, after: int) -> None:
-        """Drop what metrics.jsonl says of warm-start steps that are about to be made again."""
+    def _forget(self, key: str, *, after: int) -> None:
+        """Drop what metrics.jsonl says of steps that are about to be made again."""
         path = self.config.out / "metrics.jsonl"
         if self.main and path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            kept = [x for x in lines if json.loads(x).get("warm_start_step", after + 1) <= after]
+            kept = [
+                line
+                for line in path.read_text(encoding="utf-8").splitlines()
+                if (found := _parsed(line)) is not None and found.get(key, after) <= after
+            ]
             write_text(path, "".join(line + "\n" for line in kept))
 
-    def _samples(self, step: int) -> None:
-        if not self.config.sample_every or not self.main:
-            return
-        prompts = self.config.sample_prompts or self.source.captions(4)
-        images = self.bridge.generate(
-            prompts,
-            steps=self.config.sample_steps,
-            seed=self.config.seed,
-            height=self.resolution,
-            width=self.resolution,
-        )
-        folder = self.config.out / "samples"
-        folder.mkdir(exist_ok=True)
-        rows = [[image] for image in images]
-        grid(rows, columns=[f"step {step}"], labels=prompts, tile=160).save(
-            folder / f"{step:06d}.png"
-        )
+    def _checkpoint(self, step: int, state: Any) -> None:
+        """Bridge and state into `step-N`: whole as soon as the state, written last, is there."""
+        self._flush_cache()
+        folder = checkpoints.place(self.config.out, step)
+        with self._averaged():
+            self._save(folder)
+        if self.main:
+            averaged = self.average.optimization_step if self.average else 0
+            state(folder).save(step=step, averaged=averaged)
+            if self.validation.last is not None:
+                checkpoints.note_best(self.config.out, step, self.validation.last)
+            checkpoints.prune(self.config.out, self.config.keep)
+        self.accelerator.wait_for_everyone()
+
+    def _flush_cache(self, at_least: int = 1) -> None:
+        if self.cache is not None and self.cache.waiting() >= at_least:
+            flush(self.cache, rank=self.accelerator.process_index)
 
     def _save(self, folder: Path) -> None:
         self.accelerator.wait_for_everyone()
@@ -378,25 +551,54 @@ class Run:
             self.bridge.save(folder)
 
 
-def _held(out: Path) -> str | None:
-    """What a run's folder holds that must not be overwritten; a warm start can be continued."""
-    metrics = out / "metrics.jsonl"
-    if (out / "bridge").exists():
-        return "a finished bridge"
-    if not metrics.exists():
+class Meter:
+    """Mean loss and speed since the last look, without waiting for the device at every step."""
+
+    def __init__(self, images: int) -> None:
+        self.images = images
+        self.total: Tensor | None = None
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin anew, so that time spent on validation and saving does not count."""
+        self.total, self.parts = None, 0
+        self.began = time.perf_counter()
+
+    def add(self, loss: Tensor) -> None:
+        self.total = loss if self.total is None else self.total + loss
+        self.parts += 1
+
+    def finite(self) -> bool:
+        return self.total is None or bool(torch.isfinite(self.total))
+
+    def mean(self) -> Tensor:
+        assert self.total is not None
+        return self.total / self.parts
+
+    def images_per_second(self) -> float:
+        return self.parts * self.images / (time.perf_counter() - self.began)
+
+
+def _tracker(name: str) -> str | None:
+    """The tracker's name for accelerate, which would pass over one that is not installed."""
+    if name == "none":
         return None
-    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    on_pictures = any(line.get("step", 0) > 0 for line in lines)
-    resumable = (out / WARM / "state.safetensors").exists() and not on_pictures
-    return None if resumable else "an unfinished run"
+    if importlib.util.find_spec(name) is None:
+        raise BridgeError(f"tracker '{name}' is not installed: pip install {name}, or take none")
+    return name
 
 
-def _inputs(examples: Sequence[Example]) -> dict[str, Any]:
-    return {
-        "pixels": torch.stack([e.pixels for e in examples if e.pixels is not None]),
-        "captions": [e.caption for e in examples],
-        "generator": [Generator().manual_seed(e.seed) for e in examples],
-    }
+def _due(every: int, step: int, last: bool) -> bool:
+    return bool(every) and (step % every == 0 or last)
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    """A line of metrics, or None for one that was cut off when the process was killed."""
+    try:
+        found: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return None
+    return found
 
 
 def _with_warmup(config: TrainConfig) -> str:

@@ -23,7 +23,14 @@ from lavi_bridge.files import fingerprint
 from lavi_bridge.locate import Place
 from lavi_bridge.registry import Registry
 from lavi_bridge.text import Text
-from lavi_bridge.visions.process import Generators, Noised, Process, as_diffusers, process
+from lavi_bridge.visions.process import (
+    Generators,
+    Noised,
+    Process,
+    as_diffusers,
+    gaussian,
+    process,
+)
 
 VISIONS: Registry[Vision] = Registry("vision class")
 
@@ -122,13 +129,18 @@ class Vision(nn.Module):
     def device(self) -> torch.device:
         return self.backbone.device
 
+    @property
+    def side_step(self) -> int:
+        """Sides of images must be a multiple of this many pixels."""
+        return self.scale * self._divisor()
+
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Pixels -> (channels, height, width) of the latents.
 
         Raises:
             BridgeError: the size is no multiple of what the model can handle.
         """
-        step = self.scale * self._divisor()
+        step = self.side_step
         if height % step or width % step or min(height, width) < step:
             raise BridgeError(
                 f"image size {width}×{height} must be a positive multiple of {step} pixels"
@@ -151,6 +163,32 @@ class Vision(nn.Module):
         else:
             latents = encoded.latent if hasattr(encoded, "latent") else encoded.latents
         return (latents.float() - self._shift()) * self._scaling()
+
+    @torch.no_grad()
+    def moments(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Mean and standard deviation of the autoencoder's posterior, float32, not scaled yet.
+
+        What `encode` draws from; no standard deviation where the autoencoder is not variational.
+        """
+        encoded = self.vae.encode(pixels.to(self.device, self.vae.dtype))
+        if hasattr(encoded, "latent_dist"):
+            return encoded.latent_dist.mean.float(), encoded.latent_dist.std.float()
+        latents = encoded.latent if hasattr(encoded, "latent") else encoded.latents
+        return latents.float(), None
+
+    def draw(self, mean: Tensor, std: Tensor | None, generator: Generators = None) -> Tensor:
+        """Clean latents x0 from moments; in float32 the very ones that `encode` gives."""
+        mean = mean.float()
+        if std is not None:
+            mean = mean + std.float() * gaussian(mean, generator)
+        return (mean - self._shift()) * self._scaling()
+
+    @property
+    def vae_fingerprint(self) -> str:
+        """16 hex digits that identify the autoencoder's weights."""
+        config = (self.place / self.vae_folder).file("config.json")
+        assert config is not None  # it was loaded from there
+        return fingerprint(config.parent)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:

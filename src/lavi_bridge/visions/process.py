@@ -48,6 +48,14 @@ class Process:
         """Draw what is not given and mix it into clean latents."""
         raise NotImplementedError
 
+    def min_snr(self, timesteps: Tensor, gamma: float) -> Tensor:
+        """Weights (batch,) of the noise levels that cap the easy ones' share of the loss.
+
+        Raises:
+            BridgeError: this process has no such weighting.
+        """
+        raise BridgeError("min_snr is for diffusion models; flow matching draws its noise levels")
+
     def scheduler(self, name: str) -> Any:
         """Build a sampler by name; an unknown one is a BridgeError that lists the known."""
         if name not in self.samplers:
@@ -100,6 +108,12 @@ class Diffusion(Process):
         velocity = self.prediction == "v_prediction"
         target = self.forward.get_velocity(x0, noise, timesteps) if velocity else noise
         return Noised(x_t, timesteps, target, noise)
+
+    def min_snr(self, timesteps: Tensor, gamma: float) -> Tensor:
+        """arXiv 2303.09556, section 3.4: min(SNR, γ) / SNR for noise, / (SNR + 1) for velocity."""
+        signal = self.forward.alphas_cumprod.to(timesteps.device)[timesteps]
+        snr = signal / (1 - signal)
+        return snr.clamp(max=gamma) / (snr + (self.prediction == "v_prediction"))
 
     def _sampling_config(self) -> dict[str, Any]:
         # latents are not bounded, so nothing is clipped; diffusers' pipelines insist on both

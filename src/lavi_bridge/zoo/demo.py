@@ -142,6 +142,8 @@ def settings(pair: Pair, out: Path, scale: float) -> TrainConfig:
         warmup=20,
         sample_every=0,
         save_every=0,
+        validate_every=0,
+        tracker="none",
         device="cpu",
     )
 

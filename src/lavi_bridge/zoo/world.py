@@ -107,18 +107,38 @@ class ShapesWorld:
     """A training set of pictures and captions. Item i depends on the seed and i alone."""
 
     def __init__(self, size: int = 100_000, seed: int = 0, length: Length = "mixed") -> None:
-        self.size, self.seed, self.length = size, seed, length
+        self.count, self.seed, self.length = size, seed, length
 
     def __len__(self) -> int:
-        return self.size
+        return self.count
 
     def __getitem__(self, index: int) -> tuple[Image, str]:
         """An RGB picture of SIZE x SIZE pixels and its caption."""
+        return self.picture(index), self.caption(index)
+
+    def picture(self, index: int, at_least: int | None = None) -> Image:
+        """One item's picture, always of SIZE x SIZE pixels."""
         from PIL.Image import fromarray
 
         image = paint(self._scene(index))[0]
         pixels = np.rint(image.transpose(1, 2, 0) * 255).astype(np.uint8)
-        return fromarray(pixels), self.caption(index)
+        return fromarray(pixels)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Width and height of any picture."""
+        return SIZE, SIZE
+
+    def texts(self, index: int) -> list[str]:
+        """The one caption of an item, as a list."""
+        return [self.caption(index)]
+
+    def where(self, index: int) -> str:
+        """What names an item in messages."""
+        return f"shapes:{index}"
+
+    def identity(self) -> str:
+        """What names the whole set: all of it follows from these."""
+        return f"shapes-{self.count}-{self.seed}-{self.length}"
 
     def caption(self, index: int) -> str:
         """The caption of one item, without its picture."""
@@ -127,11 +147,11 @@ class ShapesWorld:
 
     def captions(self, count: int) -> list[str]:
         """The first `count` captions, without any picture."""
-        return [self.caption(index) for index in range(min(count, self.size))]
+        return [self.caption(index) for index in range(min(count, self.count))]
 
     def _scene(self, index: int) -> Scenes:
         """One item's scene, as a batch of one."""
-        if not 0 <= index < self.size:
-            raise IndexError(f"item {index} of a training set of {self.size}")
+        if not 0 <= index < self.count:
+            raise IndexError(f"item {index} of a training set of {self.count}")
         block, row = divmod(index, BLOCK)
         return _block(self.seed, block)[row : row + 1]

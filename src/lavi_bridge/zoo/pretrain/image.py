@@ -10,6 +10,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,10 +21,9 @@ from lavi_bridge.resume import write_tensors
 from lavi_bridge.seeds import seed_of, seeded
 from lavi_bridge.text import Text
 from lavi_bridge.visions import Vision
-from lavi_bridge.visions.process import Diffusion
 from lavi_bridge.zoo.grammar import alt_text, caption
 from lavi_bridge.zoo.pretrain.engine import Task
-from lavi_bridge.zoo.scenes import Scene, Scenes, paint
+from lavi_bridge.zoo.scenes import PAIR, Scene, Scenes, paint
 from lavi_bridge.zoo.world import draw_scenes
 
 BLOCK = 256
@@ -111,6 +111,14 @@ class Latents:
     def scene(self, index: int) -> Scene:
         return self.scenes[index // BLOCK][index % BLOCK]
 
+    def textured_pairs(self) -> list[int]:
+        """Indices of the scenes of two figures, not both solid."""
+        return [
+            block * BLOCK + int(i)
+            for block, scenes in enumerate(self.scenes)
+            for i in np.flatnonzero((scenes.kind == PAIR) & (scenes.texture[:, :2] > 0).any(1))
+        ]
+
     def _write(self, vision: Vision, path: Path, seed: int) -> None:
         encoded = [
             vision.encode(part, seeded(seed, block, number)).half().cpu()
@@ -120,12 +128,13 @@ class Latents:
         write_tensors({"latents": torch.cat(encoded)}, path)
 
 
-def write_caption(scene: Scene, rng: random.Random, full_captions: float = FULL_CAPTIONS) -> str:
+def write_caption(scene: Scene, rng: random.Random, full_captions: float = FULL_CAPTIONS,
+                  topic: str | None = None) -> str:  # fmt: skip
     """What an image model is told of a picture in its pre-training; sometimes nothing."""
     if rng.random() < CAPTION_DROPOUT:
         return ""
     full = rng.random() < full_captions
-    return caption(scene, rng)[0] if full else alt_text(scene, rng)
+    return caption(scene, rng, topic)[0] if full else alt_text(scene, rng)
 
 
 class Denoising(Task):
@@ -134,9 +143,16 @@ class Denoising(Task):
     With a `teacher` of the same latents and noise process the target is the teacher's prediction
     instead of the noise itself. That has no variance of its own, so far fewer pictures teach the
     same (knowledge distillation, arXiv 2305.15798 for image models).
+
+    Args:
+        full_captions: the share of captions that are full sentences of the grammar; by default a
+            quarter, or three quarters with a teacher.
+        textured: half of the pictures are pairs of which a figure is striped or dotted, and full
+            captions of them say so.
     """
 
     def __init__(self, student: Bridge, data: Latents, *, teacher: Bridge | None = None,
+                 full_captions: float | None = None, textured: bool = False,
                  seed: int = 0) -> None:  # fmt: skip
         super().__init__()
         self.student = student
@@ -144,15 +160,25 @@ class Denoising(Task):
         student.language.model.requires_grad_(True)
         self.data, self.seed = data, seed
         self._teacher = [teacher.eval()] if teacher else []  # a list hides it from parameters()
-        self.full_captions = TAUGHT_FULL_CAPTIONS if teacher else FULL_CAPTIONS
-        process = student.vision.process
-        assert isinstance(process, Diffusion)
-        self.signal = torch.as_tensor(process.forward.alphas_cumprod)
+        usual = TAUGHT_FULL_CAPTIONS if teacher else FULL_CAPTIONS
+        self.full_captions = usual if full_captions is None else full_captions
+        self._textured = data.textured_pairs() if textured else []
 
     def loss(self, step: int, batch: int) -> Tensor:
         rng = random.Random(seed_of(self.seed, step))
-        indices = [rng.randrange(len(self.data)) for _ in range(batch)]
-        captions = [write_caption(self.data.scene(i), rng, self.full_captions) for i in indices]
+        if self._textured:
+            captions, indices = [], []
+            for _ in range(batch):
+                favour = rng.random() < 0.5
+                index = rng.choice(self._textured) if favour else rng.randrange(len(self.data))
+                topic = "texture" if favour else None
+                indices.append(index)
+                captions.append(
+                    write_caption(self.data.scene(index), rng, self.full_captions, topic)
+                )
+        else:
+            indices = [rng.randrange(len(self.data)) for _ in range(batch)]
+            captions = [write_caption(self.data.scene(i), rng, self.full_captions) for i in indices]
         return self._loss_on(indices, captions, seed_of(self.seed, step, "noise"))
 
     def _loss_on(self, indices: list[int], captions: list[str], seed: int) -> Tensor:
@@ -165,9 +191,7 @@ class Denoising(Task):
             for teacher in self._teacher:
                 target = teacher.vision.predict(x_t, timesteps, teacher.encode(captions))
         answer = bridge.vision.predict(x_t, timesteps, self._read(captions))
-        signal = self.signal[timesteps.cpu()].to(device)
-        ratio = signal / (1 - signal)
-        weight = (ratio.clamp(max=SNR_CAP) / ratio).view(-1, 1, 1, 1)
+        weight = bridge.vision.process.min_snr(timesteps, SNR_CAP).view(-1, 1, 1, 1)
         return (weight * (answer - target).square()).mean()
 
     def _read(self, captions: list[str]) -> Text:

@@ -1,0 +1,241 @@
+"""Training samples: everything random about one derives from the seed, the visit and the index."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from lavi_bridge.config import CacheConfig, TrainConfig
+from lavi_bridge.data import (
+    BadImage,
+    Key,
+    LatentCache,
+    Mix,
+    Moments,
+    Order,
+    Source,
+    buckets,
+    nearest_bucket,
+    normalise,
+    rounded,
+    to_pixels,
+)
+from lavi_bridge.errors import BridgeError
+from lavi_bridge.files import make_folder, read_safetensors
+from lavi_bridge.progress import progress
+from lavi_bridge.resume import write_tensors
+from lavi_bridge.seeds import seed_of
+from lavi_bridge.visions import Vision
+
+Size = tuple[int, int]
+PLAIN, MIRRORED = -1, -2
+"""In place of a visit: a sample as it is, or mirrored, whatever chance would have it."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training sample; `error` says why there are no pixels."""
+
+    pixels: Tensor | None  # (3, height, width) uint8
+    caption: str
+    seed: int
+    key: tuple[int, bool]
+    """Sample number, and whether it is mirrored."""
+    error: str | None = None
+    moments: Moments | None = None
+    """In place of pixels, where a cache has them."""
+
+    @property
+    def good(self) -> bool:
+        """Whether there is anything to learn from."""
+        return self.pixels is not None or self.moments is not None
+
+
+class Examples(Dataset[Example]):
+    """Samples by visit and index.
+
+    Args:
+        sizes: the image sizes (width, height) in use.
+        size_of: of each sample the number of its size; by default all have the first.
+        cache: gives encoded pictures where it has them.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        config: TrainConfig,
+        sizes: Sequence[Size],
+        size_of: NDArray[np.int64] | None = None,
+        cache: LatentCache | None = None,
+    ) -> None:
+        self.source, self.config, self.cache = source, config, cache
+        self.sizes, self.size_of = sizes, size_of
+
+    def like(self, config: TrainConfig) -> Examples:
+        """The same samples under other settings."""
+        other = copy.copy(self)
+        other.config, other.cache = config, None
+        return other
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, key: Key) -> Example:
+        config, index = self.config, key.index
+        seed = seed_of(config.seed, key.visit, index)
+        draws = torch.rand(5, generator=Generator().manual_seed(seed)).tolist()
+        flipped, dropped, told, *corner = draws
+        texts = self.source.texts(index)
+        caption = texts[int(told * len(texts))]
+        caption = "" if dropped < config.caption_dropout else caption
+        size = self.size(index)
+        mirror = key.visit == MIRRORED or (config.flip and flipped < 0.5)
+        at = index, mirror
+        if self.cache is not None and at in self.cache:
+            return Example(None, caption, seed, at, moments=self.cache[at])
+        try:
+            picture = self.source.picture(index, max(size) if config.fast_decode else None)
+        except BadImage as error:
+            return Example(None, "", seed, at, str(error))
+        if min(picture.size) < config.min_size:
+            reason = f"{picture.width}×{picture.height} px, smaller than min_size"
+            return Example(None, "", seed, at, f"{self.source.where(index)}: {reason}")
+        place = (corner[0], corner[1]) if config.crop == "random" else (0.5, 0.5)
+        pixels = to_pixels(picture, size, mirror=mirror, corner=place)
+        return Example(pixels, caption, seed, at)
+
+    def at(self, key: tuple[int, bool]) -> Key:
+        """What gives a sample as it is, or mirrored."""
+        return Key(MIRRORED if key[1] else PLAIN, key[0])
+
+    def size(self, index: int) -> Size:
+        """Width and height that a sample is trained at."""
+        return self.sizes[0 if self.size_of is None else int(self.size_of[index])]
+
+
+def inputs(examples: Sequence[Example], vision: Vision,
+           cache: LatentCache | None = None) -> dict[str, Any]:  # fmt: skip
+    """Arguments of `Bridge.loss` for samples that have pixels or moments.
+
+    With a cache, what it lacks is encoded, added, and taken as the cache would give it back.
+    """
+    generators = [Generator().manual_seed(e.seed) for e in examples]
+    given = {"captions": [e.caption for e in examples], "generator": generators}
+    held = {id(e): e.moments for e in examples}
+    if cache is not None:  # it may have grown since the sample was read
+        held |= {id(e): cache.get(e.key) for e in examples if e.moments is None}
+    fresh = [e for e in examples if held[id(e)] is None]
+    if cache is None and len(fresh) == len(examples):
+        return given | {"pixels": normalise(torch.stack([_pixels(e) for e in fresh]))}
+    if fresh:
+        mean, std = vision.moments(normalise(torch.stack([_pixels(e) for e in fresh])))
+        for row, example in enumerate(fresh):
+            made = Moments(mean[row].cpu(), None if std is None else std[row].cpu())
+            if cache is not None:
+                made = rounded(made, cache.dtype)
+                cache.add(example.key, made)
+            held[id(example)] = made
+    found = [moments for moments in (held[id(e)] for e in examples) if moments]
+    means = torch.stack([m.mean for m in found]).to(vision.device)
+    stds = [m.std for m in found if m.std is not None]
+    spread = torch.stack(stds).to(vision.device) if stds else None
+    return given | {"latents": vision.draw(means, spread, generators)}
+
+
+def _pixels(example: Example) -> Tensor:
+    assert example.pixels is not None
+    return example.pixels
+
+
+def order_of(source: Source, size_of: NDArray[np.int64] | None, *, batch: int, seed: int,
+             held_out: Sequence[int] = ()) -> Order:  # fmt: skip
+    """The order of all batches; the sources of a mix come in their shares."""
+    sizes = np.zeros(len(source), np.int64) if size_of is None else size_of
+    lengths, weights = (source.lengths, source.weights) if isinstance(source, Mix) else ((), ())
+    return Order(sizes, batch, seed, lengths=lengths, weights=weights, held_out=held_out)
+
+
+def load(examples: Examples, order: Order, *, first: int, workers: int, rank: int,
+         batch: int) -> Iterator[list[Example]]:  # fmt: skip
+    """This process's part of every batch from number `first` on."""
+    part = _Part(order, first, rank, batch)
+    return iter(DataLoader(examples, batch_sampler=part, num_workers=workers, collate_fn=list))
+
+
+@contextmanager
+def readers() -> Iterator[None]:
+    """Turn the death of a process that reads images, which can strike anywhere, into one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise BridgeError(
+            f"a process that reads images died ({str(error).splitlines()[0]}); out of memory, "
+            "perhaps: fewer `workers`? The same command goes on from the last checkpoint"
+        ) from error
+
+
+class _Part(Sampler[list[Key]]):
+    def __init__(self, order: Order, first: int, rank: int, batch: int) -> None:
+        self.order, self.first, self.rank, self.batch = order, first, rank, batch
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        for keys in self.order.batches(self.first):
+            yield keys[self.rank * self.batch : (self.rank + 1) * self.batch]
+
+
+def sizes_of(source: Source, vision: Vision, resolution: int, config: TrainConfig | CacheConfig, *,
+             show: bool) -> tuple[Sequence[Size], NDArray[np.int64] | None]:  # fmt: skip
+    """The sizes (width, height) that pictures are trained at, and which of them each sample has."""
+    if not config.buckets:
+        return [(resolution, resolution)], None
+    step = vision.side_step
+    among = buckets(resolution, max(step, resolution // 8 // step * step))
+    folder = config.cache or config.out if isinstance(config, TrainConfig) else config.cache
+    cache = folder / "sizes" / "headers.safetensors"
+    return among, assign_sizes(source, among, cache=cache, show=show)
+
+
+def assign_sizes(
+    source: Source, among: Sequence[Size], *, cache: Path, show: bool
+) -> NDArray[np.int64]:
+    """Of each sample the number of the size whose shape is nearest to its picture's.
+
+    Headers are read once and kept in `cache`. A picture that cannot be read gets the first size;
+    it is counted when its turn comes.
+    """
+    identity = source.identity()
+    sides: Tensor | None = None
+    if cache.exists():
+        found = read_safetensors(cache)
+        sides = found.get(identity)
+    if sides is None:
+
+        def measure(index: int) -> Size:
+            try:
+                return source.size(index)
+            except BadImage:
+                return 0, 0
+
+        with ThreadPoolExecutor(16) as pool:
+            work = progress(pool.map(measure, range(len(source)), chunksize=64), total=len(source),
+                            desc="reading sizes", unit="image", disable=not show)  # fmt: skip
+            sides = torch.tensor(list(work), dtype=torch.int32)
+        if show:
+            make_folder(cache.parent)
+            write_tensors({identity: sides}, cache)
+    shapes, inverse = np.unique(sides.numpy(), axis=0, return_inverse=True)
+    numbers = [nearest_bucket((w, h), among) if w and h else 0 for w, h in shapes.tolist()]
+    return np.asarray(numbers, np.int64)[inverse.reshape(-1)]
