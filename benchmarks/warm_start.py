@@ -55,30 +55,28 @@ class Row:
         return f"{self.group}-{self.language}-{self.start}-{self.seed}".replace(" ", "_")
 
 
-STARTS = {
-    # start: steps on captions, then on pictures
-    "states": (400, 400),
-    "predictions": (120, 1),  # scored before its one step
-    "both": (400, 1),
-}
+WARM_STEPS = {"neither": 0, "states": 300, "predictions": 120, "both": 240}
+PICTURE_STEPS = 150
+LONG = 300
+"""Pictures after a warm start on states: where the trained models are held against the control."""
 CONTROL = "untrained T5"
 
 
 def table() -> Iterator[Row]:
-    """Every start by steps; the control only where it has a chance, and for long."""
+    """Every start of every language model, the untrained one too, by steps on pictures."""
     for seed in range(SEEDS):
         for language in (*MODELS, CONTROL):
-            for start, (warm, steps) in STARTS.items():
-                if language == CONTROL and start != "states":
-                    continue
-                yield Row("table", language, start, seed, warm, steps, 3e-4, 200)
+            for start, warm in WARM_STEPS.items():
+                # a fresh bridge can learn faster than one that must not forget its start
+                lr = 3e-4 if warm else 1e-3
+                steps = LONG if start == "states" else PICTURE_STEPS
+                yield Row("table", language, start, seed, warm, steps, lr, PICTURE_STEPS)
 
 
 def minutes() -> Iterator[Row]:
     """Two minutes in all, each run with one core for itself (`OMP_NUM_THREADS=1`, two shares)."""
     for seed in range(SEEDS):
         for language in MODELS:
-            # a fresh bridge can learn faster than one that must not forget its start
             yield Row("minutes", language, "neither", seed, 0, 270, 1e-3, 270)
             yield Row("minutes", language, "states", seed, 320, 90, 3e-4, 90)
 
@@ -100,6 +98,31 @@ def language(row: Row, out: Path) -> str:
     return str(folder)
 
 
+class Timed(Run):
+    """The loop that users run, with the time and memory of its warm start noted."""
+
+    warm_seconds = 0.0
+    warm_peak = 0.0
+
+    def _warm_start(self) -> None:
+        forget_peak()
+        begun = time.perf_counter()
+        super()._warm_start()
+        self.warm_seconds, self.warm_peak = time.perf_counter() - begun, peak()
+        forget_peak()
+
+
+def forget_peak() -> None:
+    """Let Linux count this process's peak memory from here on."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak() -> float:
+    """This process's peak memory in GB since then, the models and the interpreter included."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1e6
+
+
 def run(row: Row, out: Path, prompts: int) -> None:
     """Train and score one row; leave `rows/NAME.json`."""
     done = out / "rows" / f"{row.name}.json"
@@ -112,13 +135,13 @@ def run(row: Row, out: Path, prompts: int) -> None:
         language=language(row, out), vision=VISION, data="shapes", out=folder, rank=16,
         dropout=0.0, flip=False, warm_start=row.warm, warm_start_match=match, lr_warm_start=6e-3,
         steps=row.steps, batch_size=32, lr_adapter=row.lr, lr_language=row.lr, lr_vision=row.lr,
-        schedule="cosine", warmup=20, sample_every=0, save_every=row.every, log_every=50,
-        device="cpu", seed=row.seed,
+        schedule="cosine", warmup=20, sample_every=0, save_every=row.every, keep=9, log_every=50,
+        validate_every=0, tracker="none", device="cpu", seed=row.seed,
     )  # fmt: skip
-    training = Run(config)
+    training = Timed(config)
     begun = time.perf_counter()
     training.train()
-    seconds = time.perf_counter() - begun
+    seconds, memory = time.perf_counter() - begun, peak()
     asked, _ = evaluation_set(prompts // len(CATEGORIES))
     right = {}
     for step in range(0, row.steps + 1, row.every):
@@ -131,6 +154,9 @@ def run(row: Row, out: Path, prompts: int) -> None:
     report = folder / "warm-start" / "report.json"
     record = asdict(row) | {
         "seconds": round(seconds, 1),
+        "warm_seconds": round(training.warm_seconds, 1),
+        "memory_gb": round(memory, 3),
+        "warm_memory_gb": round(training.warm_peak, 3),
         "threads": torch.get_num_threads(),
         "right": right,
         "warm_start": json.loads(report.read_text("utf-8")) if report.exists() else None,
@@ -173,29 +199,44 @@ def report(out: Path) -> None:
     """Print the tables in Markdown."""
     rows = load(out)
     for group in GROUPS:
-        print(f"\n### {group}\n\n| language | start | steps | seeds | seconds | exact | "
-              + " | ".join(CATEGORIES) + " |\n|" + "---|" * (6 + len(CATEGORIES)))  # fmt: skip
+        print(f"\n### {group}\n\n| language | start | steps | seeds | seconds | GB | exact | "
+              + " | ".join(CATEGORIES) + " |\n|" + "---|" * (7 + len(CATEGORIES)))  # fmt: skip
         names = dict.fromkeys((r["language"], r["start"]) for r in rows if r["group"] == group)
         for language, start in sorted(names):
             mine = [r for r in rows if (r["group"], r["language"], r["start"])
                     == (group, language, start)]  # fmt: skip
-            seconds = np.mean([r["seconds"] for r in mine])
             for step in sorted({int(s) for r in mine for s in r["right"]}):
+                until = [spent(row, step) for row in mine]
+                seconds, memory = (np.mean([u[i] for u in until]) for i in (0, 1))
                 values = marks(rows, group, language, start, str(step))
                 mean, low, high = interval(values)
                 parts = values.reshape(len(values), len(CATEGORIES), -1).mean((0, 2))
                 cells = " | ".join(f"{part:.2f}" for part in parts)
                 print(f"| {language} | {start} | {step} | {len(values)} | {seconds:.0f} | "
-                      f"{mean:.3f} ({low:.3f}–{high:.3f}) | {cells} |")  # fmt: skip
+                      f"{memory:.2f} | {mean:.3f} ({low:.3f}–{high:.3f}) | {cells} |")  # fmt: skip
     print("\n### paired differences\n")
     compared = [("minutes", (m, "states"), (m, "neither")) for m in MODELS]
-    compared += [("table", (m, "states"), (CONTROL, "states")) for m in MODELS]
+    for m in MODELS:
+        compared += [("table", (m, start), (m, "neither")) for start in WARM_STEPS][1:]
+        compared += [("table", (m, start), (CONTROL, start)) for start in WARM_STEPS]
     for group, first, second in compared:
-        a, b = (last(rows, group, *which) for which in (first, second))
+        if group == "minutes":  # equal time, not equal steps
+            a, b = (last(rows, group, *which) for which in (first, second))
+        else:
+            shared = common(rows, group, first, second)
+            a, b = (marks(rows, group, *which, shared) for which in (first, second))
         if count := min(len(a), len(b)):
             mean, low, high = interval(a[:count] - b[:count])
             title = " - ".join(f"{language} ({start})" for language, start in (first, second))
             print(f"- {group}: {title}: {mean:+.3f} ({low:+.3f} to {high:+.3f}), {count} seeds")
+
+
+def spent(row: dict, step: int) -> tuple[float, float]:
+    """Seconds until a step on pictures, and the peak memory in GB of that part of the run."""
+    if step == 0:
+        return row["warm_seconds"], row["warm_memory_gb"]
+    on_pictures = (row["seconds"] - row["warm_seconds"]) * step / row["steps"]
+    return row["warm_seconds"] + on_pictures, row["memory_gb"]
 
 
 def last(rows: list[dict], group: str, language: str, start: str) -> np.ndarray:
@@ -203,6 +244,17 @@ def last(rows: list[dict], group: str, language: str, start: str) -> np.ndarray:
     found = [r for r in rows if (r["group"], r["language"], r["start"]) == (group, language, start)]
     steps = max((int(step) for r in found for step in r["right"]), default=0)
     return marks(rows, group, language, start, str(steps))
+
+
+def common(rows: list[dict], group: str, *kinds: tuple[str, str]) -> str:
+    """The last step on pictures that all kinds of row were scored at; "0" where there is none."""
+    scored = [
+        {int(step) for step in row["right"]}
+        for language, start in kinds
+        for row in rows
+        if (row["group"], row["language"], row["start"]) == (group, language, start)
+    ]
+    return str(max(set.intersection(*scored), default=0)) if scored else "0"
 
 
 def main() -> None:

@@ -14,12 +14,18 @@ import pytest
 import torch
 
 from lavi_bridge import Bridge, testing
+from lavi_bridge.locate import ZOO
 
 ADAPTERS = ("feedforward", "linear")
 PAIRS = [(language, "sd") for language in testing.LANGUAGES]
 PAIRS += [("t5", vision) for vision in testing.VISIONS if vision != "sd"]
 STAR = [(*pair, adapter) for pair in PAIRS for adapter in ADAPTERS]
 MATRIX = set(itertools.product(testing.LANGUAGES, testing.VISIONS, ADAPTERS)) - set(STAR)
+BUNDLED = sorted(
+    (language.parent.name, vision.parent.name)
+    for language in ZOO.glob("tiny-*/config.json")
+    for vision in ZOO.glob("tiny-*/model_index.json")
+)
 
 Tiny = Callable[[str], Path]
 
@@ -90,6 +96,16 @@ def test_any_pair_trains_samples_saves_and_loads(
     language: str, vision: str, adapter: str, tiny: Tiny, tmp_path: Path
 ) -> None:
     battery(Bridge.connect(tiny(language), tiny(vision), adapter=adapter, rank=4), tmp_path / "out")
+
+
+@pytest.mark.parametrize(("language", "vision"), BUNDLED)
+def test_bundled_models_pair_with_each_other(language: str, vision: str, tmp_path: Path) -> None:
+    bridge = Bridge.connect(f"zoo:{language}", f"zoo:{vision}", rank=4, seed=1)
+    battery(bridge, tmp_path / "out")
+
+
+def test_every_bundled_pair_is_here() -> None:
+    assert len(BUNDLED) == 5 * 3
 
 
 def test_the_battery_covers_every_registered_family() -> None:
