@@ -316,7 +316,7 @@ def test_a_failed_save_leaves_the_earlier_bridge(
     with torch.no_grad():
         bridge.trainable_parameters()[0].add_(1)
     monkeypatch.setattr("lavi_bridge.storage.model_card", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(BridgeError, match="no space left"):
         bridge.save(tmp_path / "out")
     monkeypatch.undo()
     assert Bridge.load(tmp_path / "out").id != bridge.id

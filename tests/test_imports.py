@@ -22,6 +22,7 @@ LAYERS: list[tuple[str, ...]] = [
         "recipes",
         "text",
         "pictures",
+        "curves",
         "device",
         "progress",
         "resume",

@@ -61,7 +61,7 @@ def test_a_run_leaves_a_bridge_metrics_samples_and_checkpoints(
     trained = Run(settings).train()
     assert Bridge.load(out).id == Bridge.load(out / "bridge").id == trained.id
     assert sorted(p.name for p in out.iterdir()) == [
-        "bridge", "config.json", "metrics.jsonl", "samples", "step-2", "step-4",
+        "bridge", "config.json", "curves.svg", "metrics.jsonl", "samples", "step-2", "step-4",
     ]  # fmt: skip
     assert [p.name for p in sorted((out / "samples").iterdir())] == [
         "000000.png", "000002.png", "000004.png",
@@ -69,6 +69,19 @@ def test_a_run_leaves_a_bridge_metrics_samples_and_checkpoints(
     assert [m["step"] for m in metrics(out) if "loss" in m] == [1, 2, 3, 4]
     assert [m["step"] for m in metrics(out) if "probe_loss" in m] == [0, 2, 4]
     assert trained.training_summary["steps"] == 4
+
+
+def test_a_dry_run_prints_the_plan_and_stops(tiny: Tiny, captions: Path, tmp_path: Path) -> None:
+    done = lavi_bridge("train", "--language", tiny("t5"), "--vision", tiny("sd"), "--data",
+                       captions, "--out", tmp_path / "run", "--dry-run", "--buckets",
+                       "--steps", 40, "--caption-dropout", 0, "--device", "cpu")  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    for line in ("8 pairs at ", "trained parameters: adapter",
+                 "40 steps of 8 images, 40.00 epochs", "memory: about 0.0 GB",
+                 "0 of the first 8 captions", "no trained null prompt"):  # fmt: skip
+        assert line in done.stdout
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert not list((tmp_path / "run").glob("step-*"))
 
 
 def test_tensorboard_gets_the_figures_and_the_samples(

@@ -179,7 +179,7 @@ def train(args: list[str]) -> None:
 
     run = Run(config)
     run.train()
-    if run.main:
+    if run.main and not config.dry_run:
         print(f"done: the bridge is in '{config.out}'; try:\n"
               f'  lavi-bridge generate {config.out} "{run.source.captions(1)[0]}"')  # fmt: skip
 

@@ -48,6 +48,9 @@ class TrainConfig:
     recipe: str = "default"
     """Where unset values come from: `default`, `paper`, or a row of `lavi-bridge list recipes`."""
 
+    dry_run: bool = False
+    """Print the plan, memory included, and stop before the first step."""
+
     steps: int = 50_000
     """Optimizer steps (paper: 50,000)."""
     batch_size: int = 8

@@ -26,6 +26,7 @@ from torch import Generator, Tensor, nn
 
 from lavi_bridge.bridge import Bridge
 from lavi_bridge.config import TrainConfig
+from lavi_bridge.curves import draw_curves, read_curve
 from lavi_bridge.data.base import digest
 from lavi_bridge.data.cache import SHARD
 from lavi_bridge.data.opening import open_source
@@ -33,6 +34,7 @@ from lavi_bridge.device import choose_device
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files import make_folder, write_text
 from lavi_bridge.pictures import grid
+from lavi_bridge.plan import make_plan
 from lavi_bridge.progress import progress
 from lavi_bridge.resume import RunState, stopping
 from lavi_bridge.seeds import seed_of
@@ -53,10 +55,12 @@ from lavi_bridge.warm_start import WarmStart
 
 WARM = "warm-start"
 """Folder in a run for the state and the report of its warm start."""
+CURVES = ("loss", "val_loss", "probe_loss", "word_sensitivity", "grad_norm", "images_per_second")
+"""Figures that are drawn in `curves.svg`."""
 FREE = {
     "language", "vision", "data", "out", "recipe", "steps", "device", "workers", "log_every",
     "sample_every", "sample_prompts", "sample_steps", "validate_every", "save_every", "keep",
-    "max_bad", "batch_size", "tracker", "cache",
+    "max_bad", "batch_size", "tracker", "cache", "dry_run",
 }  # fmt: skip
 """Settings that may change when a run goes on, or that are compared by what they stand for."""
 
@@ -130,6 +134,9 @@ class Run:
             )
         if self.main:
             print(self.summary(), flush=True)
+        if config.dry_run:
+            return self.bridge
+        if self.main:
             self._write_settings()
         step = 0
         if last is not None:
@@ -169,9 +176,33 @@ class Run:
             f"prompts: {bridge.tokens} tokens, {'masked' if bridge.vision.masks else 'no mask'}; "
             f"{cut} of the first {len(captions)} captions are longer and lose their end",
         ]
+        if config.dry_run or self.accelerator.device.type == "cuda":
+            lines.append(
+                f"memory: about {self._memory():.1f} GB on each device"
+                + (", less with checkpointing" if config.gradient_checkpointing else "")
+            )
         if not config.caption_dropout and config.recipe == "default":
             lines.append("note: without caption_dropout guidance has no trained null prompt")
         return "\n".join(lines)
+
+    def _memory(self) -> float:
+        """GB that a step is planned to need, from configs alone."""
+        config = self.config
+        ranks = [
+            config.rank if r is None else r for r in (config.language_rank, config.vision_rank)
+        ]
+        width, height = max(self.examples.sizes)
+        side = round((width * height) ** 0.5) // self.bridge.vision.side_step
+        return make_plan(
+            config.language,
+            config.vision,
+            adapter=config.adapter,
+            language_rank=ranks[0],
+            vision_rank=ranks[1],
+            resolution=side * self.bridge.vision.side_step,
+            batch_size=config.batch_size,
+            dtype=str(self.bridge.vision.dtype).removeprefix("torch."),
+        ).training_gb
 
     @property
     def warmup(self) -> int:
@@ -305,7 +336,9 @@ class Run:
                     self._look(step, samples=due["look"], validate=due["validate"])
                 if due["save"] or stop:
                     self._checkpoint(step, state)
-                if due["log"] or due["look"] or due["save"]:
+                if due["save"] or due["look"] or due["validate"]:
+                    self._draw_curves()
+                if any(due.values()):
                     meter.restart()
                 if stop and not last:
                     raise BridgeError(
@@ -424,6 +457,13 @@ class Run:
         elif self.config.tracker == "wandb":
             for tracker in self.accelerator.trackers:
                 tracker.log_images({"samples": [picture]}, step=step)
+
+    def _draw_curves(self) -> None:
+        if self.main:
+            path = self.config.out / "metrics.jsonl"
+            found = {key: read_curve(path, key) for key in CURVES}
+            drawn = draw_curves({key: curve for key, curve in found.items() if len(curve) > 1})
+            write_text(self.config.out / "curves.svg", drawn)
 
     # ---- before the loop
 

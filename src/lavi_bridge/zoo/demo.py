@@ -231,7 +231,7 @@ def curve(metrics: Path, name: str) -> dict[str, Any]:
         "mismatch with the own encoder, on captions alone": [
             x["mismatch"] for x in lines if "mismatch" in x
         ],
-        "diffusion loss, on pictures": [x["loss_mean"] for x in lines if "loss_mean" in x],
+        "diffusion loss, on pictures": [x["loss"] for x in lines if "loss" in x],
     }
     return {"name": name, "series": {k: polyline(v) for k, v in series.items() if v}}
 

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 
 from lavi_bridge.bridge import Bridge
+from lavi_bridge.curves import draw_curves, read_curve
 from lavi_bridge.errors import BridgeError, nearest
 from lavi_bridge.files import make_folder, new_folder, write_text
 from lavi_bridge.locate import ZOO
 from lavi_bridge.zoo.grammar import vocabulary
 from lavi_bridge.zoo.pretrain import tokens
-from lavi_bridge.zoo.pretrain.curves import draw_curves, read_logs
 from lavi_bridge.zoo.pretrain.engine import Schedule, Task, fit
 from lavi_bridge.zoo.pretrain.image import Autoencoding, Denoising, Latents, SameStates
 from lavi_bridge.zoo.pretrain.text import (
@@ -519,7 +519,9 @@ def build(names: Sequence[str] = (), *, out: Path, check: bool = False, device: 
             if steps:
                 schedule = replace(schedule, steps=steps, warmup=min(schedule.warmup, steps // 10))
             run_stage(context, name, replace(stage, schedule=schedule), title)
-    write_text(out / "curves.svg", draw_curves(read_logs(out / "work")))
+    logs = sorted((out / "work").glob("*/*/log.jsonl"))
+    curves = {f"{log.parts[-3]} {log.parts[-2]}": read_curve(log, "loss") for log in logs}
+    write_text(out / "curves.svg", draw_curves(curves))
     return [out / name for name in chosen]
 
 
