@@ -145,7 +145,7 @@ class TrainConfig:
     sample_every: int = 1000
     """Steps between two sample grids (0: none)."""
     sample_prompts: list[str] = field(default_factory=list)
-    """Prompts of the sample grids (unset: the first captions of the data)."""
+    """Prompts of the sample grids (unset: four captions from all over the data)."""
     sample_steps: int = 20
     """Denoising steps of the sample grids."""
     validation: int = 64

@@ -137,9 +137,9 @@ def inputs(examples: Sequence[Example], vision: Vision,
         held |= {id(e): cache.get(e.key) for e in examples if e.moments is None}
     fresh = [e for e in examples if held[id(e)] is None]
     if cache is None and len(fresh) == len(examples):
-        return given | {"pixels": normalise(torch.stack([_pixels(e) for e in fresh]))}
+        return given | {"pixels": _pixels(fresh, vision)}
     if fresh:
-        mean, std = vision.moments(normalise(torch.stack([_pixels(e) for e in fresh])))
+        mean, std = vision.moments(_pixels(fresh, vision))
         for row, example in enumerate(fresh):
             made = Moments(mean[row].cpu(), None if std is None else std[row].cpu())
             if cache is not None:
@@ -153,9 +153,10 @@ def inputs(examples: Sequence[Example], vision: Vision,
     return given | {"latents": vision.draw(means, spread, generators)}
 
 
-def _pixels(example: Example) -> Tensor:
-    assert example.pixels is not None
-    return example.pixels
+def _pixels(examples: Sequence[Example], vision: Vision) -> Tensor:
+    """Pixels in [-1, 1] on the model's device, where bytes arrive sooner than floats would."""
+    bytes_ = torch.stack([e.pixels for e in examples if e.pixels is not None])
+    return normalise(bytes_.to(vision.device))
 
 
 def order_of(source: Source, size_of: NDArray[np.int64] | None, *, batch: int, seed: int,

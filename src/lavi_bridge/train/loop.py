@@ -113,6 +113,8 @@ class Run:
             seed=config.seed,
             held_out=self.validation.indices,
         )
+        self.validated: tuple[int, float | None] = -1, None
+        """The step of the last validation and its loss."""
         listed = config.out / "bad.txt"
         self.bad = listed.read_text("utf-8").splitlines() if listed.exists() else []
 
@@ -136,12 +138,11 @@ class Run:
             print(self.summary(), flush=True)
         if config.dry_run:
             return self.bridge
-        if self.main:
-            self._write_settings()
         step = 0
         if last is not None:
             step = self._resume(state(last))
-        else:
+        self._write_settings()
+        if last is None:
             self._warm_start()
             self._forget("step", after=-1)
             if config.warm_start and config.save_every:
@@ -271,6 +272,10 @@ class Run:
         if self.average:
             self.average.optimization_step = int(done["averaged"])
         self.bridge.training_summary |= {"steps": step, "skipped_images": len(self.bad)}
+        report = self.config.out / WARM / "report.json"
+        if report.is_file():
+            found = json.loads(report.read_text(encoding="utf-8"))
+            self.bridge.training_summary["warm_start_report"] = found
         self._forget("step", after=step)
         if self.main and step < self.config.steps:
             print(f"going on from step {step:,} ('{state.path.parent}')", flush=True)
@@ -431,11 +436,12 @@ class Run:
         with self._averaged():
             if validate and config.validate_every and (found := self.validation.measure()):
                 self._record(step=step, **found)
+                self.validated = step, found.get("val_loss")
             if samples and config.sample_every:
                 self._samples(step)
 
     def _samples(self, step: int) -> None:
-        prompts = self.config.sample_prompts or self.source.captions(4)
+        prompts = self.config.sample_prompts or self._some_captions(4)
         training = self.bridge.training
         images = self.bridge.eval().generate(
             prompts,
@@ -457,6 +463,13 @@ class Run:
         elif self.config.tracker == "wandb":
             for tracker in self.accelerator.trackers:
                 tracker.log_images({"samples": [picture]}, step=step)
+
+    def _some_captions(self, count: int) -> list[str]:
+        """Different ones, from all over the data."""
+        step = max(1, len(self.source) // 64)
+        texts = [self.source.texts(index)[0] for index in range(0, len(self.source), step)]
+        different = list(dict.fromkeys(texts))
+        return different[:: max(1, len(different) // count)][:count]
 
     def _draw_curves(self) -> None:
         if self.main:
@@ -546,8 +559,9 @@ class Run:
         return (self.config.out / "bridge").exists()
 
     def _write_settings(self) -> None:
-        settings = json.dumps(dataclasses.asdict(self.config), indent=2, default=str)
-        write_text(self.config.out / "config.json", settings + "\n")
+        if self.main:
+            settings = json.dumps(dataclasses.asdict(self.config), indent=2, default=str)
+            write_text(self.config.out / "config.json", settings + "\n")
 
     def _record(self, **values: Any) -> None:
         if self.main:
@@ -576,8 +590,9 @@ class Run:
         if self.main:
             averaged = self.average.optimization_step if self.average else 0
             state(folder).save(step=step, averaged=averaged)
-            if self.validation.last is not None:
-                checkpoints.note_best(self.config.out, step, self.validation.last)
+            at, loss = self.validated
+            if at == step and loss is not None:
+                checkpoints.note_best(self.config.out, step, loss)
             checkpoints.prune(self.config.out, self.config.keep)
         self.accelerator.wait_for_everyone()
 

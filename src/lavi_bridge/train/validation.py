@@ -37,8 +37,6 @@ class Validation:
         self.indices: list[int] = sorted(rng.sample(range(len(examples)), count))
         plain = replace(config, caption_dropout=0.0, flip=False, crop="center")
         self.examples = examples.like(plain)
-        self.last: float | None = None
-        """The latest loss on held-out pairs."""
         self._batches: list[tuple[Tensor, list[str], list[int]]] | None = None
 
     @torch.no_grad()
@@ -58,8 +56,6 @@ class Validation:
         self.bridge.train(training)
         if not count:
             return {}
-        if self.indices:
-            self.last = total / count
         return {"val_loss" if self.indices else "probe_loss": total / count, **found}
 
     def _encode(self) -> list[tuple[Tensor, list[str], list[int]]]:
