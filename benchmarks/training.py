@@ -132,11 +132,11 @@ def decode(rounds: int, folder: Path, side: int = 1024, resolution: int = 512) -
     for _ in range(rounds):
         ours.append(timed(lambda: [fast(i) for i in range(len(source))]) / len(source))
         theirs.append(
-            timed(lambda: [published(source.rows[i][0], resolution) for i in range(len(source))])
+            timed(lambda: [published(source.path(i), resolution) for i in range(len(source))])
             / len(source)
         )
     for index in range(len(source)):
-        far = normalise(fast(index)) - published(source.rows[index][0], resolution)
+        far = normalise(fast(index)) - published(source.path(index), resolution)
         apart.append(float(far.abs().mean()) * 127.5)
     ratio(f"{side}-px JPEG to {resolution}-px tensor", ours, theirs, "s")
     print(f"mean difference {statistics.mean(apart):.2f} grey levels")

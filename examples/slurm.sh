@@ -14,6 +14,6 @@ export OMP_NUM_THREADS=4
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 
 # exec: the signal that announces the end reaches torchrun, and by it every process
-srun bash -c "exec torchrun --nnodes \$SLURM_NNODES --nproc_per_node 8 \
+srun bash -c "exec torchrun --shutdown-timeout 110 --nnodes \$SLURM_NNODES --nproc_per_node 8 \
     --rdzv_backend c10d --rdzv_endpoint $head:29500 --rdzv_id \$SLURM_JOB_ID \
     -m lavi_bridge train examples/t5-large-sd.yaml"

@@ -17,7 +17,8 @@ from PIL import Image
 
 from lavi_bridge import Bridge, BridgeError
 from lavi_bridge.config import CacheConfig, TrainConfig
-from lavi_bridge.train.caching import fill, open_cache
+from lavi_bridge.data import LatentCache
+from lavi_bridge.train.caching import fill
 from lavi_bridge.train.loop import Run
 
 Tiny = Callable[[str], Path]
@@ -100,13 +101,13 @@ def test_killed_and_repeated_nothing_is_lost_or_doubled(
     fill(cached(tiny, captions, cache=tmp_path / "straight"))
 
     def slowly() -> None:
-        flush = open_cache.__globals__["LatentCache"].flush
+        flush = LatentCache.flush
 
-        def slow(cache: object, name: str) -> None:
+        def slow(cache: LatentCache) -> None:
             time.sleep(0.1)
-            flush(cache, name)
+            flush(cache)
 
-        open_cache.__globals__["LatentCache"].flush = slow
+        LatentCache.flush = slow  # type: ignore
         fill(settings)
 
     process = FORK.Process(target=slowly)
@@ -122,6 +123,18 @@ def test_killed_and_repeated_nothing_is_lost_or_doubled(
     run = Run(config(tiny, captions, tmp_path / "a", cache=settings.cache))
     other = Run(config(tiny, captions, tmp_path / "b", cache=tmp_path / "straight"))
     assert run.train().id == other.train().id
+
+
+def test_what_was_missing_is_added_and_nothing_is_replaced(
+    tiny: Tiny, captions: Path, tmp_path: Path
+) -> None:
+    whole = (tmp_path / "3.png").read_bytes()
+    (tmp_path / "3.png").write_bytes(b"")
+    assert fill(cached(tiny, captions, flip=False, max_bad=0.5))[0] == 11
+    (tmp_path / "3.png").write_bytes(whole)
+    assert fill(cached(tiny, captions, flip=False)) == (1, [])
+    assert fill(cached(tiny, captions)) == (12, [])  # the mirror images
+    assert fill(cached(tiny, captions)) == (0, [])
 
 
 def test_two_processes_share_the_work(tiny: Tiny, captions: Path, tmp_path: Path) -> None:

@@ -156,7 +156,9 @@ def test_a_mix_draws_from_each_source_its_share(tmp_path: Path) -> None:
     with pytest.raises(BridgeError, match="no data 'nowhere'"):
         open_source(f"{tmp_path}/a.tsv + nowhere")
     with pytest.raises(BridgeError, match="has no weight"):
-        open_source(f"0*{tmp_path}/a.tsv + {tmp_path}/b.tsv")
+        open_source(f"0*{tmp_path}/a.tsv + 1*{tmp_path}/b.tsv")
+    with pytest.raises(BridgeError, match="or no weights at all"):
+        open_source(f"0.5*{tmp_path}/a.tsv + {tmp_path}/b.tsv")
 
 
 # ---- order

@@ -217,6 +217,15 @@ class CacheConfig:
     """cpu, cuda, cuda:1 … (unset: cuda where there is one)."""
     max_bad: float = 0.01
     """Fraction of unreadable pictures past which it stops."""
+    seed: int = 0
+    """Which `shapes` are drawn, where those are the data; as in `train`."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 1), ("resolution", 1), ("workers", 0), ("min_size", 0)):
+            if _is_number(value := getattr(self, name)) and value < least:
+                raise BridgeError(f"'{name}' must be at least {least}, not {value}")
+        if _is_number(self.max_bad) and not 0 <= self.max_bad <= 1:
+            raise BridgeError(f"'max_bad' is a fraction between 0 and 1, not {self.max_bad}")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ what the run is and how far it came; a state of another run is refused.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -154,7 +155,7 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path,
     Raises:
         BridgeError: it cannot be written, on a full disk say; an earlier file is left as it was.
     """
-    scratch = path.with_name(f".{path.name}.part")
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")  # others may write it, too
     try:
         save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, scratch, metadata)
         scratch.replace(path)

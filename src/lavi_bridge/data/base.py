@@ -6,9 +6,11 @@ import hashlib
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Protocol
 
+import numpy as np
 from PIL import Image
 
 from lavi_bridge.errors import BridgeError
@@ -79,32 +81,85 @@ class Listed(ABC):
         return [self.texts(index)[0] for index in range(min(count, len(self)))]
 
     def identity(self) -> str:
-        rows = (f"{Path(self.where(i)).name} {self.texts(i)}" for i in range(len(self)))
-        return digest(rows)
+        return self._identity
+
+    @cached_property
+    def _identity(self) -> str:
+        # not the folders, as data may move
+        return digest(f"{self.where(i).rpartition('/')[2]} {self.texts(i)}"
+                      for i in range(len(self)))  # fmt: skip
 
 
 class Rows(Listed):
     """Pictures in files: rows of (path, captions, where the row stands)."""
 
-    rows: list[tuple[Path, Sequence[str], str]]
+    def __init__(self, rows: Sequence[tuple[str, Sequence[str], str]]) -> None:
+        self._paths = Strings(path for path, _, _ in rows)
+        self._captions = Captions(texts for _, texts, _ in rows)
+        self._places = Strings(where for _, _, where in rows)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self._paths)
+
+    def path(self, index: int) -> Path:
+        """The file of a picture."""
+        return Path(self._paths[index])
 
     def texts(self, index: int) -> Sequence[str]:
-        return self.rows[index][1]
+        return self._captions[index]
 
     def where(self, index: int) -> str:
-        return self.rows[index][2]
+        return self._places[index]
 
     def _open(self, index: int) -> tuple[Path | IO[bytes], str]:
-        path, _, where = self.rows[index]
-        if not path.is_file():
+        path, where = self.path(index), self.where(index)
+        try:
+            found, size = path.is_file(), path.stat().st_size if path.is_file() else 0
+        except OSError as error:  # a name that is too long, or a folder that may not be read
+            raise BadImage(f"{where}: no image '{str(path)[:60]}…': {error.strerror}") from error
+        if not found:
             hint = "; is the first line a header?" if where.endswith(".tsv:1") else ""
             raise BadImage(f"{where}: no image '{path}'{hint}")
-        if not path.stat().st_size:
+        if not size:
             raise BadImage(f"{where}: '{path}' is empty (0 bytes)")
         return path, str(path)
+
+
+class Strings:
+    """Many strings in one block of bytes: a million cost what their letters do, and the processes
+    that read images share them instead of copying each as they touch it."""
+
+    def __init__(self, strings: Iterable[str]) -> None:
+        encoded = [string.encode("utf-8", "surrogatepass") for string in strings]
+        self._ends = np.cumsum([len(item) for item in encoded], dtype=np.int64)
+        self._bytes = b"".join(encoded)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, index: int) -> str:
+        if not 0 <= index < len(self._ends):
+            raise IndexError(f"row {index} of {len(self._ends)}")
+        start = self._ends[index - 1] if index else 0
+        return self._bytes[start : self._ends[index]].decode("utf-8", "surrogatepass")
+
+
+class Captions:
+    """The captions of every picture, one or several each, in one block of bytes."""
+
+    SEPARATOR = "\x1f"
+
+    def __init__(self, captions: Iterable[Sequence[str]]) -> None:
+        self._joined = Strings(
+            self.SEPARATOR.join(text.replace(self.SEPARATOR, " ") for text in texts)
+            for texts in captions
+        )
+
+    def __len__(self) -> int:
+        return len(self._joined)
+
+    def __getitem__(self, index: int) -> list[str]:
+        return self._joined[index].split(self.SEPARATOR)
 
 
 class _Reading:

@@ -9,12 +9,14 @@ encoded.
 from __future__ import annotations
 
 import json
+import uuid
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -43,29 +45,31 @@ class LatentCache:
     Args:
         folder: is made where it does not exist.
         about: what is encoded and how; all of it must be equal to what the cache says.
+        count: samples of the data set.
 
     Raises:
         BridgeError: the cache is of something else (the difference is named), or a shard is
             damaged.
     """
 
-    def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, about: Mapping[str, Any], count: int) -> None:
         self.folder = folder
         self.dtype: torch.dtype = getattr(torch, str(about["dtype"]))
-        self._handles: dict[str, Any] = {}
+        self._handles: dict[int, Any] = {}
         self._pending: dict[tuple[int, bool], Moments] = {}
+        self._shards: list[str] = []
+        # of each (sample, mirrored) the number of its shard, -1 for none, and its row there
+        self._spots = np.full((count, 2, 2), -1, np.int32)
         make_folder(folder)
         self._check(dict(about))
-        self.rows: dict[tuple[int, bool], tuple[str, int]] = {}
-        """Of each (sample, mirrored) its shard and row."""
         for path in sorted(folder.glob("*.safetensors")):
             self._read(path)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return int((self._spots[..., 0] >= 0).sum())
 
     def __contains__(self, key: tuple[int, bool]) -> bool:
-        return key in self.rows
+        return bool(self._spots[key[0], int(key[1]), 0] >= 0)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_handles": {}}  # each process opens files of its own
@@ -76,20 +80,22 @@ class LatentCache:
         Raises:
             BridgeError: the shard has changed since it was written.
         """
-        name, row = self.rows[key]
-        if name not in self._handles:
-            self._handles[name] = safe_open(self.folder / name, framework="pt")
-        file = self._handles[name]
-        values = file.get_slice("moments")[row]
-        if zlib.crc32(values.numpy().tobytes()) != int(file.get_slice("crc")[row]):
-            raise BridgeError(
-                f"{self.folder / name} is damaged (row {row}); delete it and cache again"
-            )
+        shard, row = self._spots[key[0], int(key[1])].tolist()
+        path = self.folder / self._shards[shard]
+        try:
+            if shard not in self._handles:
+                self._handles[shard] = safe_open(path, framework="pt")
+            file = self._handles[shard]
+            values, crc = file.get_slice("moments")[row], int(file.get_slice("crc")[row])
+        except (SafetensorError, OSError) as error:
+            raise BridgeError(f"{path} is damaged ({error}); delete it and cache again") from error
+        if zlib.crc32(values.numpy().tobytes()) != crc:
+            raise BridgeError(f"{path} is damaged (row {row}); delete it and cache again")
         return Moments(*values.chunk(2)) if self._variational(file) else Moments(values, None)
 
     def get(self, key: tuple[int, bool]) -> Moments | None:
         """A picture's moments, also if they are not on disk yet; None where they are missing."""
-        return self[key] if key in self.rows else self._pending.get(key)
+        return self[key] if key in self else self._pending.get(key)
 
     def add(self, key: tuple[int, bool], moments: Moments) -> None:
         """Keep a picture's moments; they are on disk after the next `flush`."""
@@ -99,8 +105,8 @@ class LatentCache:
         """Pictures that are not on disk yet."""
         return len(self._pending)
 
-    def flush(self, name: str) -> None:
-        """Write what was added as shards called after `name`, one a size of picture.
+    def flush(self) -> None:
+        """Write what was added as new shards, one a size of picture; none is ever replaced.
 
         Raises:
             BridgeError: it cannot be written, on a full disk say.
@@ -108,24 +114,27 @@ class LatentCache:
         by_shape: dict[tuple[int, ...], list[tuple[int, bool]]] = {}
         for key, moments in self._pending.items():
             by_shape.setdefault(tuple(moments.mean.shape), []).append(key)
-        for shape, keys in by_shape.items():
+        for keys in by_shape.values():
             values = torch.stack([_joined(self._pending[key]) for key in keys])
-            file = f"{name}-{'x'.join(map(str, shape[1:]))}.safetensors"
             crcs = [zlib.crc32(row.numpy().tobytes()) for row in values]
-            tensors = {
-                "moments": values,
-                "index": torch.tensor([index for index, _ in keys]),
-                "mirrored": torch.tensor([mirrored for _, mirrored in keys]),
-                "crc": torch.tensor(crcs, dtype=torch.int64),
-            }
+            indices = torch.tensor([index for index, _ in keys])
+            mirrored = torch.tensor([mirrored for _, mirrored in keys])
+            tensors = {"moments": values, "index": indices, "mirrored": mirrored,
+                       "crc": torch.tensor(crcs, dtype=torch.int64)}  # fmt: skip
             variational = self._pending[keys[0]].std is not None
-            write_tensors(tensors, self.folder / file, {"variational": str(int(variational))})
-            self.rows |= {key: (file, row) for row, key in enumerate(keys)}
+            name = f"{keys[0][0]:08d}-{uuid.uuid4().hex[:12]}.safetensors"
+            write_tensors(tensors, self.folder / name, {"variational": str(int(variational))})
+            self._hold(name, indices, mirrored)
         self._pending.clear()
 
     def missing(self, keys: Iterable[tuple[int, bool]]) -> list[tuple[int, bool]]:
         """Those that are not there yet."""
-        return [key for key in keys if key not in self.rows]
+        return [key for key in keys if key not in self]
+
+    def _hold(self, name: str, indices: Tensor, mirrored: Tensor) -> None:
+        self._shards.append(name)
+        spots = np.stack([np.full(len(indices), len(self._shards) - 1), np.arange(len(indices))], 1)
+        self._spots[indices.numpy(), mirrored.numpy().astype(int)] = spots
 
     def _check(self, about: dict[str, Any]) -> None:
         path = self.folder / ABOUT
@@ -147,12 +156,10 @@ class LatentCache:
     def _read(self, path: Path) -> None:
         try:
             with safe_open(path, framework="pt") as file:
-                indices = file.get_tensor("index").tolist()
-                mirrored = file.get_tensor("mirrored").tolist()
+                indices, mirrored = file.get_tensor("index"), file.get_tensor("mirrored")
         except (SafetensorError, OSError) as error:
             raise BridgeError(f"{path} is damaged ({error}); delete it and cache again") from error
-        for row, key in enumerate(zip(indices, mirrored, strict=True)):
-            self.rows[key] = path.name, row
+        self._hold(path.name, indices, mirrored)
 
     @staticmethod
     def _variational(file: Any) -> bool:

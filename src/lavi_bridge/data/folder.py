@@ -24,13 +24,14 @@ class Folder(Rows):
 
     def __init__(self, folder: Path) -> None:
         index = folder / INDEX
-        self.rows = _from_index(index) if index.is_file() else _from_texts(folder)
-        if not self.rows:
+        rows = _from_index(index) if index.is_file() else _from_texts(folder)
+        if not rows:
             raise BridgeError(f"'{folder}' holds no images ({', '.join(sorted(SUFFIXES))})")
+        super().__init__(rows)
 
 
-def _from_index(index: Path) -> list[tuple[Path, Sequence[str], str]]:
-    rows: list[tuple[Path, Sequence[str], str]] = []
+def _from_index(index: Path) -> list[tuple[str, Sequence[str], str]]:
+    rows: list[tuple[str, Sequence[str], str]] = []
     for number, line in enumerate(read_text(index).split("\n"), 1):
         where = f"{index}:{number}"
         if not line.strip():
@@ -43,12 +44,12 @@ def _from_index(index: Path) -> list[tuple[Path, Sequence[str], str]]:
             raise BridgeError(f'{where}: expected {{"file_name": …, "text": …}}') from error
         if not (texts := texts_of(found)):
             raise BridgeError(f"{where}: the caption of '{name}' is empty")
-        rows.append((index.parent / name, texts, where))
+        rows.append((str(index.parent / name), texts, where))
     return rows
 
 
-def _from_texts(folder: Path) -> list[tuple[Path, Sequence[str], str]]:
-    rows: list[tuple[Path, Sequence[str], str]] = []
+def _from_texts(folder: Path) -> list[tuple[str, Sequence[str], str]]:
+    rows: list[tuple[str, Sequence[str], str]] = []
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES):
         text = path.with_suffix(".txt")
         if not text.is_file():
@@ -56,5 +57,5 @@ def _from_texts(folder: Path) -> list[tuple[Path, Sequence[str], str]]:
         caption = read_text(text).strip()
         if not caption:
             raise BridgeError(f"'{text}' is empty; give '{path.name}' a caption")
-        rows.append((path, [caption], str(text)))
+        rows.append((str(path), [caption], str(text)))
     return rows

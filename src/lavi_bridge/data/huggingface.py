@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from lavi_bridge.data.base import BadImage, Listed, texts_of
+from lavi_bridge.data.base import BadImage, Captions, Listed, texts_of
 from lavi_bridge.errors import BridgeError
 
 CAPTION_COLUMNS = ("text", "caption", "captions", "prompt", "description")
@@ -37,18 +37,21 @@ class HuggingFace(Listed):
                 f"it has {', '.join(features)}"
             )
         self.image, self.text = images[0], texts[0]
-        self._texts = [texts_of(value) for value in self.data[self.text]]
-        for row, found in enumerate(self._texts):
-            if not found:
-                raise BridgeError(f"{self.where(row)}: the caption is empty")
-        if not self._texts:
+        if not len(self.data):
             raise BridgeError(f"'{name}' holds no rows")
+        self._captions = Captions(self._read())
+
+    def _read(self) -> Iterator[list[str]]:
+        for row, value in enumerate(self.data[self.text]):
+            if not (found := texts_of(value)):
+                raise BridgeError(f"{self.where(row)}: the caption is empty")
+            yield found
 
     def __len__(self) -> int:
-        return len(self._texts)
+        return len(self._captions)
 
     def texts(self, index: int) -> Sequence[str]:
-        return self._texts[index]
+        return self._captions[index]
 
     def where(self, index: int) -> str:
         return f"{self.name}:row {index}"

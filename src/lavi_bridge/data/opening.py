@@ -31,17 +31,14 @@ def open_source(data: str, *, seed: int = 0) -> Source:
     if len(parts) == 1:
         found = WEIGHTED.fullmatch(parts[0])
         return _open(found["data"] if found else data, seed)
-    sources, weights = [], []
-    for part in parts:
-        found = WEIGHTED.fullmatch(part)
-        if not found:
-            raise BridgeError(f"'{data}': expected `0.6*FIRST + 0.4*SECOND`")
-        source = _open(found["data"], seed)
-        sources.append(source)
-        weights.append(float(found["weight"]) if found["weight"] else float(len(source)))
-        if not weights[-1]:
-            raise BridgeError(f"'{part}' has no weight; leave it out")
-    return Mix(sources, weights)
+    matches = [WEIGHTED.fullmatch(part) for part in parts]
+    told = [match["weight"] for match in matches if match and match["weight"]]
+    if not all(matches) or len(told) not in (0, len(parts)):
+        raise BridgeError(f"'{data}': expected `0.6*FIRST + 0.4*SECOND`, or no weights at all")
+    if any(float(weight) == 0 for weight in told):
+        raise BridgeError(f"'{data}': a source has no weight; leave it out")
+    sources = [_open(match["data"], seed) for match in matches if match]
+    return Mix(sources, [float(w) for w in told] or [float(len(s)) for s in sources])
 
 
 def _open(data: str, seed: int) -> Source:

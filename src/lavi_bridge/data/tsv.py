@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lavi_bridge.data.base import Rows
@@ -24,7 +24,7 @@ class TSV(Rows):
     def __init__(self, path: Path, problems: list[str] | None = None) -> None:
         if not path.is_file():
             raise BridgeError(f"no caption file '{path}'")
-        self.rows = []
+        rows: list[tuple[str, Sequence[str], str]] = []
         last: tuple[str, list[str]] | None = None
         for where, row in _lines(path):
             if isinstance(row, str):
@@ -37,9 +37,10 @@ class TSV(Rows):
                 last[1].append(caption)
                 continue
             last = image, [caption]
-            self.rows.append((path.parent / image, last[1], where))
-        if not self.rows:
+            rows.append((str(path.parent / image), last[1], where))
+        if not rows:
             raise BridgeError(f"'{path}' holds no captions")
+        super().__init__(rows)
 
 
 def _lines(path: Path) -> Iterator[tuple[str, tuple[str, str] | str]]:

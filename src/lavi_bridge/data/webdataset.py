@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from lavi_bridge.data.base import SUFFIXES, BadImage, Listed, texts_of
+import numpy as np
+
+from lavi_bridge.data.base import SUFFIXES, BadImage, Captions, Listed, Strings, texts_of
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.progress import progress
 
 CAPTION_KEYS = ("caption", "captions", "text")
+TEXTS = ("txt", "json")
+"""Suffixes of captions, the preferred first."""
 
 
 @dataclass(frozen=True)
@@ -38,25 +42,29 @@ class WebDataset(Listed):
     """
 
     def __init__(self, place: Path) -> None:
-        shards = sorted(place.glob("*.tar")) if place.is_dir() else [place]
-        self.rows: list[tuple[_Member, Sequence[str]]] = []
-        for shard in progress(shards, desc="reading shards", unit="shard", disable=len(shards) < 8):
-            self.rows += _samples(shard)
-        if not self.rows:
+        self.shards = sorted(place.glob("*.tar")) if place.is_dir() else [place]
+        bar = progress(self.shards, desc="reading shards", unit="shard",
+                       disable=len(self.shards) < 8)  # fmt: skip
+        rows = [(number, *sample) for number, shard in enumerate(bar) for sample in _samples(shard)]
+        if not rows:
             raise BridgeError(f"'{place}' holds no captioned images")
+        self._names = Strings(member.name for _, member, _ in rows)
+        self._captions = Captions(texts for _, _, texts in rows)
+        # of each sample: number of its shard, offset and size in it
+        self._spots = np.array([(n, m.offset, m.size) for n, m, _ in rows], np.int64)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self._names)
 
     def texts(self, index: int) -> Sequence[str]:
-        return self.rows[index][1]
+        return self._captions[index]
 
     def where(self, index: int) -> str:
-        member = self.rows[index][0]
-        return f"{member.shard}:{member.name}"
+        return f"{self.shards[self._spots[index, 0]]}:{self._names[index]}"
 
     def _open(self, index: int) -> tuple[Path | IO[bytes], str]:
-        member = self.rows[index][0]
+        shard, offset, size = self._spots[index].tolist()
+        member = _Member(self.shards[shard], self._names[index], offset, size)
         if not member.size:
             raise BadImage(f"{self.where(index)}: the image is empty (0 bytes)")
         try:
@@ -67,23 +75,29 @@ class WebDataset(Listed):
 
 def _samples(shard: Path) -> Iterator[tuple[_Member, Sequence[str]]]:
     images: dict[str, _Member] = {}
-    captions: dict[str, dict[str, _Member]] = {}
-    for member in _members(shard):
+    captions: dict[str, dict[str, tuple[str, bytes]]] = {}
+    for member, content in _members(shard):
         path = PurePosixPath(member.name)
-        stem, _, suffix = path.name.partition(".")  # webdataset's rule: up to the first dot
-        key = str(path.with_name(stem))
-        if f".{suffix.lower()}" in SUFFIXES:
+        key, suffix = _split(path)
+        if content is not None:
+            captions.setdefault(key, {})[suffix] = member.name, content
+        elif f".{suffix}" in SUFFIXES:
             images[key] = member
-        elif suffix.lower() in ("txt", "json"):
-            captions.setdefault(key, {})[suffix.lower()] = member
     for key, image in images.items():
-        texts = _captions(captions.get(key, {}))
+        texts = _captions(shard, captions.get(key, {}))
         if not texts:
             raise BridgeError(f"{shard}:{image.name}: no caption (.txt, or .json with 'caption')")
         yield image, texts
 
 
-def _members(shard: Path) -> Iterator[_Member]:
+def _split(path: PurePosixPath) -> tuple[str, str]:
+    """What a sample's members share, and the suffix: webdataset splits at the first dot."""
+    stem, _, suffix = path.name.partition(".")
+    return str(path.with_name(stem)) if stem else str(path), suffix.lower()
+
+
+def _members(shard: Path) -> Iterator[tuple[_Member, bytes | None]]:
+    """Every file of a shard in one pass, with the content of those that hold captions."""
     try:
         with tarfile.open(shard, "r:") as archive:
             for entry in archive:
@@ -92,8 +106,11 @@ def _members(shard: Path) -> Iterator[_Member]:
                 path = PurePosixPath(entry.name)
                 if path.is_absolute() or ".." in path.parts:
                     raise BridgeError(f"{shard}: member '{entry.name}' leaves the shard; refused")
-                if entry.isreg():
-                    yield _Member(shard, entry.name, entry.offset_data, entry.size)
+                if not entry.isreg():
+                    continue
+                file = archive.extractfile(entry) if _split(path)[1] in TEXTS else None
+                content = file.read() if file else None
+                yield _Member(shard, entry.name, entry.offset_data, entry.size), content
             end = max((m.offset_data + m.size for m in archive.getmembers()), default=0)
     except (tarfile.TarError, OSError) as error:
         raise BridgeError(f"{shard} is no whole tar file ({error})") from error
@@ -101,19 +118,19 @@ def _members(shard: Path) -> Iterator[_Member]:
         raise BridgeError(f"{shard} is cut short; fetch it again")
 
 
-def _captions(files: dict[str, _Member]) -> list[str]:
-    for kind in ("txt", "json"):
+def _captions(shard: Path, files: dict[str, tuple[str, bytes]]) -> list[str]:
+    for kind in TEXTS:
         if kind not in files:
             continue
-        where = f"{files[kind].shard}:{files[kind].name}"
+        name, content = files[kind]
         try:
-            text = _bytes(files[kind]).decode("utf-8-sig")
+            text = content.decode("utf-8-sig")
             found = json.loads(text) if kind == "json" else {"text": text}
             values = [found[key] for key in CAPTION_KEYS if key in found]
         except UnicodeDecodeError as error:
-            raise BridgeError(f"{where}: not UTF-8 text") from error
+            raise BridgeError(f"{shard}:{name}: not UTF-8 text") from error
         except (ValueError, TypeError) as error:
-            raise BridgeError(f"{where}: not a JSON object") from error
+            raise BridgeError(f"{shard}:{name}: not a JSON object") from error
         for value in values:
             if texts := texts_of(value):
                 return texts

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
 from lavi_bridge.config import CacheConfig, TrainConfig
-from lavi_bridge.data import LatentCache, Source
+from lavi_bridge.data import Key, LatentCache, Source
 from lavi_bridge.data.cache import chunks
 from lavi_bridge.data.opening import open_source
 from lavi_bridge.device import choose_device, choose_dtype
@@ -19,7 +17,7 @@ from lavi_bridge.errors import BridgeError
 from lavi_bridge.locate import locate
 from lavi_bridge.progress import progress
 from lavi_bridge.resume import stopping
-from lavi_bridge.train.examples import Examples, Size, inputs, sizes_of
+from lavi_bridge.train.examples import Examples, Size, inputs, read, readers, sizes_of
 from lavi_bridge.visions import Vision, load_vision
 
 
@@ -43,12 +41,7 @@ def open_cache(vision: Vision, source: Source, config: TrainConfig | CacheConfig
         "min_size": config.min_size,
         "data set": source.identity(),
     }
-    return LatentCache(config.cache, about)
-
-
-def flush(cache: LatentCache, *, rank: int) -> None:
-    """Write what was encoded while training."""
-    cache.flush(f"live-{rank}-{uuid.uuid4().hex[:12]}")
+    return LatentCache(config.cache, about, len(source))
 
 
 def fill(config: CacheConfig) -> tuple[int, list[str]]:
@@ -67,7 +60,7 @@ def fill(config: CacheConfig) -> tuple[int, list[str]]:
     device = choose_device(config.device)
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    source = open_source(config.data)
+    source = open_source(config.data, seed=config.seed)
     vision = load_vision(locate(config.vision), dtype=choose_dtype(config.dtype, device))
     vision.vae.to(device)
     resolution = config.resolution or vision.resolution
@@ -79,41 +72,49 @@ def fill(config: CacheConfig) -> tuple[int, list[str]]:
                            caption_dropout=0.0, fast_decode=config.fast_decode,
                            min_size=config.min_size)  # fmt: skip
     examples = Examples(source, settings, sizes, size_of)
-    shards = list(enumerate(chunks(len(source), config.flip)))[rank::world]
-    todo = [(number, missing) for number, keys in shards if (missing := cache.missing(keys))]
-    errors: list[str] = []
+    todo = [
+        missing
+        for keys in chunks(len(source), config.flip)[rank::world]
+        if (missing := cache.missing(keys))
+    ]
+    batches = [_batches(examples, keys, config.batch_size) for keys in todo]
+    errors: dict[int, str] = {}
     encoded = 0
     with (
         stopping() as asked,
-        progress(total=sum(len(keys) for _, keys in todo), desc="encoding", unit="image",
-                 disable=rank > 0) as bar,
-    ):  # fmt: skip
-        for number, keys in todo:
-            by_size: dict[Size, list[tuple[int, bool]]] = {}
-            for key in keys:
-                by_size.setdefault(examples.size(key[0]), []).append(key)
-            batches = [
-                [examples.at(key) for key in same[start : start + config.batch_size]]
-                for same in by_size.values()
-                for start in range(0, len(same), config.batch_size)
-            ]
-            loader = DataLoader(examples, batch_sampler=batches, num_workers=config.workers,
-                                collate_fn=list)  # fmt: skip
-            for found in loader:
-                errors += [e.error for e in found if e.error]
+        readers(),
+        progress(total=sum(map(len, todo)), desc="encoding", unit="image", disable=rank > 0) as bar,
+    ):
+        loader = read(examples, [keys for chunk in batches for keys in chunk], config.workers)
+        for chunk in batches:
+            for _ in chunk:
+                found = next(loader)
+                errors |= {e.key[0]: e.error for e in found if e.error}
                 if good := [e for e in found if e.good]:
                     inputs(good, vision, cache)
                 encoded += len(good)
                 bar.update(len(found))
-            if len(errors) > config.max_bad * len(source):
+            if len(errors) > config.max_bad * len(source) / world:
                 raise BridgeError(
-                    f"{errors[-1]} ({len(errors)} pictures cannot be read, more than max_bad = "
-                    f"{config.max_bad} allows)"
+                    f"{next(reversed(errors.values()))} ({len(errors)} pictures cannot be read, "
+                    f"more than max_bad = {config.max_bad} allows)"
                 )
-            cache.flush(f"{number:06d}")
+            cache.flush()
             if asked():
                 raise BridgeError(
                     f"stopped; {len(cache):,} are in '{config.cache}', and the same command goes "
                     "on from there"
                 )
-    return encoded, errors
+    return encoded, list(errors.values())
+
+
+def _batches(examples: Examples, keys: list[tuple[int, bool]], size: int) -> list[list[Key]]:
+    """Samples of a shard in batches of one image size."""
+    by_size: dict[Size, list[Key]] = {}
+    for key in keys:
+        by_size.setdefault(examples.size(key[0]), []).append(examples.at(key))
+    return [
+        same[start : start + size]
+        for same in by_size.values()
+        for start in range(0, len(same), size)
+    ]

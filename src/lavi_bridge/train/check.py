@@ -8,7 +8,6 @@ import json
 import statistics
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -17,9 +16,10 @@ from lavi_bridge import __version__
 from lavi_bridge.bridge import Bridge
 from lavi_bridge.data import TSV, BadImage, Source, buckets, nearest_bucket
 from lavi_bridge.data.opening import open_source
-from lavi_bridge.files import write_text
+from lavi_bridge.files import make_folder, write_text
 from lavi_bridge.languages.base import load_tokenizer
 from lavi_bridge.progress import progress
+from lavi_bridge.train.examples import in_threads
 
 SHOWN = 24
 """Pictures on the page."""
@@ -90,6 +90,8 @@ def check(data: str, *, language: str | None = None, vision: str | None = None,
     Raises:
         BridgeError: the data set or the pair cannot be opened at all.
     """
+    if out:
+        make_folder(out)
     errors: list[str] = []
     path = Path(data).expanduser()
     source: Source = TSV(path, errors) if path.is_file() and path.suffix != ".tar" else (
@@ -105,9 +107,8 @@ def check(data: str, *, language: str | None = None, vision: str | None = None,
         except BadImage as error:
             return str(error)
 
-    with ThreadPoolExecutor(8) as pool:
-        found = list(progress(pool.map(look, range(len(source))), total=len(source),
-                              desc="reading pictures", unit="image"))  # fmt: skip
+    found = list(progress(in_threads(look, len(source)), total=len(source),
+                          desc="reading pictures", unit="image"))  # fmt: skip
     errors += [result for result in found if isinstance(result, str)]
     sizes = [result for result in found if not isinstance(result, str)]
     captions = [text for index in range(len(source)) for text in source.texts(index)]

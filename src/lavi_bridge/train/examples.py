@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+import re
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -38,7 +40,10 @@ from lavi_bridge.resume import write_tensors
 from lavi_bridge.seeds import seed_of
 from lavi_bridge.visions import Vision
 
+T = TypeVar("T")
 Size = tuple[int, int]
+DIED = re.compile("DataLoader worker.*(exited unexpectedly|is killed by signal)")
+NOTHING = torch.empty(0)
 PLAIN, MIRRORED = -1, -2
 """In place of a visit: a sample as it is, or mirrored, whatever chance would have it."""
 
@@ -53,6 +58,8 @@ class Example:
     key: tuple[int, bool]
     """Sample number, and whether it is mirrored."""
     error: str | None = None
+    fatal: bool = False
+    """Whether the error is no fault of the picture's, and must end the run."""
     moments: Moments | None = None
     """In place of pixels, where a cache has them."""
 
@@ -85,7 +92,7 @@ class Examples(Dataset[Example]):
     def like(self, config: TrainConfig) -> Examples:
         """The same samples under other settings."""
         other = copy.copy(self)
-        other.config, other.cache = config, None
+        other.config = config
         return other
 
     def __len__(self) -> int:
@@ -100,12 +107,16 @@ class Examples(Dataset[Example]):
         caption = texts[int(told * len(texts))]
         caption = "" if dropped < config.caption_dropout else caption
         size = self.size(index)
+        least = max(*size, config.min_size)
         mirror = key.visit == MIRRORED or (config.flip and flipped < 0.5)
         at = index, mirror
         if self.cache is not None and at in self.cache:
-            return Example(None, caption, seed, at, moments=self.cache[at])
+            try:
+                return Example(None, caption, seed, at, moments=self.cache[at])
+            except BridgeError as error:
+                return Example(None, "", seed, at, str(error), fatal=True)
         try:
-            picture = self.source.picture(index, max(size) if config.fast_decode else None)
+            picture = self.source.picture(index, least if config.fast_decode else None)
         except BadImage as error:
             return Example(None, "", seed, at, str(error))
         if min(picture.size) < config.min_size:
@@ -170,8 +181,49 @@ def order_of(source: Source, size_of: NDArray[np.int64] | None, *, batch: int, s
 def load(examples: Examples, order: Order, *, first: int, workers: int, rank: int,
          batch: int) -> Iterator[list[Example]]:  # fmt: skip
     """This process's part of every batch from number `first` on."""
-    part = _Part(order, first, rank, batch)
-    return iter(DataLoader(examples, batch_sampler=part, num_workers=workers, collate_fn=list))
+    return read(examples, _Part(order, first, rank, batch), workers)
+
+
+def read(examples: Examples, batches: Iterable[list[Key]], workers: int) -> Iterator[list[Example]]:
+    """Samples in batches of one size each, read by so many processes.
+
+    Signals are the main process's to answer: readers pass over them and end with it.
+    """
+    if not workers:
+        yield from ([examples[key] for key in keys] for keys in batches)
+        return
+    loader = DataLoader(examples, batch_sampler=batches, num_workers=workers, collate_fn=_pack,
+                        worker_init_fn=_pass_over_signals)  # fmt: skip
+    yield from map(_unpack, loader)
+
+
+def _pass_over_signals(_worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _pack(examples: list[Example]) -> tuple[list[Example], list[Tensor | None]]:
+    """One tensor of each kind for the whole batch: each costs a file between processes."""
+    pixels = [e.pixels for e in examples if e.pixels is not None]
+    moments = [e.moments for e in examples if e.moments is not None]
+    stds = [m.std for m in moments if m.std is not None]
+    kinds = [pixels, [m.mean for m in moments], stds]
+    marks = [
+        replace(e, pixels=None if e.pixels is None else NOTHING,
+                moments=None if e.moments is None else Moments(NOTHING, None))
+        for e in examples
+    ]  # fmt: skip
+    return marks, [torch.stack(tensors) if tensors else None for tensors in kinds]
+
+
+def _unpack(packed: tuple[list[Example], list[Tensor | None]]) -> list[Example]:
+    examples, kinds = packed
+    pixels, means, stds = (iter(()) if kind is None else iter(kind) for kind in kinds)
+    return [
+        replace(e, pixels=None if e.pixels is None else next(pixels),
+                moments=None if e.moments is None else Moments(next(means), next(stds, None)))
+        for e in examples
+    ]  # fmt: skip
 
 
 @contextmanager
@@ -180,7 +232,7 @@ def readers() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        if not DIED.search(str(error)):
             raise
         raise BridgeError(
             f"a process that reads images died ({str(error).splitlines()[0]}); out of memory, "
@@ -209,6 +261,13 @@ def sizes_of(source: Source, vision: Vision, resolution: int, config: TrainConfi
     return among, assign_sizes(source, among, cache=cache, show=show)
 
 
+def in_threads(work: Callable[[int], T], count: int) -> Iterator[T]:
+    """`work` of every number below `count`, in order, a few thousand waiting at a time."""
+    with ThreadPoolExecutor(16) as pool:
+        for start in range(0, count, 4096):
+            yield from pool.map(work, range(start, min(start + 4096, count)))
+
+
 def assign_sizes(
     source: Source, among: Sequence[Size], *, cache: Path, show: bool
 ) -> NDArray[np.int64]:
@@ -220,8 +279,7 @@ def assign_sizes(
     identity = source.identity()
     sides: Tensor | None = None
     if cache.exists():
-        found = read_safetensors(cache)
-        sides = found.get(identity)
+        sides = read_safetensors(cache).get(identity)
     if sides is None:
 
         def measure(index: int) -> Size:
@@ -230,10 +288,9 @@ def assign_sizes(
             except BadImage:
                 return 0, 0
 
-        with ThreadPoolExecutor(16) as pool:
-            work = progress(pool.map(measure, range(len(source)), chunksize=64), total=len(source),
-                            desc="reading sizes", unit="image", disable=not show)  # fmt: skip
-            sides = torch.tensor(list(work), dtype=torch.int32)
+        found = progress(in_threads(measure, len(source)), total=len(source),
+                         desc="reading sizes", unit="image", disable=not show)  # fmt: skip
+        sides = torch.from_numpy(np.fromiter(found, dtype=np.dtype((np.int32, 2))))
         if show:
             make_folder(cache.parent)
             write_tensors({identity: sides}, cache)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 
 from lavi_bridge.bridge import Bridge
@@ -17,9 +19,10 @@ SAMPLE = 64
 class Guards:
     """Every trained parameter gets a gradient, and no frozen weight changes."""
 
-    def __init__(self, bridge: Bridge) -> None:
-        self.bridge = bridge
-        self.waiting = {n: p for n, p in bridge.named_parameters() if p.requires_grad}
+    def __init__(self, bridge: Bridge, *, but: Collection[str] = ()) -> None:
+        """Watch all parts but those named, whose rate is zero."""
+        watched = {id(p) for name, part in bridge.parts().items() if name not in but for p in part}
+        self.waiting = {n: p for n, p in bridge.named_parameters() if id(p) in watched}
         self.frozen = {
             n: (p, p.detach().flatten()[:SAMPLE].clone())
             for n, p in bridge.named_parameters()

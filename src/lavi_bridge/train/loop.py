@@ -13,13 +13,14 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration
+from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration, gather_object
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import Generator, Tensor, nn
@@ -39,7 +40,7 @@ from lavi_bridge.progress import progress
 from lavi_bridge.resume import RunState, stopping
 from lavi_bridge.seeds import seed_of
 from lavi_bridge.train import checkpoints
-from lavi_bridge.train.caching import flush, open_cache
+from lavi_bridge.train.caching import open_cache
 from lavi_bridge.train.examples import (
     Example,
     Examples,
@@ -79,6 +80,8 @@ class Run:
             gradient_accumulation_steps=config.accumulate,
             log_with=_tracker(config.tracker),
             project_config=ProjectConfiguration(project_dir=str(config.out)),
+            # one process reads the headers of a large data set while the others wait
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=12))],
         )
         self.main = self.accelerator.is_main_process
         self.processes = self.accelerator.num_processes
@@ -115,8 +118,10 @@ class Run:
         )
         self.validated: tuple[int, float | None] = -1, None
         """The step of the last validation and its loss."""
-        listed = config.out / "bad.txt"
-        self.bad = listed.read_text("utf-8").splitlines() if listed.exists() else []
+        self._asked: Tensor | None = None
+        self.bad: dict[int, str] = {}
+        """What is wrong with the pictures that could not be read, by sample."""
+        self._found_bad: list[tuple[int, str]] = []
 
     def train(self) -> Bridge:
         """Run to the end, from wherever an earlier call stopped, and save the bridge.
@@ -142,14 +147,17 @@ class Run:
         if last is not None:
             step = self._resume(state(last))
         self._write_settings()
+        self._list_bad()
         if last is None:
             self._warm_start()
+            if self.average:  # it began with the weights of before
+                self.average.shadow_params = _copied(self.parameters, self.average.shadow_params)
             self._forget("step", after=-1)
             if config.warm_start and config.save_every:
                 self._checkpoint(0, state)
         try:
             with readers():
-                self._loop(step, state)
+                self._loop(step, state, begins=last is None)
         finally:
             for tracker in self.accelerator.trackers:
                 tracker.finish()
@@ -206,11 +214,6 @@ class Run:
         ).training_gb
 
     @property
-    def warmup(self) -> int:
-        """Steps of rising rates: a tenth of all at most."""
-        return min(self.config.warmup, self.config.steps // 10)
-
-    @property
     def batch(self) -> int:
         """Images of a batch, over all processes."""
         return self.config.batch_size * self.processes
@@ -233,12 +236,7 @@ class Run:
             fused=accelerator.device.type == "cuda",
         )
         self.rates = [group["lr"] for group in groups]
-        # a function of the step, whatever the number of processes and of earlier stops
-        self.rate = get_scheduler(
-            _with_warmup(config), torch.optim.SGD([torch.zeros(1)]),
-            num_warmup_steps=self.warmup,
-            num_training_steps=config.steps,
-        ).lr_lambdas[0]  # fmt: skip
+        self._schedule(min(config.warmup, config.steps // 10))
         trained = {n: p for n, p in self.bridge.named_parameters() if p.requires_grad}
         self.parameters = list(trained.values())
         tensors: dict[str, Tensor] = dict(trained)
@@ -256,7 +254,7 @@ class Run:
             "images per batch": self.batch,
             "resolution": self.resolution,
         }
-        about["warmup"] = self.warmup
+        about["dtype"] = str(self.bridge.vision.dtype)
         if config.schedule != "constant":
             about["steps"] = config.steps
 
@@ -266,9 +264,20 @@ class Run:
 
         return state
 
+    def _schedule(self, warmup: int) -> None:
+        """Take the rate as a function of the step; a run that goes on keeps its warm-up."""
+        config, self.warmup = self.config, warmup
+        self.rate = get_scheduler(
+            _with_warmup(config), torch.optim.SGD([torch.zeros(1)]),
+            num_warmup_steps=warmup,
+            num_training_steps=config.steps,
+        ).lr_lambdas[0]  # fmt: skip
+
     def _resume(self, state: RunState) -> int:
         done = state.load()
         step = int(done["step"])
+        self.bad = {int(index): error for index, error in done["bad"].items()}
+        self._schedule(done["warmup"])
         if self.average:
             self.average.optimization_step = int(done["averaged"])
         self.bridge.training_summary |= {"steps": step, "skipped_images": len(self.bad)}
@@ -283,22 +292,23 @@ class Run:
             print(f"finished before, at step {step:,}", flush=True)
         return step
 
-    def _loop(self, step: int, state: Any) -> None:
+    def _loop(self, step: int, state: Any, *, begins: bool) -> None:
         config, accelerator = self.config, self.accelerator
         if step >= config.steps:
             return
         bridge, optimizer = accelerator.prepare(self.bridge, self.optimizer)
-        loader = load(self.examples, self.order, first=step * config.accumulate,
-                      workers=config.workers, rank=accelerator.process_index,
-                      batch=config.batch_size)  # fmt: skip
         self._start_tracker(step)
-        if step == 0:
+        if begins:
             self._look(0)
-        guards = Guards(self.bridge) if step == 0 else None
+        still = {group["name"] for group in self.optimizer.param_groups if not group["lr"]}
+        guards = Guards(self.bridge, but=still) if step == 0 else None
         meter = Meter(self.batch)
         bridge.train()
         with stopping() as asked, progress(total=config.steps, desc="training",
                                            disable=not self.main) as bar:  # fmt: skip
+            loader = load(self.examples, self.order, first=step * config.accumulate,
+                          workers=config.workers, rank=accelerator.process_index,
+                          batch=config.batch_size)  # fmt: skip
             bar.update(step)
             while step < config.steps:
                 for rate, group in zip(self.rates, self.optimizer.param_groups, strict=True):
@@ -332,7 +342,9 @@ class Run:
                     "look": _due(config.sample_every, step, last),
                     "validate": _due(config.validate_every, step, last),
                 }
-                stop = self._agreed(asked()) if self.processes == 1 or due["log"] else False
+                stop = self._agreed(asked())
+                if due["log"] or due["save"] or stop:
+                    self._count_bad()
                 if any(due.values()) or stop:
                     self._check(meter, norm, step)
                 if due["log"]:
@@ -366,11 +378,15 @@ class Run:
                 "generator": [Generator().manual_seed(0)]}  # fmt: skip
 
     def _agreed(self, stop: bool) -> bool:
-        """Whether any process was asked to stop: all of them have to at the same step."""
+        """Whether any process was asked to stop: all of them have to at the same step.
+
+        What is read is the answer of one step before, for which nobody has to wait any more.
+        """
         if self.processes == 1:
             return stop
-        flag = torch.tensor([float(stop)], device=self.accelerator.device)
-        return bool(self.accelerator.reduce(flag).item())
+        answer, flag = self._asked, torch.tensor([float(stop)], device=self.accelerator.device)
+        self._asked = self.accelerator.reduce(flag)
+        return answer is not None and bool(answer.item())
 
     def _check(self, meter: Meter, norm: Tensor, step: int) -> None:
         """Refuse to go on, and above all to save, where the loss or a gradient is no number."""
@@ -472,8 +488,8 @@ class Run:
         return different[:: max(1, len(different) // count)][:count]
 
     def _draw_curves(self) -> None:
-        if self.main:
-            path = self.config.out / "metrics.jsonl"
+        path = self.config.out / "metrics.jsonl"
+        if self.main and path.exists():
             found = {key: read_curve(path, key) for key in CURVES}
             drawn = draw_curves({key: curve for key, curve in found.items() if len(curve) > 1})
             write_text(self.config.out / "curves.svg", drawn)
@@ -539,19 +555,35 @@ class Run:
             print(report, flush=True)
 
     def _only_good(self, examples: Sequence[Example]) -> list[Example]:
-        """Leave unreadable pictures out, but count and list them, and stop if they are many."""
-        for error in [e.error for e in examples if e.error and e.error not in self.bad]:
-            self.bad.append(error)
-            with (self.config.out / "bad.txt").open("a", encoding="utf-8") as lines:
-                lines.write(error + "\n")
-            # each process sees its share of them
-            allowed = min(self.config.max_bad * len(self.source), len(self.source) - 1)
-            if len(self.bad) * self.processes > allowed:
-                raise BridgeError(
-                    f"{error} ({len(self.bad)} of {len(self.source)} pictures are unreadable so "
-                    f"far, more than max_bad = {self.config.max_bad} allows)"
-                )
+        """Leave unreadable pictures out, and remember them."""
+        for example in examples:
+            if example.fatal:
+                raise BridgeError(str(example.error))
+            if example.error and example.key[0] not in self.bad:
+                self._found_bad.append((example.key[0], example.error))
+        if self.processes == 1:
+            self._count_bad()
         return [e for e in examples if e.good]
+
+    def _count_bad(self) -> None:
+        """Count and list what any process could not read, and stop if it is much: all alike."""
+        found = self._found_bad if self.processes == 1 else gather_object(self._found_bad)
+        self._found_bad = []
+        fresh = {index: error for index, error in found if index not in self.bad}
+        if not fresh:
+            return
+        self.bad |= fresh
+        self._list_bad()
+        if len(self.bad) > min(self.config.max_bad * len(self.source), len(self.source) - 1):
+            raise BridgeError(
+                f"{next(reversed(fresh.values()))} ({len(self.bad)} of {len(self.source)} pictures "
+                f"are unreadable so far, more than max_bad = {self.config.max_bad} allows)"
+            )
+
+    def _list_bad(self) -> None:
+        path = self.config.out / "bad.txt"
+        if self.main and (self.bad or path.exists()):
+            write_text(path, "".join(f"{error}\n" for error in self.bad.values()))
 
     # ---- what is left behind
 
@@ -589,7 +621,7 @@ class Run:
             self._save(folder)
         if self.main:
             averaged = self.average.optimization_step if self.average else 0
-            state(folder).save(step=step, averaged=averaged)
+            state(folder).save(step=step, averaged=averaged, warmup=self.warmup, bad=self.bad)
             at, loss = self.validated
             if at == step and loss is not None:
                 checkpoints.note_best(self.config.out, step, loss)
@@ -598,7 +630,7 @@ class Run:
 
     def _flush_cache(self, at_least: int = 1) -> None:
         if self.cache is not None and self.cache.waiting() >= at_least:
-            flush(self.cache, rank=self.accelerator.process_index)
+            self.cache.flush()
 
     def _save(self, folder: Path) -> None:
         self.accelerator.wait_for_everyone()
@@ -641,6 +673,12 @@ def _tracker(name: str) -> str | None:
     if importlib.util.find_spec(name) is None:
         raise BridgeError(f"tracker '{name}' is not installed: pip install {name}, or take none")
     return name
+
+
+def _copied(parameters: Sequence[Tensor], into: Sequence[Tensor]) -> list[Tensor]:
+    """The same tensors with other values."""
+    with torch.no_grad():
+        return [kept.copy_(fresh) for kept, fresh in zip(into, parameters, strict=True)]
 
 
 def _due(every: int, step: int, last: bool) -> bool:

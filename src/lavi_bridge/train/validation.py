@@ -63,14 +63,16 @@ class Validation:
         indices = self.indices or range(min(PROBE, len(self.examples)))
         by_size: dict[tuple[int, ...], list[Example]] = defaultdict(list)
         for example in (self.examples[Key(0, index)] for index in indices):
-            if example.pixels is not None:
-                by_size[tuple(example.pixels.shape)].append(example)
+            if example.good:
+                by_size[self.examples.size(example.key[0])].append(example)
         batches = []
         for same in by_size.values():
             for start in range(0, len(same), self.config.batch_size):
                 part = same[start : start + self.config.batch_size]
                 given = inputs(part, self.bridge.vision)
-                latents = self.bridge.vision.encode(given["pixels"], given["generator"])
+                latents = given.get("latents")
+                if latents is None:
+                    latents = self.bridge.vision.encode(given["pixels"], given["generator"])
                 batches.append((latents, given["captions"], [e.seed for e in part]))
         return batches
 
@@ -97,6 +99,6 @@ def swap_word(captions: Sequence[str]) -> list[str]:
             changed.append(pool[0])
             continue
         others = pool[number + 1 :] + pool
-        other = next(word for word in others if word not in words)
+        other = next((word for word in others if word not in words), "nothing")
         changed.append(caption.replace(words[0], other, 1))
     return changed

@@ -157,7 +157,7 @@ class Vision(nn.Module):
 
         A variational autoencoder's latents are drawn from its posterior, as published.
         """
-        encoded = self.vae.encode(pixels.to(self.device, self.vae.dtype))
+        encoded = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype))
         if hasattr(encoded, "latent_dist"):
             latents = encoded.latent_dist.sample(as_diffusers(generator))
         else:
@@ -170,7 +170,7 @@ class Vision(nn.Module):
 
         What `encode` draws from; no standard deviation where the autoencoder is not variational.
         """
-        encoded = self.vae.encode(pixels.to(self.device, self.vae.dtype))
+        encoded = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype))
         if hasattr(encoded, "latent_dist"):
             return encoded.latent_dist.mean.float(), encoded.latent_dist.std.float()
         latents = encoded.latent if hasattr(encoded, "latent") else encoded.latents
