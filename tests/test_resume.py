@@ -176,6 +176,37 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     assert done.id == straight.id
 
 
+def test_ctrl_c_in_a_terminal_reaches_the_readers_and_still_saves(
+    tiny: Tiny, data: dict[str, Path], tmp_path: Path
+) -> None:
+    flags = ["--language", tiny("llama"), "--vision", tiny("sd"), "--data", data["tsv"], "--out",
+             tmp_path / "run", "--steps", 5000, "--batch-size", 2, "--rank", 4, "--workers", 2,
+             "--accumulate", 4, "--log-every", 1, "--sample-every", 0, "--validate-every", 0,
+             "--tracker", "none", "--device", "cpu"]  # fmt: skip
+    command = [sys.executable, "-m", "lavi_bridge", "train", *map(str, flags)]
+    process = subprocess.Popen(command, start_new_session=True, text=True,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
+    while steps_made(tmp_path / "run") < 3 and process.poll() is None:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert "error: stopped at step" in errors, errors[-2000:]
+    assert process.returncode == 2
+    assert len(checkpoints.checkpoints(tmp_path / "run")) == 1
+
+
+def test_an_average_begins_where_the_warm_start_ends(tmp_path: Path) -> None:
+    settings = TrainConfig("zoo:tiny-t5-small", "zoo:tiny-sd", "shapes", tmp_path / "run", rank=2,
+                           steps=1, batch_size=2, warm_start=8, ema=0.9, sample_every=0,
+                           validate_every=0, device="cpu", tracker="none")  # fmt: skip
+    Run(settings).train()
+    first, fresh = Bridge.load(tmp_path / "run" / "step-0"), Run(settings).bridge
+    far = first.adapter.state_dict()["ff1.net.2.weight"] - fresh.adapter.state_dict()[
+        "ff1.net.2.weight"
+    ]  # fmt: skip
+    assert far.abs().max() > 1e-3
+
+
 def test_a_finished_run_says_so_and_more_steps_go_on(
     tiny: Tiny, data: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -189,6 +220,17 @@ def test_a_finished_run_says_so_and_more_steps_go_on(
     assert run("a", 4) == first
     assert "finished before, at step 4" in capsys.readouterr().out
     assert run("a", 8) == run("b", 8) != first
+
+
+def test_a_run_with_more_steps_keeps_its_warm_up(
+    tiny: Tiny, data: dict[str, Path], tmp_path: Path
+) -> None:
+    def run(steps: int) -> Run:
+        made = Run(config(tiny, data["tsv"], tmp_path / "run", steps=steps, schedule="constant"))
+        made.train()
+        return made
+
+    assert run(20).warmup == run(40).warmup == 2
 
 
 @pytest.mark.parametrize(

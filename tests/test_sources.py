@@ -232,6 +232,12 @@ def test_large_jpegs_decode_smaller_but_not_too_small(tmp_path: Path) -> None:
 # ---- bad input
 
 
+def test_a_name_that_no_file_can_have_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "c.tsv").write_text("a very long caption " * 40 + "\ta.png\n")
+    with pytest.raises(BadImage, match=r"c\.tsv:1: no image"):
+        TSV(tmp_path / "c.tsv").picture(0)
+
+
 def test_an_enormous_and_an_empty_image_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,9 +12,10 @@ from PIL import Image
 
 from lavi_bridge import Bridge, BridgeError, testing
 from lavi_bridge.config import TrainConfig
-from lavi_bridge.data import Key, Order
+from lavi_bridge.data import TSV, Key, Order
 from lavi_bridge.train.examples import Examples
 from lavi_bridge.train.loop import Run
+from lavi_bridge.train.validation import swap_word
 
 Tiny = Callable[[str], Path]
 COLORS = ("red", "green", "blue", "yellow", "purple", "orange", "cyan", "black")
@@ -148,6 +149,31 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone(
     assert again.pixels is not None
     assert torch.equal(first.pixels, again.pixels)
     assert examples[Key(1, 3)].seed != first.seed
+
+
+def test_one_word_is_swapped_for_another_whatever_the_captions() -> None:
+    for captions in (["a red house under a blue sky nothing"], ["", ""], ["cat", "cat"]):
+        swapped = swap_word(captions)
+        assert all(a != b for a, b in zip(captions, swapped, strict=True))
+
+
+def test_a_part_at_rate_zero_stands_still(tiny: Tiny, captions: Path, tmp_path: Path) -> None:
+    run = Run(config(tiny, captions, tmp_path / "run", steps=12, lr_language=0.0))
+    before = [p.clone() for p in run.bridge.parts()["language"]]
+    run.train()
+    after = run.bridge.parts()["language"]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_large_jpegs_are_not_taken_for_small_ones(tiny: Tiny, tmp_path: Path) -> None:
+    Image.new("RGB", (256, 256), "red").save(tmp_path / "a.jpg")
+    (tmp_path / "c.tsv").write_text("a.jpg\ta\n")
+    settings = config(tiny, tmp_path / "c.tsv", tmp_path / "run", min_size=200)
+    example = Examples(TSV(tmp_path / "c.tsv"), settings, [(16, 16)])[Key(0, 0)]
+    assert example.good
+    settings.min_size = 300
+    example = Examples(TSV(tmp_path / "c.tsv"), settings, [(16, 16)])[Key(0, 0)]
+    assert "256×256 px, smaller than min_size" in str(example.error)
 
 
 def test_each_epoch_visits_every_sample_once_in_its_own_order() -> None:

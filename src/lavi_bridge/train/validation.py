@@ -99,6 +99,6 @@ def swap_word(captions: Sequence[str]) -> list[str]:
             changed.append(pool[0])
             continue
         others = pool[number + 1 :] + pool
-        other = next((word for word in others if word not in words), "nothing")
+        other = next((word for word in others if word not in words), words[0] + "s")
         changed.append(caption.replace(words[0], other, 1))
     return changed
