@@ -196,10 +196,12 @@ PARTS: dict[str, Part] = {"loop": loop, "decode": decode, "cache": cache}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=list(PARTS))
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)} (unset: all)")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    for part in options.parts:
+    if unknown := set(options.parts) - PARTS.keys():
+        parser.error(f"unknown part '{unknown.pop()}'; known: {', '.join(PARTS)}")
+    for part in options.parts or PARTS:
         with tempfile.TemporaryDirectory() as folder:
             PARTS[part](options.rounds, Path(folder))
 
