@@ -3,6 +3,7 @@
     python benchmarks/training.py loop     # a step / bare forward, backward and optimizer
     python benchmarks/training.py decode   # 1024-px JPEGs to 512-px tensors / published operations
     python benchmarks/training.py cache    # latents from the cache / decode and encode
+    python benchmarks/training.py memory   # a step with gradient checkpointing / without
 
 The two sides take turns; figures are medians over the rounds.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import shutil
 import statistics
 import tempfile
@@ -184,6 +186,40 @@ def cache(rounds: int, folder: Path, resolution: int = 256) -> None:
     ratio(f"latents of a {resolution}-px picture", ours, theirs, "s")
 
 
+def memory(rounds: int, folder: Path, batch: int = 256) -> None:
+    """Peak memory and seconds of a step of many small pictures, each in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    found: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
+    for _ in range(rounds):
+        for checkpointing in found:
+            with context.Pool(1) as pool:
+                found[checkpointing].append(pool.apply(one_step, (batch, checkpointing)))
+    for number, name, unit in ((0, "memory that a step adds", "GB"), (1, "a step", "s")):
+        kept, anew = ([figures[number] for figures in found[side]] for side in (False, True))
+        ratio(f"{name}, with checkpointing", anew, kept, unit)
+
+
+def one_step(batch: int, checkpointing: bool) -> tuple[float, float]:
+    """GB above what the process had before, and seconds."""
+    bridge = Bridge.connect(LANGUAGE, VISION, rank=16, device="cpu")
+    if checkpointing:
+        bridge.checkpoint_activations()
+    bridge.train()
+    latents = torch.randn(batch, *bridge.vision.latent_shape(64, 64))
+    captions = ["a red circle left of a blue square"] * batch
+    bridge.loss(latents=latents[:2], captions=captions[:2]).backward()
+    Path("/proc/self/clear_refs").write_text("5")  # count the peak from here on
+    before, began = resident("VmRSS"), time.perf_counter()
+    bridge.loss(latents=latents, captions=captions).backward()
+    return resident("VmHWM") - before, time.perf_counter() - began
+
+
+def resident(kind: str) -> float:
+    """A figure of this process's memory, in GB (Linux)."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split(f"{kind}:")[1].split()[0]) / 1e6
+
+
 def timed(work: Callable[[], object]) -> float:
     began = time.perf_counter()
     work()
@@ -191,7 +227,7 @@ def timed(work: Callable[[], object]) -> float:
 
 
 Part = Callable[[int, Path], None]
-PARTS: dict[str, Part] = {"loop": loop, "decode": decode, "cache": cache}
+PARTS: dict[str, Part] = {"loop": loop, "decode": decode, "cache": cache, "memory": memory}
 
 
 def main() -> None:

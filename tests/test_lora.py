@@ -102,3 +102,10 @@ def test_conv_layers_get_a_spatial_down_and_a_pointwise_up(tiny: Tiny) -> None:
     layer = lora.layers(bridge.vision.backbone)["down_blocks.0.resnets.0.conv1"]
     assert layer.lora_A["default"].weight.shape == (4, 16, 3, 3)
     assert layer.lora_B["default"].weight.shape == (16, 4, 1, 1)
+
+
+def test_a_rank_above_every_layer_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(8, 6), nn.Linear(6, 4))
+    with pytest.raises(BridgeError, match=r"LoRA rank 7 is above what any layer of .* have: 6"):
+        lora.inject(model, LoRA(7, r"\d"))
+    assert lora.inject(nn.Sequential(nn.Linear(8, 6), nn.Linear(6, 4)), LoRA(5, r"\d")) == 2

@@ -93,7 +93,8 @@ def test_the_training_loop_has_the_published_gradients(
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     flags = ["--recipe", "paper", "--language", base / "language", "--vision", base / "vision",
              "--data", tmp_path / "a.tsv", "--out", tmp_path / "run", "--steps", 1, "--dropout", 0,
-             "--batch-size", 1, "--clip", 1e9, "--sample-every", 0, "--validate-every", 0,
+             "--batch-size", 1, "--clip", 1e9, "--rank", 4, "--sample-every", 0,
+             "--validate-every", 0,
              "--tracker", "none", "--device", "cpu"]  # fmt: skip
     run = Run(train_config(list(map(str, flags))))
     bridge = run.bridge = published(pair)

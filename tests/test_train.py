@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -155,6 +156,40 @@ def test_one_word_is_swapped_for_another_whatever_the_captions() -> None:
     for captions in (["a red house under a blue sky nothing"], ["", ""], ["cat", "cat"]):
         swapped = swap_word(captions)
         assert all(a != b for a, b in zip(captions, swapped, strict=True))
+
+
+def test_checkpointed_activations_have_the_same_gradients(
+    tiny: Tiny, captions: Path, tmp_path: Path
+) -> None:
+    found = []
+    for checkpointing in (False, True):
+        out = tmp_path / str(checkpointing)
+        Run(config(tiny, captions, out, steps=3, gradient_checkpointing=checkpointing)).train()
+        found.append([(m["loss"], m["grad_norm"]) for m in metrics(out) if "loss" in m])
+    assert found[1] == [pytest.approx(step, rel=1e-4) for step in found[0]]
+
+
+def test_min_snr_caps_easy_noise_levels_alone(tiny: Tiny) -> None:
+    bridge = Bridge.connect(tiny("t5"), tiny("sd"), rank=2, dropout=0.0, device="cpu").eval()
+    process = bridge.vision.process
+    signal = process.forward.alphas_cumprod  # type: ignore[attr-defined]
+    snr = signal / (1 - signal)
+    weights = process.min_snr(torch.arange(len(snr)), 5.0)
+    torch.testing.assert_close(weights, torch.where(snr > 5, 5 / snr, torch.ones_like(snr)))
+    latents = torch.randn(2, *bridge.vision.latent_shape(16, 16))
+    given: dict[str, Any] = {
+        "latents": latents,
+        "captions": ["a", "b"],
+        "noise": torch.randn_like(latents),
+    }
+    hard = torch.tensor([900, 900])
+    assert snr[900] < 5
+    assert bridge.loss(**given, timesteps=hard, min_snr=5.0).item() == pytest.approx(
+        bridge.loss(**given, timesteps=hard).item()
+    )
+    flow = Bridge.connect(tiny("t5"), tiny("sana"), rank=2, device="cpu")
+    with pytest.raises(BridgeError, match="min_snr is for diffusion models"):
+        flow.loss(torch.zeros(1, 3, 32, 32), ["a"], min_snr=5.0)
 
 
 def test_a_part_at_rate_zero_stands_still(tiny: Tiny, captions: Path, tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ def inject(model: nn.Module, lora: LoRA, *, seed: int = 0, name: str = "the mode
     Rank 0 leaves the model untouched. The first weights derive from `seed` alone.
 
     Raises:
-        BridgeError: the pattern matches no layer, or a layer that LoRA cannot handle.
+        BridgeError: the pattern matches no layer, or a layer that LoRA cannot handle, or the rank
+            is above the full rank of every layer.
     """
     if lora.rank == 0:
         return 0
@@ -61,6 +62,11 @@ def inject(model: nn.Module, lora: LoRA, *, seed: int = 0, name: str = "the mode
             f"LoRA pattern '{lora.targets}' hits nothing usable in {name}, whose linear layers "
             f"end in: {kinds} (peft: {str(error).splitlines()[0][:120]})"
         ) from error
+    widest = max(_full_rank(layer) for layer in layers(model).values())
+    if lora.rank > widest:
+        raise BridgeError(
+            f"LoRA rank {lora.rank} is above what any layer of {name} can have: {widest}"
+        )
     for layer in layers(model).values():
         # PEFT creates them in the base's precision; bf16 steps of 5e-6 would round to nothing
         layer.lora_A[NAME].float()
@@ -116,6 +122,11 @@ def load(model: nn.Module, place: Place) -> None:
             expected = tuple(own[name].shape)
             raise BridgeError(f"{path}: '{name}' is {tuple(tensor.shape)}, expected {expected}")
     set_state(model, {k.removeprefix(PREFIX): v for k, v in found.items()}, adapter_name=NAME)
+
+
+def _full_rank(layer: LoraLayer) -> int:
+    """The rank of a layer's weight when nothing is low about it."""
+    return min(layer.lora_A[NAME].weight[0].numel(), layer.lora_B[NAME].weight.shape[0])
 
 
 @contextmanager
