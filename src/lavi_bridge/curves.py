@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 PANEL = 240, 130
@@ -35,17 +35,8 @@ def draw_curves(curves: Mapping[str, Curve]) -> str:
 
 def read_curve(path: Path, key: str) -> list[tuple[int, float]]:
     """What a file of JSON lines says of a figure, by step."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return curve_of((json.loads(line) for line in lines), key)
-
-
-def curve_of(records: Iterable[Mapping[str, float]], key: str) -> list[tuple[int, float]]:
-    """One figure of many records that have a step."""
-    return [
-        (int(record["step"]), float(record[key]))
-        for record in records
-        if "step" in record and record.get(key) is not None
-    ]
+    records = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return [(r["step"], r[key]) for r in records if "step" in r and r.get(key) is not None]
 
 
 def _panel(title: str, points: Curve) -> list[str]:

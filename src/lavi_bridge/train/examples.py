@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from lavi_bridge.config import CacheConfig, TrainConfig
 from lavi_bridge.data import (
@@ -181,7 +181,9 @@ def order_of(source: Source, size_of: NDArray[np.int64] | None, *, batch: int, s
 def load(examples: Examples, order: Order, *, first: int, workers: int, rank: int,
          batch: int) -> Iterator[list[Example]]:  # fmt: skip
     """This process's part of every batch from number `first` on."""
-    return read(examples, _Part(order, first, rank, batch), workers)
+    start = rank * batch
+    parts = (keys[start : start + batch] for keys in order.batches(first))
+    return read(examples, parts, workers)
 
 
 def read(examples: Examples, batches: Iterable[list[Key]], workers: int) -> Iterator[list[Example]]:
@@ -238,15 +240,6 @@ def readers() -> Iterator[None]:
             f"a process that reads images died ({str(error).splitlines()[0]}); out of memory, "
             "perhaps: fewer `workers`? The same command goes on from the last checkpoint"
         ) from error
-
-
-class _Part(Sampler[list[Key]]):
-    def __init__(self, order: Order, first: int, rank: int, batch: int) -> None:
-        self.order, self.first, self.rank, self.batch = order, first, rank, batch
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        for keys in self.order.batches(self.first):
-            yield keys[self.rank * self.batch : (self.rank + 1) * self.batch]
 
 
 def sizes_of(source: Source, vision: Vision, resolution: int, config: TrainConfig | CacheConfig, *,
