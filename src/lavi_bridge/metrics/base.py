@@ -1,0 +1,58 @@
+"""What a metric is: an extractor and a pure function, and where its weights come from.
+
+A `Score` judges every image by itself, a `Distance` compares two sets of images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from lavi_bridge.prompts import Prompt
+from lavi_bridge.registry import Registry
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+
+class Metric:
+    """What all metrics say of themselves; a table's column."""
+
+    title: ClassVar[str]
+    """Head of the column, as `CLIP score`."""
+    higher: ClassVar[bool] = True
+    """Whether more is better."""
+    scorer: ClassVar[str] = ""
+    """Hub id of the published weights; empty where a metric needs none."""
+
+    def provenance(self) -> dict[str, str]:
+        """What the numbers depend on beside the images: weights, their fingerprint, mode."""
+        return {}
+
+
+class Score(Metric):
+    """Judges images one by one, each against its prompt."""
+
+    def __call__(self, images: Sequence[Image], prompts: Sequence[Prompt]) -> list[float]:
+        """One number an image; batches are the caller's."""
+        raise NotImplementedError
+
+
+class Distance(Metric):
+    """Compares the features of two sets of images."""
+
+    higher = False
+
+    def features(self, images: Sequence[Image]) -> Tensor:
+        """Images -> features (images, width), float32, on the CPU."""
+        raise NotImplementedError
+
+    def distance(self, features: Tensor, reference: Tensor) -> float:
+        """Two sets of features (N, width), (M, width) -> how far they are apart."""
+        raise NotImplementedError
+
+
+METRICS: Registry[Metric] = Registry("metric")
+"""By the name that `--metrics` takes. A metric's constructor has only defaults or keywords:
+`scorer` (Hub id or folder of its weights) and `device` where it has weights, and its modes."""
