@@ -15,6 +15,7 @@ PACKAGE = Path(lavi_bridge.__file__).parent
 LAYERS: list[tuple[str, ...]] = [
     ("errors",),
     (
+        "blocks",
         "config",
         "registry",
         "files",

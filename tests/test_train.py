@@ -12,11 +12,14 @@ import torch
 from PIL import Image
 
 from lavi_bridge import Bridge, BridgeError, testing
-from lavi_bridge.config import TrainConfig
+from lavi_bridge.config import FlowWeighting, Quantize, TrainConfig
 from lavi_bridge.data import TSV, Key, Order
+from lavi_bridge.languages import load_language
+from lavi_bridge.locate import locate
 from lavi_bridge.train.examples import Examples
 from lavi_bridge.train.loop import Run
 from lavi_bridge.train.validation import swap_word
+from lavi_bridge.visions.process import Flow
 
 Tiny = Callable[[str], Path]
 COLORS = ("red", "green", "blue", "yellow", "purple", "orange", "cyan", "black")
@@ -174,7 +177,7 @@ def test_min_snr_caps_easy_noise_levels_alone(tiny: Tiny) -> None:
     process = bridge.vision.process
     signal = process.forward.alphas_cumprod  # type: ignore[attr-defined]
     snr = signal / (1 - signal)
-    weights = process.min_snr(torch.arange(len(snr)), 5.0)
+    weights = process.weights(torch.arange(len(snr)), 5.0)
     torch.testing.assert_close(weights, torch.where(snr > 5, 5 / snr, torch.ones_like(snr)))
     latents = torch.randn(2, *bridge.vision.latent_shape(16, 16))
     given: dict[str, Any] = {
@@ -275,6 +278,122 @@ def test_two_processes_equal_one_at_twice_the_batch(
     assert together == pytest.approx(alone, abs=1e-5)
     pairs = zip(one.trainable_parameters(), two.trainable_parameters(), strict=True)
     assert max((a - b).abs().max().item() for a, b in pairs) <= 1e-6
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"optimizer": "adamw-8bit"}, {"optimizer": "schedule-free"}, {"quantize": "nf4"},
+     {"quantize": "int8", "language": "llama"}, {"ema": 0.8}],
+    ids=lambda changes: str(next(iter(changes.values()))),
+)  # fmt: skip
+def test_it_learns_and_goes_on_exactly_with(
+    tiny: Tiny, captions: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    changes = changes | {"language": str(tiny(changes.get("language", "t5")))}
+    same = {"steps": 24, "batch_size": 8, "lr_adapter": 3e-3, "lr_language": 3e-3,
+            "lr_vision": 3e-3, "warmup": 0, "validate_every": 8, **changes}  # fmt: skip
+    straight = Run(config(tiny, captions, tmp_path / "straight", **same)).train()
+    Run(config(tiny, captions, tmp_path / "halves", **(same | {"steps": 8}))).train()
+    assert Run(config(tiny, captions, tmp_path / "halves", **same)).train().id == straight.id
+    losses = [m["probe_loss"] for m in metrics(tmp_path / "straight") if "probe_loss" in m]
+    assert losses[-1] < 0.95 * losses[0]
+    loaded = Bridge.load(tmp_path / "halves", dtype="float32")
+    assert loaded.id == straight.id
+    if "quantize" not in changes:  # what was validated is what is saved
+        run = Run(config(tiny, captions, tmp_path / "again", **same))
+        run.validation.bridge = loaded
+        assert run.validation.measure()["probe_loss"] == pytest.approx(losses[-1], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimizer": "schedule-free", "ema": 0.9}, "averages by itself"),
+        ({"optimizer": "adamw-8bit", "shard": True}, "'shard' cannot spread .* 8 or 4 bits"),
+        ({"quantize": "nf4", "shard": True}, "'shard' cannot spread .* 8 or 4 bits"),
+        ({"compile": "graphs", "accumulate": 2}, "compile blocks instead"),
+    ],
+)
+def test_settings_that_exclude_each_other_say_so(
+    tiny: Tiny, captions: Path, tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(BridgeError, match=message):
+        config(tiny, captions, tmp_path, **changes)
+
+
+def test_an_extra_that_is_missing_is_named(
+    tiny: Tiny, captions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(config(tiny, captions, tmp_path / "run", optimizer="schedule-free"))
+    with monkeypatch.context() as patch:
+        patch.setattr("importlib.util.find_spec", lambda _: None)
+        with pytest.raises(BridgeError, match=r"pip install 'lavi-bridge\[schedule-free\]'"):
+            run.train()
+        with pytest.raises(BridgeError, match=r"pip install 'lavi-bridge\[quantize\]'"):
+            load_language(locate(tiny("t5")), dtype=torch.float32, quantize="nf4")
+
+
+@pytest.mark.parametrize("bits", ["int8", "nf4"])
+def test_a_quantized_language_model_is_near_the_whole_one(tiny: Tiny, bits: Quantize) -> None:
+    place = locate("zoo:tiny-t5-large")
+    whole = load_language(place, dtype=torch.float32).eval()
+    small = load_language(place, dtype=torch.float32, quantize=bits).eval()
+    ids = whole.tokenize(["a red circle left of a blue square"], 16).ids
+    with torch.no_grad():
+        expected, found = whole.hidden(ids), small.hidden(ids)
+    assert 0 < (found - expected).norm() / expected.norm() < {"int8": 0.05, "nf4": 0.35}[bits]
+    held = [sum(p.nbytes for p in side.model.parameters()) for side in (small, whole)]
+    assert held[0] < 0.6 * held[1]  # what is left is the table of words
+
+
+def test_padding_that_no_caption_needs_is_left_out_with_the_same_loss(tiny: Tiny) -> None:
+    bridge = Bridge.connect(tiny("t5"), tiny("pixart-alpha"), rank=4, device="cpu")
+    told = ["red", "a red wall"]
+    latents = torch.randn(2, *bridge.vision.latent_shape(16, 16))
+    assert bridge.features(told).hidden.shape[1] == bridge.tokens == 120
+    assert bridge.features(told, trim=True).hidden.shape[1] == 16  # 11 bytes
+    losses = [
+        bridge.loss(
+            latents=latents, captions=told, generator=torch.Generator().manual_seed(0), trim=trim
+        ).item()
+        for trim in (False, True)
+    ]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-6)
+    unmasked = Bridge.connect(tiny("t5"), tiny("sd"), rank=4, device="cpu")
+    assert unmasked.features("red", trim=True).hidden.shape[1] == unmasked.tokens == 77
+
+
+def test_flow_weightings_draw_and_weigh_as_published(tiny: Tiny) -> None:
+    """arXiv 2403.03206, section 3.1; 1,000 levels without a shift."""
+    process = Flow({"num_train_timesteps": 1000})
+    x0 = torch.zeros(20_000, 1, 1, 1)
+
+    def share(weighting: FlowWeighting, low: float) -> float:
+        """Of times between `low` and `low` + 0.2."""
+        process.weigh_flow(weighting)
+        times = process.noise(x0, None, None, torch.Generator().manual_seed(0)).timesteps / 1000
+        assert 0 <= times.min() <= times.max() <= 1
+        return ((times > low) & (times <= low + 0.2)).float().mean().item()
+
+    assert share("uniform", 0.0) == pytest.approx(0.2, abs=0.01)
+    # P(t < 0.2) = Φ(ln 0.25), P(0.4 < t < 0.6) = 2 Φ(ln 1.5) - 1
+    assert share("logit-normal", 0.0) == pytest.approx(0.083, abs=0.01)
+    assert share("logit-normal", 0.4) == pytest.approx(0.315, abs=0.01)
+    # t(1/2 - d) = 1/2 + d - 1.29 (sin(πd) / 2 - d) is 0.6 at d = 0.23
+    assert share("mode", 0.4) == pytest.approx(0.46, abs=0.01)
+    assert weights(process, "uniform", 0.5) is None
+    assert weights(process, "cosmap", 0.5) == pytest.approx(4 / torch.pi)
+    assert weights(process, "cosmap", 1.0) == pytest.approx(2 / torch.pi)
+    assert weights(process, "sigma-sqrt", 0.5) == 4
+    bridge = Bridge.connect(tiny("t5"), tiny("sd"), rank=4, device="cpu")
+    with pytest.raises(BridgeError, match="flow_weighting cosmap is for flow-matching models"):
+        bridge.vision.process.weigh_flow("cosmap")
+
+
+def weights(process: Flow, weighting: FlowWeighting, time: float) -> float | None:
+    process.weigh_flow(weighting)
+    found = process.weights(torch.tensor([1000 * time]))
+    return None if found is None else found.item()
 
 
 def test_a_finished_run_is_not_overwritten(tiny: Tiny, captions: Path, tmp_path: Path) -> None:

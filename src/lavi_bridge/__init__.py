@@ -5,6 +5,7 @@ Text-to-Image Generation" (ECCV 2024, arXiv 2403.07860). Importing this package 
 the public names are loaded when first used.
 """
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["RECIPES", "Bridge", "BridgeError", "Recipe", "Text", "__version__"]
+
+# peft loads bitsandbytes where it is installed, which then tells of every cast
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 _HOMES = {
     "Bridge": "lavi_bridge.bridge",

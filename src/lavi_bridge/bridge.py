@@ -21,7 +21,7 @@ from torch import Generator, Tensor, nn
 
 from lavi_bridge import lora
 from lavi_bridge.adapters import ADAPTERS, Adapter
-from lavi_bridge.config import LoRA, Match
+from lavi_bridge.config import LoRA, Match, Quantize
 from lavi_bridge.device import choose_device, choose_dtype
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.languages import Language, load_language
@@ -86,6 +86,7 @@ class Bridge(nn.Module):
         vision_rank: int | None = None,
         dropout: float = 0.1,
         dtype: str | torch.dtype | None = None,
+        quantize: Quantize = "none",
         device: str | torch.device | None = None,
         seed: int = 0,
     ) -> Self:
@@ -99,6 +100,7 @@ class Bridge(nn.Module):
                 0 leaves a model untouched.
             dropout: inside the adapter and on the output of every LoRA layer (paper: 0.1).
             dtype: precision of the frozen models: bfloat16 on a GPU, float32 elsewhere by default.
+            quantize: hold the language model in 8 or 4 bits (`int8`, `nf4`) by bitsandbytes.
             device: where to put it all; a GPU by default, where there is one.
             seed: draws the adapter's and the LoRA layers' first weights.
 
@@ -108,7 +110,7 @@ class Bridge(nn.Module):
         device = choose_device(device)
         precision = choose_dtype(dtype, device)
         return cls._assemble(
-            load_language(locate(language), dtype=precision),
+            load_language(locate(language), dtype=precision, quantize=quantize, device=device),
             load_vision(locate(vision), dtype=precision),
             adapter=adapter,
             ranks=(
@@ -249,12 +251,28 @@ class Bridge(nn.Module):
 
     def encode(self, prompts: str | Sequence[str]) -> Text:
         """Prompts -> features that the vision model can read, with its mask policy."""
+        return self.adapt(self.features(prompts))
+
+    def features(self, prompts: str | Sequence[str], *, trim: bool = False) -> Text:
+        """Prompts -> the language model's hidden states (batch, tokens, width) and their mask.
+
+        Args:
+            trim: only as many tokens as the longest prompt has, rounded up to a multiple of 8,
+                where padding is masked.
+        """
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         if not prompts:
             raise BridgeError("no prompts to encode")
         tokens = self.language.tokenize(prompts, self.tokens)
-        mask = tokens.mask if self.vision.masks else None
-        return Text(self.adapter(self.language.hidden(tokens.ids, mask)), mask)
+        if not self.vision.masks:
+            return Text(self.language.hidden(tokens.ids))
+        length = min(-(-tokens.longest // 8) * 8, self.tokens) if trim else self.tokens
+        mask = tokens.mask[:, :length]
+        return Text(self.language.hidden(tokens.ids[:, :length], mask), mask)
+
+    def adapt(self, features: Text) -> Text:
+        """The language model's features as the vision model reads them."""
+        return Text(self.adapter(features.hidden), features.mask)
 
     # ---- training
 
@@ -268,20 +286,25 @@ class Bridge(nn.Module):
         *,
         latents: Tensor | None = None,
         text: Text | None = None,
+        features: Text | None = None,
         noise: Tensor | None = None,
         timesteps: Tensor | None = None,
         generator: Generators = None,
         min_snr: float = 0.0,
+        trim: bool = False,
     ) -> Tensor:
         """Mean squared error of the vision model's prediction, in float32.
 
         Args:
             pixels: (batch, 3, height, width) in [-1, 1]; or give `latents`, already encoded.
-            captions: one a picture; or give `text`, already encoded.
+            captions: one a picture; or give `features` of the language model, before the adapter;
+                or `text`, already encoded.
             noise, timesteps: drawn from `generator` where not given.
             generator: one source of randomness, or one for each picture.
             min_snr: γ of the min-SNR weighting of noise levels (arXiv 2303.09556; 5 is usual); 0
                 weighs all alike, as published.
+            trim: leave out padding that no caption of the batch needs, where it is masked: the same
+                loss for less work.
 
         Raises:
             BridgeError: neither pictures nor latents, or a number of captions that does not fit.
@@ -290,18 +313,22 @@ class Bridge(nn.Module):
             if pixels is None:
                 raise BridgeError("loss needs pixels or latents")
             latents = self.vision.encode(pixels, generator)
-        if text is None:
+        if text is None and features is None:
             if captions is None:
                 raise BridgeError("loss needs captions or text")
             if isinstance(captions, str) or len(captions) != len(latents):
                 raise BridgeError(f"{len(latents)} pictures need a list of as many captions")
-            text = self.encode(captions)
+            features = self.features(captions, trim=trim)
+        if text is None:
+            assert features is not None
+            text = self.adapt(features)
         noised = self.vision.noise(latents, timesteps, noise=noise, generator=generator)
         prediction = self.vision.predict(noised.x_t, noised.timesteps, text)
-        if not min_snr:
+        weights = self.vision.process.weights(noised.timesteps, min_snr)
+        if weights is None:
             return nn.functional.mse_loss(prediction, noised.target.float())
         errors = (prediction - noised.target.float()).square().flatten(1).mean(1)
-        return (self.vision.process.min_snr(noised.timesteps, min_snr) * errors).mean()
+        return (weights * errors).mean()
 
     def warm_start(
         self,

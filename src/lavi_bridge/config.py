@@ -18,6 +18,10 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 Match = Literal["states", "predictions", "both"]
 """What a warm start makes equal to the vision model's own text encoder."""
 
+Compile = Literal["none", "blocks", "graphs"]
+Quantize = Literal["none", "int8", "nf4"]
+FlowWeighting = Literal["logit-normal", "uniform", "mode", "cosmap", "sigma-sqrt"]
+
 
 @dataclass(frozen=True)
 class LoRA:
@@ -103,16 +107,31 @@ class TrainConfig:
     """Steps over which the learning rates rise from zero (at most a tenth of all steps)."""
     weight_decay: float = 1e-2
     """AdamW's weight decay."""
+    optimizer: Literal["adamw", "adamw-8bit", "schedule-free"] = "adamw"
+    """AdamW (fused on a GPU); with its state in 8 bits (extra `quantize`); or schedule-free
+    (arXiv 2405.15682, extra `schedule-free`), whose averaged weights are what is saved."""
     clip: float = 1.0
     """Largest norm of the gradient over all trained parameters."""
     min_snr: float = 0.0
     """γ of the min-SNR weighting of noise levels (arXiv 2303.09556; 5 is usual); 0: none, as in
     the paper. For diffusion models alone."""
+    flow_weighting: FlowWeighting = "logit-normal"
+    """Which noise levels a flow-matching model is trained on (arXiv 2403.03206, section 3.1):
+    `logit-normal`, `mode`, `uniform` draw them, `cosmap` and `sigma-sqrt` weigh uniform ones."""
     ema: float = 0.0
     """Decay of an average of the trained weights (0.999, say), which then is what is validated,
     sampled and saved; 0: none."""
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them: less memory, about a third more time."""
+    quantize: Quantize = "none"
+    """Hold the frozen language model in fewer bits, under LoRA in float32: `int8` or `nf4` (4 bits;
+    extra `quantize`). The saved bridge is joined to the model as it was."""
+    compile: Compile = "none"
+    """Compile both models block by block: a slow first step, then faster ones. `graphs` launches
+    each block as one CUDA graph besides, for batches so small that launching takes the time."""
+    shard: bool = False
+    """Spread weights, gradients and optimizer over the processes (FSDP2) instead of a copy in each;
+    checkpoints are the same with and without."""
 
     warm_start: int = 0
     """Steps of text-only warm start before the first image, at most: adapter and language LoRA are
@@ -180,6 +199,17 @@ class TrainConfig:
             raise BridgeError("a cache keeps one crop of each picture: 'crop' must be center")
         if self.dtype == "float16":
             raise BridgeError("'dtype' float16 underflows in training; use bfloat16 or float32")
+        if self.optimizer == "schedule-free" and (self.ema or self.schedule != "constant"):
+            raise BridgeError(
+                "'optimizer' schedule-free averages by itself: no 'ema', and a constant 'schedule'"
+            )
+        if self.shard and (self.quantize != "none" or self.optimizer == "adamw-8bit"):
+            raise BridgeError("'shard' cannot spread weights or optimizer states of 8 or 4 bits")
+        if self.compile == "graphs" and (self.accumulate > 1 or self.shard):
+            raise BridgeError(
+                "'compile' graphs is for one small batch a step, without 'accumulate' and 'shard'; "
+                "compile blocks instead"
+            )
 
 
 @dataclass

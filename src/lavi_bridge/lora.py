@@ -18,6 +18,7 @@ from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from peft import set_peft_model_state_dict as set_state
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from lavi_bridge.config import LoRA
 from lavi_bridge.errors import BridgeError
@@ -133,15 +134,16 @@ def _full_rank(layer: LoraLayer) -> int:
 def fused(model: nn.Module) -> Iterator[None]:
     """Add the LoRA into the base weights while sampling: same output, fewer kernels.
 
-    Only into float32 weights: in bfloat16, W + BA rounds back to W in 86 % of the entries where BA
-    is 6e-4 of W, so a lightly trained LoRA would all but vanish; such layers keep their branch.
+    Only into float32 weights that are whole here: in bfloat16, W + BA rounds back to W in 86 % of
+    the entries where BA is 6e-4 of W, so a lightly trained LoRA would all but vanish; such layers
+    keep their branch.
     Afterwards the base weights are the very same bits as before: they are kept and put back, as
     unmerging would leave rounding behind.
     """
     with ExitStack() as stack:
         for layer in layers(model).values():
             weight = layer.get_base_layer().weight
-            if weight.dtype != torch.float32:
+            if weight.dtype != torch.float32 or isinstance(weight, DTensor):
                 continue
             kept = weight.detach().clone()
             layer.merge(adapter_names=[NAME])

@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lavi_bridge.blocks import like, whole
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files import disk_trouble
 
@@ -33,13 +34,16 @@ class RunState:
     """Saves and restores tensors in place, with what the optimizer keeps of those it trains."""
 
     def __init__(self, path: Path, *, about: Mapping[str, Any], tensors: Mapping[str, Tensor],
-                 optimizer: torch.optim.Optimizer) -> None:  # fmt: skip
+                 optimizer: torch.optim.Optimizer, writes: bool = True) -> None:  # fmt: skip
         """Take hold of what is to be saved; nothing is read or written yet.
 
         Args:
             about: what the run is: a saved state is put back only where all of this is equal.
-            tensors: by name; those that are in the optimizer come with its state of them.
+            tensors: by name; those that are in the optimizer come with its state of them. On disk
+                they are whole, also where processes hold parts of them.
+            writes: of several processes all must save, and only one writes.
         """
+        self.writes = writes
         self.path, self.tensors, self.optimizer = path, dict(tensors), optimizer
         self.about = json.dumps(about, sort_keys=True, default=str)
         trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
@@ -72,7 +76,7 @@ class RunState:
         progress: dict[str, Any] = json.loads(metadata["progress"])
         with torch.no_grad():
             for name, tensor in self.tensors.items():
-                tensor.copy_(found[name])
+                tensor.copy_(like(tensor, found[name]))
         self._restore(found, progress.pop("optimizer", {}))
         return progress
 
@@ -86,9 +90,9 @@ class RunState:
         kept: dict[str, dict[str, Any]] = {name: {} for name in self.trained}
         for key in found.keys() - self.tensors.keys():
             name, _, moment = key.rpartition(SEPARATOR)
-            device = self.tensors[name].device
             tensor = found[key]
-            kept[name][moment] = tensor.to(device) if tensor.ndim or on_device else tensor
+            placed = tensor.ndim or on_device
+            kept[name][moment] = like(self.tensors[name], tensor) if placed else tensor
         for key, number in numbers.get("state", {}).items():
             name, _, moment = key.rpartition(SEPARATOR)
             kept[name][moment] = number
@@ -121,7 +125,9 @@ class RunState:
         optimizer = {"state": numbers, "groups": groups}
         counts = {"step": step, **progress, "optimizer": optimizer}
         metadata = {"about": self.about, "progress": json.dumps(counts)}
-        write_tensors(found, self.path, metadata)
+        entire = {key: whole(tensor.detach()) for key, tensor in found.items()}
+        if self.writes:
+            write_tensors(_apart(entire), self.path, metadata)
 
 
 @contextmanager
@@ -164,6 +170,16 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path,
         raise BridgeError(
             f"cannot write {path}: {disk_trouble(error)}; what was saved there before is untouched"
         ) from error
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors without common memory (8-bit optimizers share tables): safetensors refuses it."""
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        found[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
+        seen.add(tensor.data_ptr())
+    return found
 
 
 def _difference(metadata: Mapping[str, str], about: str) -> str:

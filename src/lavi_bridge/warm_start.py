@@ -418,7 +418,7 @@ class WarmStart:
 
     def save(self) -> None:
         """Write the state into the folder, if there is one."""
-        if self.state is None or not self.saves:
+        if self.state is None:
             return
         self.state.save(step=self.step, seconds=self.seconds, fall=self.fall, checks=self.checks,
                         stopped_early=self.stopped_early)  # fmt: skip
@@ -435,7 +435,7 @@ class WarmStart:
         names = {id(p): n for n, p in self.bridge.named_parameters()}
         tensors = {names[id(p)]: p for p in self.parameters}
         state = RunState(folder / "state.safetensors", about=settings, tensors=tensors,
-                         optimizer=self.optimizer)  # fmt: skip
+                         optimizer=self.optimizer, writes=self.saves)  # fmt: skip
         for name, value in state.load().items():
             setattr(self, name, value)
         return state

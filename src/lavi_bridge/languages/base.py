@@ -7,6 +7,7 @@ read, and what to pad with.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from lavi_bridge.config import LoRA
+from lavi_bridge.config import LoRA, Quantize
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files import fingerprint
 from lavi_bridge.locate import Place
@@ -63,15 +64,20 @@ class Language(nn.Module):
             self._choose_pad_token()
 
     @classmethod
-    def load(cls, place: Place, *, dtype: torch.dtype) -> Self:
-        """Load model and tokenizer; `place` holds a checkpoint in transformers' layout."""
+    def load(cls, place: Place, *, dtype: torch.dtype, quantize: Quantize = "none",
+             device: torch.device | None = None) -> Self:  # fmt: skip
+        """Load model and tokenizer; `place` holds a checkpoint in transformers' layout.
+
+        Quantised weights are made on `device` layer by layer: the whole model is never there.
+        """
         if dtype == torch.float16 and not cls.float16_safe:
             raise BridgeError(f"'{place.id}' overflows in float16; use bfloat16 or float32")
         try:
             with _quiet():
                 model, report = cls._model_class().from_pretrained(
-                    **place.pretrained(), dtype=dtype, output_loading_info=True, **cls.model_options
-                )
+                    **place.pretrained(), dtype=dtype, output_loading_info=True,
+                    **cls.model_options, **quantized(quantize, dtype, device),
+                )  # fmt: skip
         except Exception as error:  # the libraries raise many types; all mean this
             raise BridgeError(f"cannot load language model '{place.id}': {_line(error)}") from error
         # a pooler sits behind the hidden states and is not used
@@ -79,6 +85,8 @@ class Language(nn.Module):
             raise BridgeError(
                 f"'{place.id}' lacks {len(missing)} of the model's weights, such as '{missing[0]}'"
             )
+        if quantize != "none":
+            _keep_trainable(model)
         return cls(cls.prepare(model), load_tokenizer(place), place)
 
     @classmethod
@@ -226,12 +234,15 @@ def _trimmed(text: str, start: int, stop: int) -> tuple[int, int]:
     return (start, stop) if stop > start else (0, 0)
 
 
-def load_language(place: Place, *, dtype: torch.dtype | None = None) -> Language:
+def load_language(place: Place, *, dtype: torch.dtype | None = None, quantize: Quantize = "none",
+                  device: torch.device | None = None) -> Language:  # fmt: skip
     """Load the family that the checkpoint's `model_type` names; the default for unknown ones.
 
     Args:
         place: folder or Hub repository with a transformers checkpoint.
         dtype: precision of the frozen weights; None builds the model without weights.
+        quantize: in which fewer bits the linear layers are held; their products are in `dtype`.
+        device: where quantised weights are made.
 
     Raises:
         BridgeError: there is no config, or the checkpoint cannot be loaded.
@@ -240,7 +251,45 @@ def load_language(place: Place, *, dtype: torch.dtype | None = None) -> Language
     if model_type is None:
         raise BridgeError(f"the config.json of '{place.id}' names no model_type")
     family = LANGUAGES[model_type if model_type in LANGUAGES else "default"]
-    return family.outline(place) if dtype is None else family.load(place, dtype=dtype)
+    if dtype is None:
+        return family.outline(place)
+    return family.load(place, dtype=dtype, quantize=quantize, device=device)
+
+
+def quantized(how: Quantize, dtype: torch.dtype, device: torch.device | None) -> dict[str, Any]:
+    """Arguments of `from_pretrained` that hold linear layers in 4 or 8 bits (bitsandbytes).
+
+    NF4: 4-bit NormalFloat with quantised scales (QLoRA, arXiv 2305.14314). int8: LLM.int8(), in
+    which outliers stay as they are (arXiv 2208.07339).
+
+    Raises:
+        BridgeError: bitsandbytes is not installed.
+    """
+    if how == "none":
+        return {}
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise BridgeError(
+            f"'quantize' {how} needs bitsandbytes: pip install 'lavi-bridge[quantize]'"
+        )
+    from transformers import BitsAndBytesConfig
+
+    if how == "int8":
+        config = BitsAndBytesConfig(load_in_8bit=True)
+    else:
+        config = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    return {"quantization_config": config, "device_map": {"": device or torch.device("cpu")}}
+
+
+def _keep_trainable(model: nn.Module) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights on a CPU: what it repacks has no gradient."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
 
 
 TOKENIZER_FILES = (

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import torch
+from torch import Tensor
 
+from lavi_bridge.blocks import local, whole
 from lavi_bridge.bridge import Bridge
 from lavi_bridge.errors import BridgeError
 
@@ -24,16 +26,14 @@ class Guards:
         watched = {id(p) for name, part in bridge.parts().items() if name not in but for p in part}
         self.waiting = {n: p for n, p in bridge.named_parameters() if id(p) in watched}
         self.frozen = {
-            n: (p, p.detach().flatten()[:SAMPLE].clone())
-            for n, p in bridge.named_parameters()
-            if not p.requires_grad
+            n: (p, _some(p)) for n, p in bridge.named_parameters() if not p.requires_grad
         }
         self.moved = 0
 
     def after_backward(self) -> None:
         """Note whose gradient is there and not zero."""
         for name, parameter in list(self.waiting.items()):
-            if parameter.grad is not None and bool(parameter.grad.any()):
+            if parameter.grad is not None and bool(whole(parameter.grad).any()):
                 del self.waiting[name]
 
     def passed(self, rate: float) -> bool:
@@ -43,7 +43,7 @@ class Guards:
             BridgeError: a parameter has had no gradient, or a frozen weight has changed.
         """
         for name, (parameter, before) in self.frozen.items():
-            if not torch.equal(parameter.detach().flatten()[:SAMPLE], before):
+            if not torch.equal(_some(parameter), before):
                 raise BridgeError(f"the frozen weight '{name}' has changed in training")
         self.moved += rate > 0
         if self.waiting and self.moved >= PATIENCE:
@@ -52,3 +52,8 @@ class Guards:
                 f"have had no gradient in {self.moved} steps"
             )
         return not self.waiting
+
+
+def _some(parameter: Tensor) -> Tensor:
+    """A copy of its first values on this process."""
+    return local(parameter.detach()).flatten()[:SAMPLE].clone()

@@ -25,6 +25,7 @@ from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import Generator, Tensor, nn
 
+from lavi_bridge.blocks import compile_blocks, gathered, shard, uncompiled, whole
 from lavi_bridge.bridge import Bridge
 from lavi_bridge.config import TrainConfig
 from lavi_bridge.curves import draw_curves, read_curve
@@ -61,7 +62,7 @@ CURVES = ("loss", "val_loss", "probe_loss", "word_sensitivity", "grad_norm", "im
 FREE = {
     "language", "vision", "data", "out", "recipe", "steps", "device", "workers", "log_every",
     "sample_every", "sample_prompts", "sample_steps", "validate_every", "save_every", "keep",
-    "max_bad", "batch_size", "tracker", "cache", "dry_run",
+    "max_bad", "batch_size", "tracker", "cache", "dry_run", "shard", "compile",
 }  # fmt: skip
 """Settings that may change when a run goes on, or that are compared by what they stand for."""
 
@@ -94,11 +95,17 @@ class Run:
             vision_rank=config.vision_rank,
             dropout=config.dropout,
             dtype=config.dtype,
+            quantize=config.quantize,
             device=self.accelerator.device,
             seed=config.seed,
         )
+        self.bridge.vision.process.weigh_flow(config.flow_weighting)
         if config.gradient_checkpointing:
             self.bridge.checkpoint_activations()
+        models = [self.bridge.language.model, self.bridge.adapter, self.bridge.vision.backbone]
+        compile_blocks(models, config.compile)
+        if config.shard:
+            shard(models, self.accelerator.device)
         self.resolution = config.resolution or self.bridge.vision.resolution
         self.bridge.vision.latent_shape(self.resolution, self.resolution)  # refuses bad sizes
         make_folder(config.out)
@@ -151,7 +158,7 @@ class Run:
         if last is None:
             self._warm_start()
             if self.average:  # it began with the weights of before
-                self.average.shadow_params = _copied(self.parameters, self.average.shadow_params)
+                _copy(self.parameters, self.average.shadow_params)
             self._forget("step", after=-1)
             if config.warm_start and config.save_every:
                 self._checkpoint(0, state)
@@ -162,8 +169,7 @@ class Run:
             for tracker in self.accelerator.trackers:
                 tracker.finish()
         self._flush_cache()
-        if self.average:
-            self.average.copy_to(self.parameters)
+        self._take_average()
         self._save(config.out / "bridge")
         return self.bridge
 
@@ -228,13 +234,7 @@ class Run:
             for name, part in self.bridge.parts().items()
             if part
         ]
-        self.optimizer = torch.optim.AdamW(
-            groups,
-            betas=(0.9, 0.999),
-            eps=1e-8,
-            weight_decay=config.weight_decay,
-            fused=accelerator.device.type == "cuda",
-        )
+        self.optimizer = make_optimizer(config, groups, accelerator.device)
         self.rates = [group["lr"] for group in groups]
         self._schedule(min(config.warmup, config.steps // 10))
         trained = {n: p for n, p in self.bridge.named_parameters() if p.requires_grad}
@@ -260,7 +260,7 @@ class Run:
 
         def state(folder: Path) -> RunState:
             return RunState(folder / checkpoints.STATE, about=about, tensors=tensors,
-                            optimizer=self.optimizer)  # fmt: skip
+                            optimizer=self.optimizer, writes=self.main)  # fmt: skip
 
         return state
 
@@ -296,7 +296,12 @@ class Run:
         config, accelerator = self.config, self.accelerator
         if step >= config.steps:
             return
-        bridge, optimizer = accelerator.prepare(self.bridge, self.optimizer)
+        bridge: nn.Module = self.bridge  # sharded blocks already average their gradients
+        if not config.shard:
+            bridge = accelerator.prepare(bridge)
+        optimizer = accelerator.prepare(self.optimizer)
+        if config.optimizer == "schedule-free":
+            self.optimizer.train()  # type: ignore[attr-defined]
         self._start_tracker(step)
         if begins:
             self._look(0)
@@ -315,6 +320,8 @@ class Run:
                     group["lr"] = rate * self.rate(step)
                 for part in range(config.accumulate):
                     examples = next(loader)
+                    if config.compile == "graphs":  # what the last step's graphs gave is used up
+                        torch.compiler.cudagraph_mark_step_begin()
                     with accelerator.accumulate(bridge):
                         torch.manual_seed(
                             seed_of(config.seed, "step", step, part, accelerator.process_index)
@@ -322,7 +329,7 @@ class Run:
                         loss = self._loss(bridge, examples)
                         accelerator.backward(loss)
                         if accelerator.sync_gradients:
-                            norm = accelerator.clip_grad_norm_(self.parameters, config.clip)
+                            norm = whole(accelerator.clip_grad_norm_(self.parameters, config.clip))
                             if guards:
                                 guards.after_backward()
                         optimizer.step()
@@ -366,10 +373,12 @@ class Run:
     def _loss(self, bridge: nn.Module, examples: Sequence[Example]) -> Tensor:
         """The loss of this process's part of a batch; pictures that cannot be read count zero."""
         good = self._only_good(examples)
+        # compiled blocks want one length
+        options = {"min_snr": self.config.min_snr, "trim": self.config.compile == "none"}
         if not good:  # the other processes wait for a gradient
-            return bridge(**self._nothing(), min_snr=self.config.min_snr) * 0
+            return bridge(**self._nothing(), **options) * 0
         given = inputs(good, self.bridge.vision, self.cache)
-        loss: Tensor = bridge(**given, min_snr=self.config.min_snr)
+        loss: Tensor = bridge(**given, **options)
         return loss * (len(good) / len(examples))
 
     def _nothing(self) -> dict[str, Any]:
@@ -413,16 +422,26 @@ class Run:
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
-        """Inside, the bridge has the averaged weights, where an average is asked for."""
-        if not self.average:
+        """Inside, the bridge has the averaged weights, where there is an average."""
+        free = self.config.optimizer == "schedule-free"
+        if not self.average and not free:
             yield
             return
-        self.average.store(self.parameters)
-        self.average.copy_to(self.parameters)
+        kept = [parameter.detach().clone() for parameter in self.parameters]
+        self._take_average()
         try:
             yield
         finally:
-            self.average.restore(self.parameters)
+            if free:
+                self.optimizer.train()  # type: ignore[attr-defined]
+            _copy(kept, self.parameters)  # the very same bits, which going back would not give
+
+    def _take_average(self) -> None:
+        """Put the averaged weights into the bridge, where there is an average."""
+        if self.average:
+            self.average.copy_to(self.parameters)
+        if self.config.optimizer == "schedule-free":
+            self.optimizer.eval()  # type: ignore[attr-defined]
 
     # ---- seeing
 
@@ -447,9 +466,9 @@ class Run:
     def _look(self, step: int, *, samples: bool = True, validate: bool = True) -> None:
         """Validation and a sample grid, on the first process."""
         config = self.config
-        if not self.main:
+        if not self.main and not config.shard:
             return
-        with self._averaged():
+        with self._averaged(), uncompiled(self.config.compile):
             if validate and config.validate_every and (found := self.validation.measure()):
                 self._record(step=step, **found)
                 self.validated = step, found.get("val_loss")
@@ -467,6 +486,8 @@ class Run:
             width=self.resolution,
         )
         self.bridge.train(training)
+        if not self.main:
+            return
         folder = self.config.out / "samples"
         folder.mkdir(exist_ok=True)
         rows = [[image] for image in images]
@@ -535,7 +556,8 @@ class Run:
             lr=config.lr_warm_start,
             seed=config.seed,
             teacher=config.warm_start_teacher,
-            folder=config.out / WARM,
+            # processes that hold parts of the weights cannot save each at its own time
+            folder=None if config.shard else config.out / WARM,
             saves=self.main,
         )
         self._forget("warm_start_step", after=warm.step)
@@ -619,9 +641,10 @@ class Run:
         folder = checkpoints.place(self.config.out, step)
         with self._averaged():
             self._save(folder)
-        if self.main:
-            averaged = self.average.optimization_step if self.average else 0
+        averaged = self.average.optimization_step if self.average else 0
+        if self.main or self.config.shard:
             state(folder).save(step=step, averaged=averaged, warmup=self.warmup, bad=self.bad)
+        if self.main:
             at, loss = self.validated
             if at == step and loss is not None:
                 checkpoints.note_best(self.config.out, step, loss)
@@ -634,8 +657,10 @@ class Run:
 
     def _save(self, folder: Path) -> None:
         self.accelerator.wait_for_everyone()
-        if self.main:
-            self.bridge.save(folder)
+        if self.main or self.config.shard:
+            with gathered(self.bridge):
+                if self.main:
+                    self.bridge.save(folder)
 
 
 class Meter:
@@ -675,10 +700,36 @@ def _tracker(name: str) -> str | None:
     return name
 
 
-def _copied(parameters: Sequence[Tensor], into: Sequence[Tensor]) -> list[Tensor]:
-    """The same tensors with other values."""
+def make_optimizer(config: TrainConfig, groups: list[dict[str, Any]],
+                   device: torch.device) -> torch.optim.Optimizer:  # fmt: skip
+    """The optimizer by name, with the paper's β and ε.
+
+    Raises:
+        BridgeError: its package is not installed.
+    """
+    options: dict[str, Any] = {"betas": (0.9, 0.999), "eps": 1e-8,
+                               "weight_decay": config.weight_decay}  # fmt: skip
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, fused=device.type == "cuda", **options)
+    package = {"adamw-8bit": "bitsandbytes", "schedule-free": "schedulefree"}[config.optimizer]
+    if importlib.util.find_spec(package) is None:
+        extra = "quantize" if package == "bitsandbytes" else "schedule-free"
+        raise BridgeError(
+            f"optimizer '{config.optimizer}' is not installed: pip install 'lavi-bridge[{extra}]'"
+        )
+    if package == "bitsandbytes":
+        from bitsandbytes.optim import AdamW8bit
+
+        return AdamW8bit(groups, **options)
+    from schedulefree import AdamWScheduleFree
+
+    return AdamWScheduleFree(groups, **options)
+
+
+def _copy(values: Sequence[Tensor], into: Sequence[Tensor]) -> None:
     with torch.no_grad():
-        return [kept.copy_(fresh) for kept, fresh in zip(into, parameters, strict=True)]
+        for tensor, fresh in zip(into, values, strict=True):
+            tensor.copy_(fresh)
 
 
 def _due(every: int, step: int, last: bool) -> bool:

@@ -12,8 +12,10 @@ from typing import Any, ClassVar
 
 import diffusers
 import torch
+from diffusers.training_utils import compute_loss_weighting_for_sd3
 from torch import Generator, Tensor
 
+from lavi_bridge.config import FlowWeighting
 from lavi_bridge.errors import BridgeError, nearest
 
 Generators = Generator | Sequence[Generator] | None
@@ -48,13 +50,28 @@ class Process:
         """Draw what is not given and mix it into clean latents."""
         raise NotImplementedError
 
-    def min_snr(self, timesteps: Tensor, gamma: float) -> Tensor:
-        """Weights (batch,) of the noise levels that cap the easy ones' share of the loss.
+    def weights(self, timesteps: Tensor, min_snr: float = 0.0) -> Tensor | None:
+        """Weights (batch,) of the noise levels in the loss; None where all weigh alike.
+
+        Args:
+            min_snr: γ of a cap on the easy levels' share; 0 for none.
 
         Raises:
             BridgeError: this process has no such weighting.
         """
-        raise BridgeError("min_snr is for diffusion models; flow matching draws its noise levels")
+        raise NotImplementedError
+
+    def weigh_flow(self, weighting: FlowWeighting) -> None:
+        """Choose how a flow-matching model's noise levels are drawn and weighted.
+
+        Raises:
+            BridgeError: this is another process.
+        """
+        if weighting != "logit-normal":
+            raise BridgeError(
+                f"flow_weighting {weighting} is for flow-matching models, and this is diffusion; "
+                "its levels are drawn uniformly (min_snr weighs them)"
+            )
 
     def scheduler(self, name: str) -> Any:
         """Build a sampler by name; an unknown one is a BridgeError that lists the known."""
@@ -109,11 +126,13 @@ class Diffusion(Process):
         target = self.forward.get_velocity(x0, noise, timesteps) if velocity else noise
         return Noised(x_t, timesteps, target, noise)
 
-    def min_snr(self, timesteps: Tensor, gamma: float) -> Tensor:
+    def weights(self, timesteps: Tensor, min_snr: float = 0.0) -> Tensor | None:
         """arXiv 2303.09556, section 3.4: min(SNR, γ) / SNR for noise, / (SNR + 1) for velocity."""
+        if not min_snr:
+            return None
         signal = self.forward.alphas_cumprod.to(timesteps.device)[timesteps]
         snr = signal / (1 - signal)
-        return snr.clamp(max=gamma) / (snr + (self.prediction == "v_prediction"))
+        return snr.clamp(max=min_snr) / (snr + (self.prediction == "v_prediction"))
 
     def _sampling_config(self) -> dict[str, Any]:
         # latents are not bounded, so nothing is clipped; diffusers' pipelines insist on both
@@ -133,16 +152,38 @@ class Flow(Process):
         super().__init__(config)
         self.shift = float(config.get("flow_shift") or config.get("shift") or 1.0)
         self.steps = int(config.get("num_train_timesteps", 1000))
+        self.weighting: FlowWeighting = "logit-normal"
 
     def noise(self, x0: Tensor, timesteps: Tensor | None, noise: Tensor | None,
               generator: Generators) -> Noised:  # fmt: skip
-        """Logit-normal times (arXiv 2403.03206, section 3.1), shifted; the target is noise - x0."""
+        """Times drawn as the weighting says, and shifted; the target is noise - x0."""
         if timesteps is None:
-            u = torch.sigmoid(_draw(torch.randn, len(x0), generator)).to(x0.device)
+            u = self._times(len(x0), generator).to(x0.device)
             timesteps = self.shift * u / (1 + (self.shift - 1) * u) * self.steps
         noise = gaussian(x0, generator) if noise is None else noise
         sigma = (timesteps / self.steps).to(x0).view(-1, *[1] * (x0.ndim - 1))
         return Noised((1 - sigma) * x0 + sigma * noise, timesteps, noise - x0, noise)
+
+    def _times(self, batch: int, generator: Generators) -> Tensor:
+        """Times (batch,) in [0, 1] before the shift: arXiv 2403.03206, section 3.1."""
+        if self.weighting == "logit-normal":
+            return torch.sigmoid(_draw(torch.randn, batch, generator))
+        u = _draw(torch.rand, batch, generator)
+        if self.weighting == "mode":  # equation 20, with the paper's best scale
+            return 1 - u - 1.29 * (torch.cos(torch.pi / 2 * u) ** 2 - 1 + u)
+        return u
+
+    def weights(self, timesteps: Tensor, min_snr: float = 0.0) -> Tensor | None:
+        """As diffusers weighs Stable Diffusion 3: `cosmap` (equation 21) or 1/σ²."""
+        if min_snr:
+            raise BridgeError("min_snr is for diffusion models; for flow matching: flow_weighting")
+        if self.weighting not in ("cosmap", "sigma-sqrt"):
+            return None
+        scheme = self.weighting.replace("-", "_")
+        return compute_loss_weighting_for_sd3(scheme, timesteps / self.steps)
+
+    def weigh_flow(self, weighting: FlowWeighting) -> None:
+        self.weighting = weighting
 
     def _sampling_config(self) -> dict[str, Any]:
         shared = {"num_train_timesteps": self.steps, "shift": self.shift, "flow_shift": self.shift}

@@ -191,7 +191,9 @@ class Denoising(Task):
             for teacher in self._teacher:
                 target = teacher.vision.predict(x_t, timesteps, teacher.encode(captions))
         answer = bridge.vision.predict(x_t, timesteps, self._read(captions))
-        weight = bridge.vision.process.min_snr(timesteps, SNR_CAP).view(-1, 1, 1, 1)
+        weight = bridge.vision.process.weights(timesteps, SNR_CAP)
+        assert weight is not None
+        weight = weight.view(-1, 1, 1, 1)
         return (weight * (answer - target).square()).mean()
 
     def _read(self, captions: list[str]) -> Text:
