@@ -85,6 +85,7 @@ def test_sharding_needs_several_processes(tiny: Tiny, captions: Path, tmp_path: 
 
 
 @pytest.mark.large
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # importing the compiler
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for a CPU needs g++")
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_compiled_blocks_have_the_same_gradients(tiny: Tiny, checkpointing: bool) -> None:

@@ -219,3 +219,60 @@ def test_moments_give_the_very_latents_of_encoding(tiny: Tiny) -> None:
         mean, std = vision.moments(pixels)
         drawn = vision.draw(mean, std, generators[0])
         assert torch.equal(drawn, vision.encode(pixels, generators[1]))
+
+
+# ---- encoded captions
+
+
+def told(tiny: Tiny, data: Path, out: Path, **changes: object) -> TrainConfig:
+    return config(tiny, data, out, **({"language_rank": 0, "rank": 4} | changes))
+
+
+@pytest.mark.parametrize("vision", ["sd", "pixart-alpha"])
+def test_training_from_encoded_captions_is_the_same_training(
+    tiny: Tiny, captions: Path, tmp_path: Path, vision: str
+) -> None:
+    """Without a mask padding is kept, with one it is left out; on disk it is the same again."""
+    same = {"vision": str(tiny(vision)), "resolution": 16, "caption_dropout": 0.0}
+    Run(told(tiny, captions, tmp_path / "plain", **same)).train()
+    for name in ("first", "second"):
+        out = tmp_path / name
+        run = Run(told(tiny, captions, out, text_cache=tmp_path / "text", **same))
+        assert run.text_cache is not None
+        assert len(run.text_cache) == (0 if name == "first" else 12)
+        run.train()
+        assert losses(out) == pytest.approx(losses(tmp_path / "plain"), abs=1e-6)
+    assert losses(tmp_path / "first") == losses(tmp_path / "second")
+    assert run.text_cache is not None
+    longest = max(len(run.text_cache[f"picture {n}"]) for n in range(12))
+    assert longest == (77 if vision == "sd" else 12)  # bytes, start and end
+
+
+def test_a_language_model_that_trains_has_no_text_cache(tiny: Tiny, captions: Path) -> None:
+    with pytest.raises(BridgeError, match="stays as it is: set 'language_rank' 0"):
+        config(tiny, captions, captions.parent / "run", text_cache=captions.parent / "text")
+
+
+def test_encoded_captions_of_another_precision_are_refused(
+    tiny: Tiny, captions: Path, tmp_path: Path
+) -> None:
+    Run(told(tiny, captions, tmp_path / "one", text_cache=tmp_path / "text")).train()
+    with pytest.raises(BridgeError, match=r"another precision \(float32 there, bfloat16 here\)"):
+        Run(told(tiny, captions, tmp_path / "two", text_cache=tmp_path / "text", dtype="bfloat16"))
+    with pytest.raises(BridgeError, match=r"another tokens \(77 there, 120 here\)"):
+        Run(told(tiny, captions, tmp_path / "two", text_cache=tmp_path / "text",
+                 vision=str(tiny("pixart-alpha"))))  # fmt: skip
+
+
+def test_damaged_features_are_named(tiny: Tiny, captions: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "text"
+    Run(told(tiny, captions, tmp_path / "one", text_cache=folder)).train()
+    for shard in folder.glob("*.safetensors"):
+        raw = bytearray(shard.read_bytes())
+        raw[-5000:-100] = bytes(4900)
+        shard.write_bytes(raw)
+    with pytest.raises(BridgeError, match=r"safetensors is damaged .* it is made again"):
+        Run(told(tiny, captions, tmp_path / "two", text_cache=folder)).train()
+    shard.write_bytes(b"cut")
+    with pytest.raises(BridgeError, match=r"safetensors is damaged .* it is made again"):
+        Run(told(tiny, captions, tmp_path / "three", text_cache=folder))

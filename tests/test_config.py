@@ -84,8 +84,8 @@ def test_the_flags_are_these() -> None:
     """A new or renamed flag is a decision: change this list on purpose."""
     assert " ".join(TrainConfig.__dataclass_fields__) == (
         "language vision data out recipe dry_run steps batch_size accumulate resolution "
-        "buckets crop min_size fast_decode flip caption_dropout cache cache_dtype adapter "
-        "rank language_rank vision_rank dropout lr_adapter lr_language lr_vision schedule "
+        "buckets crop min_size fast_decode flip caption_dropout cache cache_dtype text_cache "
+        "adapter rank language_rank vision_rank dropout lr_adapter lr_language lr_vision schedule "
         "warmup weight_decay optimizer clip min_snr flow_weighting ema gradient_checkpointing "
         "quantize compile shard warm_start warm_start_match warm_start_teacher "
         "warm_start_batch lr_warm_start dtype device "

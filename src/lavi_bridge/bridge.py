@@ -216,9 +216,11 @@ class Bridge(nn.Module):
         return [parameter for part in self.parts().values() for parameter in part]
 
     def train(self, mode: bool = True) -> Self:
-        """Set the training mode of all but the autoencoder, which only ever serves."""
+        """Set the training mode of all but what only ever serves: the autoencoder, and a language
+        model without LoRA, whose features then are the same at every step."""
         super().train(mode)
         self.vision.vae.eval()
+        self.language.train(mode and self.language.lora is not None)
         return self
 
     def checkpoint_activations(self) -> None:

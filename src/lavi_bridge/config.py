@@ -84,6 +84,10 @@ class TrainConfig:
     cache_dtype: Literal["float16", "float32"] = "float16"
     """Precision of what the cache keeps."""
 
+    text_cache: Path | None = None
+    """Folder of encoded captions, filled while training, where the language model does not train
+    (`language_rank` 0): it reads every caption once."""
+
     adapter: str = "feedforward"
     """Adapter between the models (see `lavi-bridge list adapters`)."""
     rank: int = 32
@@ -197,6 +201,10 @@ class TrainConfig:
                 raise BridgeError(f"'{name}' is a fraction between 0 and 1, not {value}")
         if self.cache and self.crop == "random":
             raise BridgeError("a cache keeps one crop of each picture: 'crop' must be center")
+        if self.text_cache and (self.rank if self.language_rank is None else self.language_rank):
+            raise BridgeError(
+                "'text_cache' is for a language model that stays as it is: set 'language_rank' 0"
+            )
         if self.dtype == "float16":
             raise BridgeError("'dtype' float16 underflows in training; use bfloat16 or float32")
         if self.optimizer == "schedule-free" and (self.ema or self.schedule != "constant"):

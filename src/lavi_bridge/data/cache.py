@@ -61,7 +61,7 @@ class LatentCache:
         # of each (sample, mirrored) the number of its shard, -1 for none, and its row there
         self._spots = np.full((count, 2, 2), -1, np.int32)
         make_folder(folder)
-        self._check(dict(about))
+        check_about(folder, dict(about), "latents")
         for path in sorted(folder.glob("*.safetensors")):
             self._read(path)
 
@@ -136,23 +136,6 @@ class LatentCache:
         spots = np.stack([np.full(len(indices), len(self._shards) - 1), np.arange(len(indices))], 1)
         self._spots[indices.numpy(), mirrored.numpy().astype(int)] = spots
 
-    def _check(self, about: dict[str, Any]) -> None:
-        path = self.folder / ABOUT
-        if not path.exists():
-            if next(self.folder.glob("*.safetensors"), None):
-                raise BridgeError(f"'{self.folder}' holds other files; choose another folder")
-            write_text(path, json.dumps(about, indent=2) + "\n")
-            return
-        found = json.loads(path.read_text(encoding="utf-8"))
-        wanted = json.loads(json.dumps(about))
-        for key in wanted.keys() | found.keys():
-            if wanted.get(key) != found.get(key):
-                raise BridgeError(
-                    f"the latents in '{self.folder}' were made with another {key} "
-                    f"({found.get(key)} there, {wanted.get(key)} here); choose another cache, or "
-                    "delete that one"
-                )
-
     def _read(self, path: Path) -> None:
         try:
             with safe_open(path, framework="pt") as file:
@@ -164,6 +147,29 @@ class LatentCache:
     @staticmethod
     def _variational(file: Any) -> bool:
         return bool(int((file.metadata() or {})["variational"]))
+
+
+def check_about(folder: Path, about: dict[str, Any], kind: str) -> None:
+    """Write down what a cache holds, or compare it with what was written.
+
+    Raises:
+        BridgeError: it holds something else; the difference is named.
+    """
+    path = folder / ABOUT
+    if not path.exists():
+        if next(folder.glob("*.safetensors"), None):
+            raise BridgeError(f"'{folder}' holds other files; choose another folder")
+        write_text(path, json.dumps(about, indent=2) + "\n")
+        return
+    found = json.loads(path.read_text(encoding="utf-8"))
+    wanted = json.loads(json.dumps(about))
+    for key in wanted.keys() | found.keys():
+        if wanted.get(key) != found.get(key):
+            raise BridgeError(
+                f"the {kind} in '{folder}' were made with another {key} "
+                f"({found.get(key)} there, {wanted.get(key)} here); choose another cache, or "
+                "delete that one"
+            )
 
 
 def rounded(moments: Moments, dtype: torch.dtype) -> Moments:

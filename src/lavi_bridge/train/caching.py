@@ -8,15 +8,18 @@ from typing import Any
 
 import torch
 
+from lavi_bridge.bridge import Bridge
 from lavi_bridge.config import CacheConfig, TrainConfig
 from lavi_bridge.data import Key, LatentCache, Source
 from lavi_bridge.data.cache import chunks
+from lavi_bridge.data.features import FeatureCache, padded
 from lavi_bridge.data.opening import open_source
 from lavi_bridge.device import choose_device, choose_dtype
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.locate import locate
 from lavi_bridge.progress import progress
 from lavi_bridge.resume import stopping
+from lavi_bridge.text import Text
 from lavi_bridge.train.examples import Examples, Size, inputs, read, readers, sizes_of
 from lavi_bridge.visions import Vision, load_vision
 
@@ -42,6 +45,46 @@ def open_cache(vision: Vision, source: Source, config: TrainConfig | CacheConfig
         "data set": source.identity(),
     }
     return LatentCache(config.cache, about, len(source))
+
+
+def open_text_cache(bridge: Bridge, config: TrainConfig) -> FeatureCache | None:
+    """The cache of encoded captions that a configuration names, if it names one.
+
+    Raises:
+        BridgeError: it was made by another language model, precision, or number of tokens.
+    """
+    if config.text_cache is None:
+        return None
+    about = {
+        "format": 1,
+        "language model": bridge.language.fingerprint,
+        "family": type(bridge.language).__name__,
+        "precision": str(bridge.language.dtype).removeprefix("torch."),
+        "quantize": config.quantize,
+        "tokens": bridge.tokens,
+        "masked": bridge.vision.masks,
+    }
+    return FeatureCache(config.text_cache, about)
+
+
+@torch.no_grad()
+def cached_features(bridge: Bridge, cache: FeatureCache, captions: Sequence[str], *,
+                    trim: bool) -> Text:  # fmt: skip
+    """Hidden states of captions; what the cache lacks is encoded and added.
+
+    With the whole batch: so what a caption gets does not depend on which others are there.
+    """
+    if not all(caption in cache for caption in captions):
+        fresh = bridge.features(captions)
+        masks = [None] * len(captions) if fresh.mask is None else fresh.mask.bool().cpu()
+        for caption, hidden, mask in zip(captions, fresh.hidden.cpu(), masks, strict=True):
+            cache.add(caption, hidden if mask is None else hidden[mask])
+    rows = [cache[caption] for caption in captions]
+    longest = max(map(len, rows))
+    length = min(-(-longest // 8) * 8, bridge.tokens) if trim else bridge.tokens
+    hidden, mask = padded(rows, length)
+    device = bridge.vision.device
+    return Text(hidden.to(device), mask.to(device) if bridge.vision.masks else None)
 
 
 def fill(config: CacheConfig) -> tuple[int, list[str]]:

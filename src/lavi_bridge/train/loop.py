@@ -41,7 +41,7 @@ from lavi_bridge.progress import progress
 from lavi_bridge.resume import RunState, stopping
 from lavi_bridge.seeds import seed_of
 from lavi_bridge.train import checkpoints
-from lavi_bridge.train.caching import open_cache
+from lavi_bridge.train.caching import cached_features, open_cache, open_text_cache
 from lavi_bridge.train.examples import (
     Example,
     Examples,
@@ -62,7 +62,7 @@ CURVES = ("loss", "val_loss", "probe_loss", "word_sensitivity", "grad_norm", "im
 FREE = {
     "language", "vision", "data", "out", "recipe", "steps", "device", "workers", "log_every",
     "sample_every", "sample_prompts", "sample_steps", "validate_every", "save_every", "keep",
-    "max_bad", "batch_size", "tracker", "cache", "dry_run", "shard", "compile",
+    "max_bad", "batch_size", "tracker", "cache", "text_cache", "dry_run", "shard", "compile",
 }  # fmt: skip
 """Settings that may change when a run goes on, or that are compared by what they stand for."""
 
@@ -114,6 +114,7 @@ class Run:
                 self.source, self.bridge.vision, self.resolution, config, show=self.main
             )
             self.cache = open_cache(self.bridge.vision, self.source, config, sizes)
+        self.text_cache = open_text_cache(self.bridge, config)
         self.examples = Examples(self.source, config, sizes, size_of, self.cache)
         self.validation = Validation(self.bridge, self.examples, config)
         self.order = order_of(
@@ -374,10 +375,15 @@ class Run:
         """The loss of this process's part of a batch; pictures that cannot be read count zero."""
         good = self._only_good(examples)
         # compiled blocks want one length
-        options = {"min_snr": self.config.min_snr, "trim": self.config.compile == "none"}
+        trim = self.config.compile == "none"
+        options: dict[str, Any] = {"min_snr": self.config.min_snr, "trim": trim}
         if not good:  # the other processes wait for a gradient
             return bridge(**self._nothing(), **options) * 0
         given = inputs(good, self.bridge.vision, self.cache)
+        if self.text_cache is not None:
+            told = given.pop("captions")
+            given["features"] = cached_features(self.bridge, self.text_cache, told,
+                                                trim=trim)  # fmt: skip
         loss: Tensor = bridge(**given, **options)
         return loss * (len(good) / len(examples))
 
@@ -652,8 +658,9 @@ class Run:
         self.accelerator.wait_for_everyone()
 
     def _flush_cache(self, at_least: int = 1) -> None:
-        if self.cache is not None and self.cache.waiting() >= at_least:
-            self.cache.flush()
+        for cache in (self.cache, self.text_cache):
+            if cache is not None and cache.waiting() >= at_least:
+                cache.flush()
 
     def _save(self, folder: Path) -> None:
         self.accelerator.wait_for_everyone()
