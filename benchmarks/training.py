@@ -4,6 +4,7 @@
     python benchmarks/training.py decode   # 1024-px JPEGs to 512-px tensors / published operations
     python benchmarks/training.py cache    # latents from the cache / decode and encode
     python benchmarks/training.py memory   # a step with gradient checkpointing / without
+    python benchmarks/training.py quantized  # a frozen language model in 8 or 4 bits / in float32
 
 The two sides take turns; figures are medians over the rounds.
 """
@@ -26,7 +27,7 @@ from PIL import Image
 from torch import Generator
 
 from lavi_bridge.bridge import Bridge
-from lavi_bridge.config import CacheConfig, TrainConfig
+from lavi_bridge.config import CacheConfig, Quantize, TrainConfig
 from lavi_bridge.data import TSV, normalise, to_pixels
 from lavi_bridge.train.caching import fill, open_cache
 from lavi_bridge.train.loop import Run
@@ -214,6 +215,67 @@ def one_step(batch: int, checkpointing: bool) -> tuple[float, float]:
     return resident("VmHWM") - before, time.perf_counter() - began
 
 
+def quantized(rounds: int, folder: Path) -> None:
+    """Memory that a language model of 300 M parameters takes, and seconds of a step of 8 captions.
+
+    Llama's architecture with random weights under LoRA, forward and backward; each in a process of
+    its own.
+    """
+    import transformers
+
+    from lavi_bridge.testing import make_tokenizer
+
+    config = transformers.LlamaConfig(
+        hidden_size=1024, intermediate_size=4096, num_hidden_layers=16, num_attention_heads=16,
+        vocab_size=8192,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    transformers.LlamaModel(config).to(torch.bfloat16).save_pretrained(folder / "llama")
+    make_tokenizer(folder / "llama")
+    context = multiprocessing.get_context("spawn")
+    ways: list[tuple[Quantize, str]] = [("none", "float32"), ("none", "bfloat16"),
+                                        ("int8", "bfloat16"), ("nf4", "bfloat16")]  # fmt: skip
+    found: dict[tuple[Quantize, str], list[tuple[float, float]]] = {way: [] for way in ways}
+    for _ in range(rounds):
+        for way in ways:
+            with context.Pool(1) as pool:
+                found[way].append(pool.apply(one_reading, (folder / "llama", *way)))
+    for way in ways[1:]:
+        for number, name, unit in ((0, "memory of the language model", "GB"),
+                                   (1, "its part of a step", "s")):  # fmt: skip
+            ours, plain = ([figures[number] for figures in found[w]] for w in (way, ways[0]))
+            ratio(f"{name}, {way[0]} × {way[1]}", ours, plain, unit)
+
+
+def one_reading(folder: Path, quantize: Quantize, dtype: str) -> tuple[float, float]:
+    """GB that the model occupies (weights and tables), and seconds of forward and backward."""
+    from lavi_bridge.bridge import inject
+    from lavi_bridge.config import LoRA
+    from lavi_bridge.languages import load_language
+    from lavi_bridge.locate import locate
+
+    language = load_language(locate(folder), dtype=getattr(torch, dtype), quantize=quantize)
+    model = language.model
+    tensors = [*model.parameters(), *model.buffers()]
+    tensors += [state for module in model.modules() for state in _tables(module)]
+    held = sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 1e9
+    inject(language, LoRA(32, language.lora_targets))
+    language.train()
+    ids = language.tokenize(["a red circle left of a blue square"] * 8, 77).ids
+    language.hidden(ids).float().square().mean().backward()
+    began = time.perf_counter()
+    language.hidden(ids).float().square().mean().backward()
+    return held, time.perf_counter() - began
+
+
+def _tables(module: torch.nn.Module) -> list[torch.Tensor]:
+    """Scales that bitsandbytes keeps beside a quantised weight."""
+    weight = getattr(module, "weight", None)
+    state = getattr(weight, "quant_state", None)
+    found = [state.absmax, state.code] if state is not None else [getattr(weight, "SCB", None)]
+    return [tensor for tensor in found if isinstance(tensor, torch.Tensor)]
+
+
 def resident(kind: str) -> float:
     """A figure of this process's memory, in GB (Linux)."""
     status = Path("/proc/self/status").read_text()
@@ -227,7 +289,13 @@ def timed(work: Callable[[], object]) -> float:
 
 
 Part = Callable[[int, Path], None]
-PARTS: dict[str, Part] = {"loop": loop, "decode": decode, "cache": cache, "memory": memory}
+PARTS: dict[str, Part] = {
+    "loop": loop,
+    "decode": decode,
+    "cache": cache,
+    "memory": memory,
+    "quantized": quantized,
+}
 
 
 def main() -> None:

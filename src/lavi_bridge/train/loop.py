@@ -20,7 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration, gather_object
+from accelerate.utils import (
+    DistributedType,
+    InitProcessGroupKwargs,
+    ProjectConfiguration,
+    gather_object,
+)
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import Generator, Tensor, nn
@@ -84,6 +89,11 @@ class Run:
             # one process reads the headers of a large data set while the others wait
             kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=12))],
         )
+        if self.accelerator.distributed_type == DistributedType.FSDP:
+            raise BridgeError(
+                "accelerate's own FSDP does not know which weights are frozen: let its config say "
+                "`distributed_type: MULTI_GPU`, and give --shard"
+            )
         self.main = self.accelerator.is_main_process
         self.processes = self.accelerator.num_processes
         self.bridge = Bridge.connect(

@@ -62,8 +62,9 @@ class Vision(nn.Module):
 
     def __init__(self, backbone: nn.Module, vae: nn.Module, process: Process, place: Place) -> None:
         super().__init__()
-        self.backbone = backbone.requires_grad_(False)
-        self.vae = vae.requires_grad_(False).eval()
+        # channels last: convolutions run faster so, on processors and on GPUs
+        self.backbone = _channels_last(backbone.requires_grad_(False))
+        self.vae = _channels_last(vae.requires_grad_(False).eval())
         self.process = process
         self.place = place
         self.tokens = self._tokens()
@@ -255,6 +256,10 @@ def load_vision(place: Place, *, dtype: torch.dtype | None = None) -> Vision:
     """
     family = VISIONS[place.json("model_index.json").get("_class_name", "?")]
     return family.load(place, dtype=dtype)
+
+
+def _channels_last(model: nn.Module) -> nn.Module:
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _load_part(place: Place, class_name: str | None, dtype: torch.dtype | None) -> nn.Module:
