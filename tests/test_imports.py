@@ -19,6 +19,7 @@ LAYERS: list[tuple[str, ...]] = [
         "config",
         "registry",
         "files",
+        "fetch",
         "locate",
         "recipes",
         "text",
