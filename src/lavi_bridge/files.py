@@ -31,6 +31,26 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise BridgeError(f"{path} is damaged or cut short ({error}); fetch it again") from error
 
 
+def read_pickle(path: Path) -> dict[str, Tensor]:
+    """Read named tensors that torch saved as a pickle; nothing else in the file is executed.
+
+    Raises:
+        BridgeError: there is no file, it is damaged, or it holds something else.
+    """
+    import pickle
+
+    import torch
+
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
+        raise BridgeError(f"{path} is missing, damaged or no file of weights ({reason})") from error
+    if not isinstance(found, dict) or not all(torch.is_tensor(value) for value in found.values()):
+        raise BridgeError(f"{path} holds something else than named tensors")
+    return found
+
+
 @contextmanager
 def new_folder(target: Path, *, own: Collection[str]) -> Iterator[Path]:
     """Write a folder whole or not at all: yield an empty one that takes `target`'s place at last.

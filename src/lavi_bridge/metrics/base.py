@@ -5,7 +5,8 @@ A `Score` judges every image by itself, a `Distance` compares two sets of images
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar
 
 from lavi_bridge.prompts import Prompt
@@ -24,7 +25,7 @@ class Metric:
     higher: ClassVar[bool] = True
     """Whether more is better."""
     scorer: ClassVar[str] = ""
-    """Hub id of the published weights; empty where a metric needs none."""
+    """Hub id or file of the published weights; empty where a metric needs none."""
 
     def provenance(self) -> dict[str, str]:
         """What the numbers depend on beside the images: weights, their fingerprint, mode."""
@@ -53,6 +54,19 @@ class Distance(Metric):
         raise NotImplementedError
 
 
+@contextmanager
+def exact() -> Iterator[None]:
+    """Where a network judges: without gradients, and float32 convolutions in float32.
+
+    On a GPU cuDNN would otherwise round their inputs to TF32, and scores would differ from a CPU's.
+    """
+    import torch
+
+    with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
+
+
 METRICS: Registry[Metric] = Registry("metric")
 """By the name that `--metrics` takes. A metric's constructor has only defaults or keywords:
-`scorer` (Hub id or folder of its weights) and `device` where it has weights, and its modes."""
+`scorer` (Hub id or folder of its weights) and `device` where it has weights, files beside them
+(`weights`, `head`), and its modes."""

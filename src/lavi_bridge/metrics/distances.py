@@ -1,0 +1,178 @@
+"""How far two sets of images are apart in the features of a network: FID and KID.
+
+The mathematics is torchmetrics' own, in float64; the network is Inception unless another is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from lavi_bridge.device import choose_device
+from lavi_bridge.errors import BridgeError
+from lavi_bridge.fetch import checksum
+from lavi_bridge.metrics import inception
+from lavi_bridge.metrics.base import METRICS, Distance, exact
+from lavi_bridge.metrics.resizing import RESIZES, SIDE, Resize
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SUBSETS, SUBSET_SIZE = 100, 1000  # of KID, as in its paper's code and in torchmetrics
+
+
+def frechet_distance(features: Tensor, reference: Tensor) -> float:
+    """FID of two sets of features (N, width), (M, width): |μ₁-μ₂|² + tr(Σ₁ + Σ₂ - 2(Σ₁Σ₂)^½).
+
+    Covariances are divided by N - 1. Source: arXiv 1706.08500, equation 6.
+
+    Raises:
+        BridgeError: the sets have fewer than two rows, other widths, or values that are not finite.
+    """
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    features, reference = _doubles(features, reference)
+    # what is given is whole: other processes of a run have nothing to add to it
+    metric = FrechetInceptionDistance(feature=_Given(features.shape[1]), sync_on_compute=False)
+    metric.update(reference, real=True)
+    metric.update(features, real=False)
+    return metric.compute().item()
+
+
+def kernel_distance(features: Tensor, reference: Tensor, *, seed: int = 0) -> tuple[float, float]:
+    """KID of two sets of features (N, width), (M, width): mean and standard deviation.
+
+    The unbiased squared maximum mean discrepancy under the kernel (xᵀy / width + 1)³, over 100
+    pairs of subsets of 1,000 rows, or of as many as both sets have. Where those are all the rows
+    there is one pair to draw, and no deviation. Source: arXiv 1801.01401, section 4.
+
+    Raises:
+        BridgeError: as for `frechet_distance`.
+    """
+    from torchmetrics.image.kid import poly_mmd
+
+    features, reference = _doubles(features, reference)
+    size = min(SUBSET_SIZE, len(features), len(reference))
+    draws = 1 if len(features) == len(reference) == size else SUBSETS
+    generator = torch.Generator().manual_seed(seed)
+
+    def subset(rows: Tensor) -> Tensor:
+        return rows[torch.randperm(len(rows), generator=generator)[:size]]
+
+    values = torch.stack([poly_mmd(subset(reference), subset(features)) for _ in range(draws)])
+    return values.mean().item(), values.std(correction=0).item()
+
+
+def too_few(count: int, width: int) -> str | None:
+    """What to tell the user where `count` images cannot give FID a covariance; None where they can.
+
+    Args:
+        count: images in the smaller set.
+        width: of the features.
+    """
+    if count > width:
+        return None
+    return (
+        f"FID from {count:,} images is unreliable: a covariance of {width:,} features needs more "
+        f"than {width:,} images; use KID (--metrics kid), or more images"
+    )
+
+
+class FeatureDistance(Distance):
+    """A distance in the features of a network.
+
+    Args:
+        extractor: pixels (N, 3, 299, 299) in [0, 255], float32, on `device` -> features
+            (N, width); the published Inception by default.
+        weights: Inception's file; by default that in the cache folder, fetched if need be.
+        resize: how images are made 299 pixels high and wide; see `resizing`.
+
+    Raises:
+        BridgeError: Inception's weights are missing, or the convention is unknown.
+    """
+
+    scorer = inception.FILE
+    extractor: Callable[[Tensor], Tensor]
+
+    def __init__(
+        self,
+        *,
+        extractor: Callable[[Tensor], Tensor] | None = None,
+        weights: str | Path | None = None,
+        resize: Resize = "clean",
+        device: str | torch.device | None = None,
+    ) -> None:
+        if resize not in RESIZES:
+            raise BridgeError(f"unknown resize '{resize}'; known: {', '.join(RESIZES)}")
+        self.resize = resize
+        self.device = choose_device(device)
+        if extractor is None:
+            path = inception.weights_file(weights)
+            self.extractor = inception.published(path, resize=resize).to(self.device)
+            self._weights = {"scorer": self.scorer, "weights": checksum(path)[:16]}
+        else:
+            self.extractor = extractor
+            name = getattr(extractor, "__name__", type(extractor).__name__)
+            self._weights = {"scorer": f"{name}, not the published Inception"}
+
+    @exact()
+    def features(self, images: Sequence[Image]) -> Tensor:
+        """Images -> features (images, width), float32, on the CPU."""
+        pixels = torch.stack([RESIZES[self.resize](image, SIDE) for image in images])
+        return self.extractor(pixels.to(self.device)).float().cpu()
+
+    def provenance(self) -> dict[str, str]:
+        versions = {name: version(name) for name in ("torch", "torchmetrics", "pillow")}
+        return self._weights | {"resize": self.resize} | versions
+
+
+@METRICS.register("fid")
+class FID(FeatureDistance):
+    """Fréchet distance between the sets, each taken for a Gaussian; see `frechet_distance`."""
+
+    title = "FID"
+
+    def distance(self, features: Tensor, reference: Tensor) -> float:
+        return frechet_distance(features, reference)
+
+
+@METRICS.register("kid")
+class KID(FeatureDistance):
+    """Kernel distance, which is unbiased with few images, too; see `kernel_distance`."""
+
+    title = "KID"
+
+    def distance(self, features: Tensor, reference: Tensor) -> float:
+        """The mean over subsets that seed 0 draws; `kernel_distance` also gives their deviation."""
+        return kernel_distance(features, reference)[0]
+
+
+class _Given(nn.Module):
+    """Features in place of the images that torchmetrics would take them from."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.num_features = width
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
+
+
+def _doubles(features: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in float64, which the root of a covariance needs."""
+    for rows in (features, reference):
+        if len(rows) < 2:
+            raise BridgeError(f"a distance needs at least two images in each set, got {len(rows)}")
+        if not rows.isfinite().all():
+            raise BridgeError("the extractor gave features that are not finite")
+    if features.shape[1] != reference.shape[1]:
+        raise BridgeError(
+            f"features of width {features.shape[1]} and {reference.shape[1]}: "
+            "both sets need the same extractor"
+        )
+    return features.double(), reference.double()
