@@ -53,6 +53,13 @@ def test_another_file_than_expected_is_never_used(tmp_path: Path) -> None:
         fetched("list.txt", url=url, sha256=SHA256)
 
 
+def test_what_has_no_checksum_is_kept_as_it_came(tmp_path: Path) -> None:
+    url = source(tmp_path, b"an archive made on demand")
+    for _ in range(2):
+        path = fetched("list.tar.gz", url=url, sha256=None)
+        assert path.read_bytes() == b"an archive made on demand"
+
+
 def test_a_download_that_takes_too_long_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

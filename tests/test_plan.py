@@ -66,5 +66,6 @@ def test_the_list_shows_families_recipes_and_zoo() -> None:
     text = listing("all")
     for word in ("gemma3_text", "SanaPipeline", "feedforward", "paper-llama2-sd",
                  "21.8", "0.4859", "5e-06",
-                 "not published", "zoo:tiny-llama", "caption_dropout"):  # fmt: skip
+                 "not published", "zoo:tiny-llama", "caption_dropout",
+                 "t2i-compbench", "djghosh13/geneval@af4902f (MIT)"):  # fmt: skip
         assert word in text, word

@@ -103,10 +103,11 @@ class DataCheck:
 
 @dataclass
 class List:
-    """Show what is known: families, adapters, recipes with the published scores, bundled models."""
+    """Show what is known: families, adapters, recipes with the published scores, bundled models,
+    prompt suites."""
 
     what: Positional[
-        Literal["all", "languages", "visions", "adapters", "recipes", "zoo", "matrix"]
+        Literal["all", "languages", "visions", "adapters", "recipes", "zoo", "suites", "matrix"]
     ] = "all"
     """One part of the list."""
 
@@ -281,7 +282,7 @@ def cache(args: list[str]) -> None:
 
 
 def show_list(args: list[str]) -> None:
-    """Show families, adapters, recipes and the bundled models."""
+    """Show families, adapters, recipes, the bundled models and prompt suites."""
     options = tyro.cli(List, args=args, prog="lavi-bridge list")
     from lavi_bridge.plan import listing
 

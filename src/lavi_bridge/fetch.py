@@ -30,7 +30,7 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def fetched(name: str, *, url: str, sha256: str) -> Path:
+def fetched(name: str, *, url: str, sha256: str | None) -> Path:
     """The path of a public file in the cache, downloaded first if it is not there.
 
     A download takes its place whole or not at all. Nothing is asked of a network under
@@ -38,6 +38,8 @@ def fetched(name: str, *, url: str, sha256: str) -> Path:
 
     Args:
         name: its path in the cache, as `prompts/drawbench.csv`.
+        sha256: None for what has no fixed bytes, as an archive made on demand; the caller then
+            checks what it reads.
 
     Raises:
         BridgeError: it is not there and cannot be downloaded, or it is another file than `sha256`
@@ -46,7 +48,7 @@ def fetched(name: str, *, url: str, sha256: str) -> Path:
     path = cache() / name
     if not path.is_file():
         _download(url, path, sha256)
-    elif (found := checksum(path)) != sha256:
+    elif sha256 and (found := checksum(path)) != sha256:
         raise BridgeError(
             f"{path} is damaged or another file (sha256 {found[:16]}…, expected {sha256[:16]}…); "
             f"delete it, or put the file from {url} there"
@@ -54,13 +56,13 @@ def fetched(name: str, *, url: str, sha256: str) -> Path:
     return path
 
 
-def _download(url: str, path: Path, sha256: str) -> None:
+def _download(url: str, path: Path, sha256: str | None) -> None:
     """Download to `path`, by way of a file beside it that other processes do not know."""
     make_folder(path.parent)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         _read(url, part)
-        if (found := checksum(part)) != sha256:
+        if sha256 and (found := checksum(part)) != sha256:
             raise BridgeError(
                 f"{url} did not give {path.name} (sha256 {found[:16]}…, expected {sha256[:16]}…); "
                 f"put the right file at {path}"

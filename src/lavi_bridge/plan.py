@@ -18,6 +18,7 @@ from lavi_bridge.adapters import ADAPTERS
 from lavi_bridge.bridge import Bridge
 from lavi_bridge.device import choose_dtype
 from lavi_bridge.errors import BridgeError
+from lavi_bridge.evaluate.suites import SUITES
 from lavi_bridge.languages import LANGUAGES
 from lavi_bridge.locate import zoo_names
 from lavi_bridge.recipes import DIFFERENCES, METRICS, PAPER_SUFFIX, RECIPES
@@ -175,7 +176,7 @@ def _activations(bridge: Bridge, batch: int, shape: tuple[int, int, int]) -> flo
 
 
 def listing(what: str) -> str:
-    """The registries, recipes and bundled models for `lavi-bridge list`."""
+    """The registries, recipes, bundled models and prompt suites for `lavi-bridge list`."""
     parts = {
         "languages": "\n".join(f"  {kind.__name__:20} {', '.join(names)}"
                                for kind, names in LANGUAGES.families().items()),
@@ -185,6 +186,7 @@ def listing(what: str) -> str:
         "recipes": _recipes(),
         "matrix": matrix(),
         "zoo": "\n".join(f"  zoo:{name}" for name in zoo_names()),
+        "suites": _suites(),
     }  # fmt: skip
     if what != "all":
         return parts[what]
@@ -229,6 +231,18 @@ def _recipes() -> str:
     for change in DIFFERENCES:
         ours = "bfloat16 on a GPU" if change.ours is None else change.ours
         lines.append(f"    {change.key}: {ours} instead of {change.paper}: {change.reason}")
+    return "\n".join(lines)
+
+
+def _suites() -> str:
+    """Every prompt suite: its size, what its authors ask for, its categories and its source."""
+    lines = []
+    for suite in SUITES.values():
+        images = f"{suite.images} image{'s' * (suite.images > 1)} each"
+        lines.append(f"  {suite.name:22} {suite.count:5,} prompts, {images}; {suite.protocol}")
+        notes = [", ".join(suite.categories), ", ".join(map(str, suite.sources))]
+        lines += [f"  {'':22} {note}" for note in notes if note]
+    lines.append("  NAME:CATEGORY is one category; any .txt, .tsv or .jsonl file is a suite, too")
     return "\n".join(lines)
 
 

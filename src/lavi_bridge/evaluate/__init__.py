@@ -1,0 +1,1 @@
+"""Evaluation: prompt suites, and long prompts made from short ones."""
