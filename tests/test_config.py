@@ -7,7 +7,7 @@ import pytest
 
 from lavi_bridge import RECIPES, BridgeError
 from lavi_bridge.cli import train_config
-from lavi_bridge.config import TrainConfig
+from lavi_bridge.config import ExpandConfig, TrainConfig
 from lavi_bridge.recipes import DIFFERENCES, METRICS, PAPER
 
 PAIR = ["--language", "a", "--vision", "b", "--data", "d", "--out", "o"]
@@ -91,6 +91,10 @@ def test_the_flags_are_these() -> None:
         "warm_start_batch lr_warm_start dtype device "
         "workers seed tracker log_every sample_every sample_prompts sample_steps validation "
         "validate_every save_every keep max_bad"
+    )
+    assert " ".join(ExpandConfig.__dataclass_fields__) == (
+        "suite language out prompts limit seed temperature top_p max_new_tokens batch_size dtype "
+        "device show_instruction"
     )
 
 

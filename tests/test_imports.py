@@ -102,6 +102,7 @@ def test_nothing_in_the_package_imports_torchvision() -> None:
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["train", "--help"], ["generate", "--help"],
                                        ["plan", "--help"], ["list", "--help"],
+                                       ["expand", "--help"], ["expand", "--show-instruction"],
                                        ["zoo", "--help"], ["zoo", "build", "--help"]])  # fmt: skip
 def test_help_imports_no_torch(arguments: list[str]) -> None:
     code = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import sys
 import warnings
@@ -14,7 +15,15 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
 from lavi_bridge import __version__
-from lavi_bridge.config import CacheConfig, Dtype, Sampling, TrainConfig, checked, read_yaml
+from lavi_bridge.config import (
+    CacheConfig,
+    Dtype,
+    ExpandConfig,
+    Sampling,
+    TrainConfig,
+    checked,
+    read_yaml,
+)
 from lavi_bridge.errors import BridgeError, nearest
 
 EPILOG = """\
@@ -230,6 +239,23 @@ def generate(args: list[str]) -> None:
         print(path)
 
 
+def expand(args: list[str]) -> None:
+    """Write long prompts for short ones with a language model."""
+    from lavi_bridge.evaluate.expand import INSTRUCTION, VERSION, expand, instruction
+
+    if "--show-instruction" in args:
+        print(instruction())
+        return
+    about = f"{inspect.getdoc(ExpandConfig)}\n\nThe instruction (version {VERSION}): {INSTRUCTION}"
+    options = tyro.cli(ExpandConfig, args=args, prog="lavi-bridge expand", description=about)
+    done = expand(options, progress=True)
+    print(f"'{options.out}': {done.pairs:,} pairs, {done.made:,} of them made now")
+    if done.repeated:
+        print(f"{done.repeated:,} prompts repeat earlier ones, and so do their long ones")
+    if done.empty:
+        print(f"nothing was written for {done.empty:,}: there the long prompt is the short one")
+
+
 def plan(args: list[str]) -> None:
     """Print widths, LoRA layers, parameters, memory and disk of a pair, reading only configs."""
     options = tyro.cli(Plan, args=args, prog="lavi-bridge plan")
@@ -359,6 +385,7 @@ def zoo_score(args: list[str]) -> None:
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train,
     "generate": generate,
+    "expand": expand,
     "plan": plan,
     "data": data,
     "cache": cache,
