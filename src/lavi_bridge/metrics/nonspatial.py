@@ -1,0 +1,108 @@
+"""The non-spatial relations of T2I-CompBench: the raw cosine of CLIP ViT-B/32.
+
+Follows CLIPScore_eval/CLIP_similarity.py of the official code, which rounds nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from lavi_bridge.errors import BridgeError
+from lavi_bridge.metrics.base import METRICS, Score
+from lavi_bridge.metrics.chunks import parsed, parser, without_adjectives
+from lavi_bridge.metrics.compbench import COMPLEX, Mode, Quirk, Scorer, checked, said
+from lavi_bridge.prompts import Prompt
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+QUIRKS = (
+    Quirk(
+        "long prompt",
+        official="stops with an error at a prompt of more than 77 tokens",
+        fixed="reads its first 77 tokens",
+        where="CLIPScore_eval/clip/clip.py: tokenize",
+    ),
+)
+
+
+@METRICS.register("clip-nonspatial")
+class CLIPNonSpatial(Score):
+    """How near an image is to its prompt, a cosine of about 0.3.
+
+    Prompts of the complex category are read without their adjectives. On a GPU the official code
+    computes in half precision, whose cosines near 0.3 are multiples of 1/4096; here it is float32
+    in both modes, as the official code does on a CPU.
+
+    Args:
+        scorer: folder or Hub id of a CLIPModel.
+        device: None is the GPU where there is one.
+        mode: see QUIRKS.
+        plain: takes the adjectives out of a text; None does so with spaCy's English model.
+    """
+
+    title = "CLIP (non-spatial)"
+    scorer = "openai/clip-vit-base-patch32"
+
+    def __init__(
+        self,
+        *,
+        scorer: str = scorer,
+        device: str | torch.device | None = None,
+        mode: Mode = "faithful",
+        plain: Callable[[str], str] | None = None,
+    ) -> None:
+        self.mode = checked(mode)
+        self.parser = "the caller's own" if plain else parser()
+        self.plain = plain or (lambda text: without_adjectives(parsed(text)))
+        self.clip = Scorer("CLIPModel", scorer, device)
+
+    def provenance(self) -> dict[str, str]:
+        return self.clip.provenance | {"mode": self.mode, "parser": self.parser}
+
+    def __call__(self, images: Sequence[Image], prompts: Sequence[Prompt]) -> list[float]:
+        return cosines(self.clip, images, [self.text(prompt) for prompt in prompts])
+
+    def text(self, prompt: Prompt) -> str:
+        """What CLIP reads of a prompt.
+
+        Raises:
+            BridgeError: it is too long for CLIP, in mode `faithful`.
+        """
+        text = said(prompt, self.mode)
+        text = self.plain(text) if prompt.category == COMPLEX else text
+        if self.mode == "faithful":
+            length = len(self.clip.tokenizer(text, verbose=False)["input_ids"])
+            longest = _longest(self.clip)
+            if length > longest:
+                raise BridgeError(
+                    f"prompt '{prompt.id}' has {length} tokens, CLIP reads {longest}: the official "
+                    "code stops here; mode 'fixed' reads the beginning"
+                )
+        return text
+
+
+@torch.inference_mode()
+def cosines(clip: Scorer, images: Sequence[Image], texts: Sequence[str]) -> list[float]:
+    """The cosine of each image with its text; a text is cut at CLIP's limit."""
+    from transformers import CLIPImageProcessorPil
+
+    side = clip.model.config.vision_config.image_size
+    processor = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size=side)
+    pixels = processor(list(images), return_tensors="pt")["pixel_values"].to(clip.device)
+    encoded = clip.tokenizer(
+        list(texts), padding=True, truncation=True, max_length=_longest(clip), return_tensors="pt"
+    ).to(clip.device)
+    found = clip.model(
+        input_ids=encoded["input_ids"],
+        attention_mask=encoded["attention_mask"],
+        pixel_values=pixels,
+    )
+    return (found.image_embeds * found.text_embeds).sum(1).tolist()
+
+
+def _longest(clip: Scorer) -> int:
+    return int(clip.model.config.text_config.max_position_embeddings)
