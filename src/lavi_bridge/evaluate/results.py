@@ -1,0 +1,78 @@
+"""What an evaluation found, before anything is summed up: every score of every image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lavi_bridge.prompts import Prompt
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One thing that was evaluated: a bridge, an image model, or a folder of images."""
+
+    name: str
+    """As in the tables; unique in the evaluation."""
+    about: dict[str, Any]
+    """Provenance: kind, ids and fingerprints of models and bridge, sampler, precision, versions."""
+    recipe: str | None = None
+    """The paper's row of the same pair (a key of RECIPES), if it has one."""
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """One metric as it was run."""
+
+    name: str
+    """As in `--metrics`."""
+    title: str
+    higher: bool
+    """Whether more is better."""
+    provenance: dict[str, str]
+
+
+@dataclass
+class Judged:
+    """The images of one entry for one suite."""
+
+    files: list[list[Path]]
+    """Of every prompt, its images."""
+    scores: dict[str, list[list[float | None]]] = field(default_factory=dict)
+    """By metric: of every prompt, of its images; None where a metric does not apply or failed. A
+    metric that applies to some categories alone has None in all others."""
+    distances: dict[str, float] = field(default_factory=dict)
+    """By metric: from the reference images."""
+    failures: dict[str, list[str]] = field(default_factory=dict)
+    """By metric: a line for every image that it could not judge, naming it."""
+
+
+@dataclass
+class SuiteResults:
+    """One suite over all entries; the same prompts and seeds for each."""
+
+    name: str
+    title: str
+    prompts: Sequence[Prompt]
+    hash: str
+    """`prompt_hash`."""
+    seeds: list[list[int]]
+    """Of every prompt, the seeds of its images."""
+    judged: dict[str, Judged]
+    """By name of the entry."""
+    notes: list[str] = field(default_factory=list)
+    """What a reader must know: too few images for FID, prompts that occur twice, …"""
+
+
+@dataclass
+class Evaluation:
+    """All of it."""
+
+    entries: list[Entry]
+    """The first is the one that others are compared with."""
+    metrics: dict[str, MetricInfo]
+    suites: list[SuiteResults]
+    settings: dict[str, Any]
+    """As given: sampling, modes, reference."""
