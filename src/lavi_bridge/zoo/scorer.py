@@ -308,13 +308,12 @@ def intervals(
 ) -> dict[str, tuple[float, float]]:
     """Confidence intervals of the fractions of `by_category`, under the same keys.
 
-    A category has the Wilson score interval (Wilson 1927; recommended by Brown, Cai & DasGupta
-    2001, Statistical Science 16(2)), for a bootstrap of a fraction of 0 or 1 has no width. "all"
+    A category has the Wilson interval, for a bootstrap of a fraction of 0 or 1 has no width. "all"
     has the percentile bootstrap, prompts being redrawn within their category; where every category
     is at 0 or 1, so that redrawing changes nothing, it has the Wilson interval too.
     """
     grouped = _grouped(scores, categories)
-    result = {key: _wilson(answers, level) for key, answers in grouped.items()}
+    result = {key: wilson(fmean(a), len(a), level) for key, a in grouped.items()}
     everything = grouped.pop("all")
     if any(len(set(answers)) == 2 for answers in grouped.values()):
         rng = np.random.default_rng(seed)
@@ -344,8 +343,12 @@ def _grouped(scores: Sequence[Score], categories: Sequence[str]) -> dict[str, li
     return grouped
 
 
-def _wilson(answers: Sequence[bool], level: float) -> tuple[float, float]:
-    n, fraction, z = len(answers), fmean(answers), NormalDist().inv_cdf((1 + level) / 2)
+def wilson(fraction: float, n: int, level: float = 0.95) -> tuple[float, float]:
+    """The score interval of a fraction of `n` answers: it has a width at 0 and at 1, too.
+
+    Wilson 1927; recommended by Brown, Cai & DasGupta 2001, Statistical Science 16(2).
+    """
+    z = NormalDist().inv_cdf((1 + level) / 2)
     middle = (fraction + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(fraction * (1 - fraction) / n + z * z / (4 * n * n))
     return max(0.0, middle - half), min(1.0, middle + half)
