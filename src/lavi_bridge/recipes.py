@@ -100,6 +100,21 @@ _ROWS: list[tuple[str, str, str, bool, int, bool, tuple[float, ...]]] = [
      (23.02, 6.145, .3172, 6.406, .3210, .3689, .3316, .4553, .1725, .3098, .3014)),
 ]  # fmt: skip
 
+ABLATIONS: dict[str, dict[str, float]] = {
+    name: dict(zip(METRICS, scores, strict=True))
+    for name, scores in (
+        ("SD 1.4 alone",
+         (20.32, 5.899, .3132, 6.120, .3171, .3570, .3563, .4028, .1225, .3104, .3042)),
+        ("CLIP + U-Net",
+         (23.57, 5.609, .3102, 6.003, .3120, .3578, .3752, .4506, .1296, .3009, .2985)),
+        ("T5-Large + U-Net, w/o adapter",
+         (23.81, 5.807, .3147, 6.131, .3106, .3550, .3044, .4001, .1651, .3065, .2878)),
+        ("T5-Large + U-Net, w/o LoRA",
+         (22.35, 5.829, .3107, 6.273, .3097, .2485, .2944, .3190, .0956, .2998, .2687)),
+    )
+}  # fmt: skip
+"""Published results of the ablation, whose full row is `paper-t5-large-sd`."""
+
 _PIXART_RATES = {"lr_adapter": 2e-5, "lr_language": 5e-6, "lr_vision": 2e-5}
 
 RECIPES: dict[str, Recipe] = {

@@ -92,9 +92,9 @@ def paired(a: Scores, b: Scores, strata: Sequence[str], *, level: float = 0.95,
     The interval is the bootstrap's, as in `estimate`, of each prompt's mean difference. The p-value
     is that of the sign-flip permutation test on the mean: if the entries were alike, each prompt's
     difference might as well have had the other sign (Dror et al. 2018, The Hitchhiker's Guide to
-    Testing Statistical Significance in NLP, section 3.2). Up to EXACT prompts that differ, all
-    flips are counted; beyond, `draws` random ones, plus the observed one, so that p is never 0
-    (Phipson & Smyth 2010, Permutation p-values should never be zero).
+    Testing Statistical Significance in NLP). Up to EXACT prompts that differ, all flips are
+    counted; beyond, `draws` random ones, plus the observed one, so that p is never 0 (Phipson &
+    Smyth 2010, Permutation p-values should never be zero).
 
     Args:
         a, b: of the same prompts, and of as many images each, or of none.
