@@ -115,10 +115,13 @@ def test_a_score_is_its_formula_step_by_step(
         for image, text in zip(images, texts, strict=True)
     ]
     assert metric(pictures, prompts) == pytest.approx(expected, abs=1e-5)
-    assert metric.cut == 1
+    assert metric.note(prompts) == (
+        "1 of 3 texts are longer than the 20 tokens of CLIP score's model, which does not read "
+        "their ends"
+    )
+    assert metric.note(prompts[:1]) is None
     alone = [metric([pictures[n]], [prompts[n]])[0] for n in range(3)]
     assert alone == pytest.approx(expected, abs=1e-5)
-    assert metric.cut == 2
     with pytest.raises(ValueError, match="shorter"):
         metric(pictures, prompts[:1])
 
@@ -154,7 +157,7 @@ def test_provenance_names_model_fingerprint_and_versions(folder: Path) -> None:
 
 
 def test_a_clip_that_cannot_be_used_is_named(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(BridgeError, match=r"'openai/clip-vit-large-patch14' .*a local folder"):
+    with pytest.raises(BridgeError, match=r"'openai/clip-vit-base-patch32' .*a local folder"):
         CLIPScore()
     (tmp_path / "config.json").write_text('{"model_type": "t5"}')
     with pytest.raises(BridgeError, match="is no CLIP, but 't5'"):

@@ -371,11 +371,14 @@ def blip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from transformers import CLIPConfig, CLIPModel
+    from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
     text = SIZE | {"vocab_size": 300, "max_position_embeddings": 32}
     config = CLIPConfig(text_config=text, vision_config=SIZE | {"image_size": 32, "patch_size": 16})
-    return small(tmp_path_factory.mktemp("clip"), CLIPModel, config)
+    folder = small(tmp_path_factory.mktemp("clip"), CLIPModel, config)
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=32)
+    processor.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -526,7 +529,7 @@ def test_missing_and_wrong_weights_and_an_unknown_mode_are_one_line(
     with pytest.raises(BridgeError, match="is a 'clip', no 'blip'"):
         blip_vqa.BLIPVQA(scorer=str(clip), device="cpu")
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')
-    with pytest.raises(BridgeError, match="cannot load the scorer"):
+    with pytest.raises(BridgeError, match="cannot load CLIP"):
         nonspatial.CLIPNonSpatial(scorer=str(tmp_path), device="cpu")
     with pytest.raises(BridgeError, match="unknown mode 'exact'; known: faithful, fixed"):
         nonspatial.CLIPNonSpatial(scorer=str(clip), device="cpu", mode="exact")  # type: ignore[arg-type]

@@ -103,7 +103,8 @@ def test_nothing_in_the_package_imports_torchvision() -> None:
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["train", "--help"], ["generate", "--help"],
                                        ["plan", "--help"], ["list", "--help"],
                                        ["expand", "--help"], ["expand", "--show-instruction"],
-                                       ["zoo", "--help"], ["zoo", "build", "--help"]])  # fmt: skip
+                                       ["zoo", "--help"], ["zoo", "build", "--help"],
+                                       ["evaluate", "--help"]])  # fmt: skip
 def test_help_imports_no_torch(arguments: list[str]) -> None:
     code = (
         "import sys, lavi_bridge.cli as cli\n"

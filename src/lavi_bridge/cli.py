@@ -18,6 +18,7 @@ from lavi_bridge import __version__
 from lavi_bridge.config import (
     CacheConfig,
     Dtype,
+    EvaluateConfig,
     ExpandConfig,
     Sampling,
     TrainConfig,
@@ -113,10 +114,20 @@ class DataCheck:
 @dataclass
 class List:
     """Show what is known: families, adapters, recipes with the published scores, bundled models,
-    prompt suites."""
+    prompt suites, metrics."""
 
     what: Positional[
-        Literal["all", "languages", "visions", "adapters", "recipes", "zoo", "suites", "matrix"]
+        Literal[
+            "all",
+            "languages",
+            "visions",
+            "adapters",
+            "recipes",
+            "zoo",
+            "suites",
+            "metrics",
+            "matrix",
+        ]
     ] = "all"
     """One part of the list."""
 
@@ -237,6 +248,18 @@ def generate(args: list[str]) -> None:
         bridge = Bridge.load(options.bridge, **moved, **place)
     for path in draw(bridge, prompts, options.out, options.sampling, progress=sys.stderr.isatty()):
         print(path)
+
+
+def evaluate(args: list[str]) -> None:
+    """Draw prompt suites, judge the images, and report with intervals."""
+    options = tyro.cli(EvaluateConfig, args=args, prog="lavi-bridge evaluate")
+    from lavi_bridge.device import processes
+    from lavi_bridge.evaluate.run import evaluate
+
+    evaluate(options)
+    if processes()[0] == 0:
+        print((options.out / "report.md").read_text(encoding="utf-8"))
+        print(f"Look at '{options.out / 'report.html'}'")
 
 
 def expand(args: list[str]) -> None:
@@ -385,6 +408,7 @@ def zoo_score(args: list[str]) -> None:
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train,
     "generate": generate,
+    "evaluate": evaluate,
     "expand": expand,
     "plan": plan,
     "data": data,

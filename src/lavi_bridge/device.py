@@ -1,5 +1,7 @@
 """Where a bridge lives, and in which precision."""
 
+import os
+
 import torch
 
 from lavi_bridge.errors import BridgeError
@@ -27,3 +29,16 @@ def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch
     if dtype not in ("float32", "bfloat16", "float16"):
         raise BridgeError(f"unknown dtype '{dtype}'; known: float32, bfloat16, float16")
     return getattr(torch, dtype)
+
+
+def processes() -> tuple[int, int]:
+    """This process's number and how many there are, as torchrun tells; (0, 1) without it."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def own_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for, and of several GPUs the one of this process."""
+    chosen = choose_device(device)
+    if chosen.type == "cuda" and chosen.index is None:
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return chosen

@@ -18,9 +18,11 @@ from lavi_bridge.adapters import ADAPTERS
 from lavi_bridge.bridge import Bridge
 from lavi_bridge.device import choose_dtype
 from lavi_bridge.errors import BridgeError
+from lavi_bridge.evaluate import shapes
 from lavi_bridge.evaluate.suites import SUITES
 from lavi_bridge.languages import LANGUAGES
 from lavi_bridge.locate import zoo_names
+from lavi_bridge.metrics import METRICS as IMAGE_METRICS
 from lavi_bridge.recipes import DIFFERENCES, METRICS, PAPER_SUFFIX, RECIPES
 from lavi_bridge.text import Text
 from lavi_bridge.visions import VISIONS
@@ -187,6 +189,7 @@ def listing(what: str) -> str:
         "matrix": matrix(),
         "zoo": "\n".join(f"  zoo:{name}" for name in zoo_names()),
         "suites": _suites(),
+        "metrics": _metrics(),
     }  # fmt: skip
     if what != "all":
         return parts[what]
@@ -243,6 +246,16 @@ def _suites() -> str:
         notes = [", ".join(suite.categories), ", ".join(map(str, suite.sources))]
         lines += [f"  {'':22} {note}" for note in notes if note]
     lines.append("  NAME:CATEGORY is one category; any .txt, .tsv or .jsonl file is a suite, too")
+    return "\n".join(lines)
+
+
+def _metrics() -> str:
+    """Every metric: its column's head, which way is better, the weights that it asks for."""
+    lines = []
+    for name in sorted(IMAGE_METRICS, key=lambda name: name in shapes.NAMES):
+        kind = IMAGE_METRICS[name]
+        better = "higher" if kind.higher else "lower"
+        lines.append(f"  {name:16} {kind.title:20} {better:7} {kind.scorer}".rstrip())
     return "\n".join(lines)
 
 

@@ -70,22 +70,7 @@ def load_bridge(kind: type[B], folder: str | Path, *, language: str | Path | Non
                 vision: str | Path | None, dtype: str | torch.dtype | None,
                 device: str | torch.device | None) -> B:  # fmt: skip
     """Load a bridge of class `kind`; see `Bridge.load`."""
-    parts = Path(folder).parts
-    relative = not Path(folder).is_absolute()
-    if relative and len(parts) > 1 and not Path(folder).exists() and Path(parts[0]).is_dir():
-        # runs/typo has the form of a Hub id, but nobody should wait for the Hub to deny it
-        raise BridgeError(f"no folder '{folder}', though there is a folder '{parts[0]}'")
-    place = locate(folder)
-    if place.file(INDEX) is None and (place / "bridge").file(INDEX) is not None:
-        place = place / "bridge"  # the folder of a training run
-    if place.file(INDEX) is None:
-        published = place.file("lora_vis.pt") is not None
-        hint = "; it is a published checkpoint: `lavi-bridge convert`" if published else ""
-        inside = sorted(Path(place.root).glob("*/bridge.json")) if place.local else []
-        inside += sorted(Path(place.root).glob("*/bridge/bridge.json")) if place.local else []
-        if inside:
-            hint = "; there are some inside: " + ", ".join(f"'{p.parent}'" for p in inside)
-        raise BridgeError(f"'{place.id}' is no bridge: it has no {INDEX}{hint}")
+    place = find_bridge(folder)
     record = place.json(INDEX)
     if record.get("format") != FORMAT:
         raise BridgeError(
@@ -122,6 +107,31 @@ def load_bridge(kind: type[B], folder: str | Path, *, language: str | Path | Non
         raise BridgeError(f"the weights in '{place.id}' are not those of bridge {record['id']}")
     bridge.training_summary = record["training"]
     return bridge.to(device)
+
+
+def find_bridge(folder: str | Path) -> Place:
+    """Where a bridge is: in a folder, in a run's, or on the Hub; its weights are not read.
+
+    Raises:
+        BridgeError: there is none.
+    """
+    parts = Path(folder).parts
+    relative = not Path(folder).is_absolute()
+    if relative and len(parts) > 1 and not Path(folder).exists() and Path(parts[0]).is_dir():
+        # runs/typo has the form of a Hub id, but nobody should wait for the Hub to deny it
+        raise BridgeError(f"no folder '{folder}', though there is a folder '{parts[0]}'")
+    place = locate(folder)
+    if place.file(INDEX) is None and (place / "bridge").file(INDEX) is not None:
+        place = place / "bridge"  # the folder of a training run
+    if place.file(INDEX) is None:
+        published = place.file("lora_vis.pt") is not None
+        hint = "; it is a published checkpoint: `lavi-bridge convert`" if published else ""
+        inside = sorted(Path(place.root).glob("*/bridge.json")) if place.local else []
+        inside += sorted(Path(place.root).glob("*/bridge/bridge.json")) if place.local else []
+        if inside:
+            hint = "; there are some inside: " + ", ".join(f"'{p.parent}'" for p in inside)
+        raise BridgeError(f"'{place.id}' is no bridge: it has no {INDEX}{hint}")
+    return place
 
 
 def is_pipeline(folder: str | Path) -> bool:

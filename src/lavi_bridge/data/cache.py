@@ -163,7 +163,7 @@ def check_about(folder: Path, about: dict[str, Any], kind: str) -> None:
         return
     found = json.loads(path.read_text(encoding="utf-8"))
     wanted = json.loads(json.dumps(about))
-    for key in wanted.keys() | found.keys():
+    for key in wanted | found:
         if wanted.get(key) != found.get(key):
             raise BridgeError(
                 f"the {kind} in '{folder}' were made with another {key} "

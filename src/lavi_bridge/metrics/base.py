@@ -31,6 +31,10 @@ class Metric:
         """What the numbers depend on beside the images: weights, their fingerprint, mode."""
         return {}
 
+    def note(self, prompts: Sequence[Prompt]) -> str | None:
+        """What a reader of these prompts' numbers must know, if anything."""
+        return None
+
 
 class Score(Metric):
     """Judges images one by one, each against its prompt."""

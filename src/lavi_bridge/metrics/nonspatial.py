@@ -13,7 +13,8 @@ import torch
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.metrics.base import METRICS, Score
 from lavi_bridge.metrics.chunks import parsed, parser, without_adjectives
-from lavi_bridge.metrics.compbench import COMPLEX, Mode, Quirk, Scorer, checked, said
+from lavi_bridge.metrics.clip import clip_score, load_clip
+from lavi_bridge.metrics.compbench import COMPLEX, Mode, Quirk, checked, said
 from lavi_bridge.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -58,13 +59,14 @@ class CLIPNonSpatial(Score):
         self.mode = checked(mode)
         self.parser = "the caller's own" if plain else parser()
         self.plain = plain or (lambda text: without_adjectives(parsed(text)))
-        self.clip = Scorer("CLIPModel", scorer, device)
+        self.clip = load_clip(scorer, device)
 
     def provenance(self) -> dict[str, str]:
-        return self.clip.provenance | {"mode": self.mode, "parser": self.parser}
+        return self.clip.provenance() | {"mode": self.mode, "parser": self.parser}
 
     def __call__(self, images: Sequence[Image], prompts: Sequence[Prompt]) -> list[float]:
-        return cosines(self.clip, images, [self.text(prompt) for prompt in prompts])
+        texts = self.clip.text_embeddings([self.text(prompt) for prompt in prompts])
+        return clip_score(self.clip.image_embeddings(images), texts).tolist()
 
     def text(self, prompt: Prompt) -> str:
         """What CLIP reads of a prompt.
@@ -76,33 +78,9 @@ class CLIPNonSpatial(Score):
         text = self.plain(text) if prompt.category == COMPLEX else text
         if self.mode == "faithful":
             length = len(self.clip.tokenizer(text, verbose=False)["input_ids"])
-            longest = _longest(self.clip)
-            if length > longest:
+            if length > self.clip.tokens:
                 raise BridgeError(
-                    f"prompt '{prompt.id}' has {length} tokens, CLIP reads {longest}: the official "
-                    "code stops here; mode 'fixed' reads the beginning"
+                    f"prompt '{prompt.id}' has {length} tokens, CLIP reads {self.clip.tokens}: the "
+                    "official code stops here; mode 'fixed' reads the beginning"
                 )
         return text
-
-
-@torch.inference_mode()
-def cosines(clip: Scorer, images: Sequence[Image], texts: Sequence[str]) -> list[float]:
-    """The cosine of each image with its text; a text is cut at CLIP's limit."""
-    from transformers import CLIPImageProcessorPil
-
-    side = clip.model.config.vision_config.image_size
-    processor = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size=side)
-    pixels = processor(list(images), return_tensors="pt")["pixel_values"].to(clip.device)
-    encoded = clip.tokenizer(
-        list(texts), padding=True, truncation=True, max_length=_longest(clip), return_tensors="pt"
-    ).to(clip.device)
-    found = clip.model(
-        input_ids=encoded["input_ids"],
-        attention_mask=encoded["attention_mask"],
-        pixel_values=pixels,
-    )
-    return (found.image_embeds * found.text_embeds).sum(1).tolist()
-
-
-def _longest(clip: Scorer) -> int:
-    return int(clip.model.config.text_config.max_position_embeddings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from lavi_bridge.data import Key, LatentCache, Source
 from lavi_bridge.data.cache import chunks
 from lavi_bridge.data.features import FeatureCache, padded
 from lavi_bridge.data.opening import open_source
-from lavi_bridge.device import choose_device, choose_dtype
+from lavi_bridge.device import choose_dtype, own_device, processes
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.locate import locate
 from lavi_bridge.progress import progress
@@ -99,10 +98,7 @@ def fill(config: CacheConfig) -> tuple[int, list[str]]:
             read, or it was stopped (what is done is kept).
     """
     assert config.cache is not None
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    device = choose_device(config.device)
-    if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    (rank, world), device = processes(), own_device(config.device)
     source = open_source(config.data, seed=config.seed)
     vision = load_vision(locate(config.vision), dtype=choose_dtype(config.dtype, device))
     vision.vae.to(device)

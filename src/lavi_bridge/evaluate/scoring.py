@@ -1,0 +1,169 @@
+"""Metrics over images on disk: each image is judged once, whatever stops in between.
+
+Scores lie beside the images, by metric and by what the metric depends on; a row holds the hash of
+the image that it is of. Like drawing, judging goes in batches that are always the same ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lavi_bridge.device import processes
+from lavi_bridge.errors import BridgeError
+from lavi_bridge.evaluate.images import checksum
+from lavi_bridge.evaluate.journal import Journal
+from lavi_bridge.files import make_folder, read_safetensors
+from lavi_bridge.metrics import Distance, Metric, Score
+from lavi_bridge.progress import progress
+from lavi_bridge.prompts import Prompt
+from lavi_bridge.resume import stopping, write_tensors
+
+BATCH = 16
+"""Images that a metric gets at once."""
+CHUNK = 128
+"""Images whose features are in one file."""
+
+
+def digest(metric: Metric) -> str:
+    """8 hex digits of all that a metric's numbers depend on beside the images."""
+    about = json.dumps([type(metric).__name__, metric.provenance()], sort_keys=True)
+    return hashlib.sha256(about.encode()).hexdigest()[:8]
+
+
+def judge(name: str, metric: Score, images: Sequence[tuple[Prompt, Path]], folder: Path, *,
+          label: str = "") -> None:  # fmt: skip
+    """Score what is not scored yet; under torchrun each process its part of the batches.
+
+    Args:
+        folder: gets `NAME-DIGEST.jsonl`; read it with `scores_of` when all processes are done.
+
+    Raises:
+        BridgeError: it was stopped (what is scored is kept).
+    """
+    rank, world = processes()
+    journal = Journal(folder / f"{name}-{digest(metric)}.jsonl", rank)
+    known = {(row["image"], row["sha256"]) for row in journal.rows()}
+    batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
+    with (
+        stopping() as asked,
+        progress(total=len(images), desc=label or name, unit="image", disable=rank > 0) as bar,
+    ):
+        for batch in batches[rank::world]:
+            keys = [(_key(path, folder), checksum(path)) for _, path in batch]
+            if not all(key in known for key in keys):
+                rows = [
+                    {"image": image, "sha256": sha256, "id": prompt.id, **result}
+                    for (image, sha256), (prompt, _), result in zip(
+                        keys, batch, _results(metric, batch), strict=True
+                    )
+                ]
+                journal.append([r for r in rows if (r["image"], r["sha256"]) not in known])
+            bar.update(len(batch))
+            if asked():
+                raise BridgeError("stopped; the same command goes on from there")
+
+
+def settle(name: str, metric: Score, images: Sequence[tuple[Prompt, Path]], folder: Path) -> None:
+    """Merge what the processes scored into one file, in the order of the images."""
+    order = {_key(path, folder): place for place, (_, path) in enumerate(images)}
+    Journal(folder / f"{name}-{digest(metric)}.jsonl").merge(
+        lambda row: order.get(row["image"], len(order))
+    )
+
+
+def scores_of(name: str, metric: Score, files: Sequence[Sequence[Path]],
+              folder: Path) -> tuple[list[list[float | None]], list[str]]:  # fmt: skip
+    """Scores in the order of the files, None where there is none, and a line for every failure."""
+    rows = Journal(folder / f"{name}-{digest(metric)}.jsonl").rows()
+    found = {(row["image"], row["sha256"]): row for row in rows}
+    scores, failures = [], []
+    for images in files:
+        keys = [(_key(path, folder), checksum(path)) for path in images]
+        known = [found.get(key, {}) for key in keys]
+        scores.append([row.get("score") for row in known])
+        failures += [f"{row['image']}: {row['error']}" for row in known if "error" in row]
+    return scores, failures
+
+
+def features_of(metric: Distance, files: Sequence[Path], folder: Path, *,
+                label: str = "") -> None:  # fmt: skip
+    """Extract features chunk by chunk into `folder/DIGEST`; read them with `read_features`.
+
+    Raises:
+        BridgeError: an image cannot be read (a distance without it would be another), or it was
+            stopped (what is extracted is kept).
+    """
+    rank, world = processes()
+    starts = range(0, len(files), CHUNK)
+    with (
+        stopping() as asked,
+        progress(total=len(files), desc=label, unit="image", disable=rank > 0) as bar,
+    ):
+        for start in starts[rank::world]:
+            chunk = files[start : start + CHUNK]
+            path = _features_path(metric, chunk, folder)
+            if not path.exists():
+                make_folder(path.parent)
+                parts = [
+                    metric.features([_open(p) for p in chunk[at : at + BATCH]])
+                    for at in range(0, len(chunk), BATCH)
+                ]
+                write_tensors({"features": torch.cat(parts)}, path)
+            bar.update(len(chunk))
+            if asked():
+                raise BridgeError("stopped; the same command goes on from there")
+
+
+def read_features(metric: Distance, files: Sequence[Path], folder: Path) -> Tensor:
+    """Features (images, width) in the order of the files."""
+    chunks = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
+    return torch.cat(
+        [read_safetensors(_features_path(metric, chunk, folder))["features"] for chunk in chunks]
+    )
+
+
+def _features_path(metric: Distance, chunk: Sequence[Path], folder: Path) -> Path:
+    """Of these very images: another one among them, and it is another file."""
+    content = "".join(checksum(path) for path in chunk)
+    return (
+        folder / digest(metric) / f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.safetensors"
+    )
+
+
+def _results(metric: Score, batch: Sequence[tuple[Prompt, Path]]) -> list[dict[str, Any]]:
+    """A score or an error for every image; one bad image does not take the others with it."""
+    try:
+        scores = metric([_open(path) for _, path in batch], [prompt for prompt, _ in batch])
+        return [_result(score) for score in scores]
+    except (BridgeError, ValueError) as error:
+        if len(batch) == 1:
+            return [{"error": str(error).splitlines()[0]}]
+    return [result for one in batch for result in _results(metric, [one])]
+
+
+def _result(score: float) -> dict[str, Any]:
+    return {"score": score} if math.isfinite(score) else {"error": f"the score is {score}"}
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as picture:
+            return picture.convert("RGB")
+    except Exception as error:  # Pillow's decoders raise whatever their arithmetic does
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BridgeError(f"cannot read image '{path}': {reason}") from error
+
+
+def _key(path: Path, folder: Path) -> str:
+    """The image's name in a journal, which may be moved together with its images."""
+    root = folder.parent
+    return str(path.relative_to(root)) if path.is_relative_to(root) else path.name
