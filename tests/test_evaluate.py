@@ -24,6 +24,7 @@ from lavi_bridge.metrics import METRICS
 from lavi_bridge.prompts import Prompt
 from tests.squeezenet import photos, squeezenet
 from tests.test_clip import folder as clip
+from tests.test_locate import cached
 
 __all__ = ["clip"]  # a fixture: a tiny CLIP
 
@@ -243,6 +244,15 @@ def test_entries_that_are_nowhere_or_share_a_name_are_refused(bridge: Path, tmp_
         contestants_of([str(bridge), str(bridge)])
     with pytest.raises(BridgeError, match="cannot name a folder; give NAME="):
         contestants_of([f"a/b={bridge}"])
+
+
+def test_a_pipeline_on_the_hub_is_an_image_model(tiny: Tiny, tmp_path: Path) -> None:
+    cached(tmp_path, "sd", tiny("sd"))
+    code = "from lavi_bridge.evaluate.run import contestants_of as c; print(c(['me/sd'])[0])"
+    environment = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True,
+                          text=True, check=True)  # fmt: skip
+    assert done.stdout.strip() == "Contestant(name='sd', spec='me/sd', kind='image model')"
 
 
 def test_missing_scorers_are_said_before_anything_is_drawn(

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,13 @@ def found(folder: Path, prompts: Sequence[Prompt], images: int) -> list[list[Pat
 
 
 def checksum(path: Path) -> str:
-    """16 hex digits of the file's sha256."""
+    """16 hex digits of the file's sha256; read again only where the file has changed."""
+    about = path.stat()
+    return _checksum(path, about.st_mtime_ns, about.st_size)
+
+
+@cache
+def _checksum(path: Path, _changed: int, _size: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 

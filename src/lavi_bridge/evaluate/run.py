@@ -41,6 +41,7 @@ from lavi_bridge.evaluate.scoring import (
 )
 from lavi_bridge.evaluate.suites import SUITES, duplicates, load_suite, prompt_hash
 from lavi_bridge.files import make_folder
+from lavi_bridge.locate import locate
 from lavi_bridge.metrics import METRICS, Distance, Metric, Score
 from lavi_bridge.metrics.distances import too_few
 from lavi_bridge.prompts import Prompt
@@ -166,7 +167,13 @@ def _kind(spec: str) -> str:
     bridged = folder.is_dir() and any(folder.glob("**/bridge.json"))
     if folder.is_dir() and not bridged and not (folder / "lora_vis.pt").exists():
         return "images"
-    find_bridge(spec)  # tells what is wrong with it
+    try:
+        find_bridge(spec)
+    except BridgeError:
+        place = locate(spec)
+        if place.local or place.file("model_index.json") is None:
+            raise
+        return "image model"  # a pipeline on the Hub
     return "bridge"
 
 
@@ -205,7 +212,8 @@ def _images_of(
         if processes()[0] == 0:
             finish(folder, jobs[suite])
         _wait()
-        if missing := [job.file for job in jobs[suite] if job.file not in drawn(folder)]:
+        there = drawn(folder)
+        if missing := [job.file for job in jobs[suite] if job.file not in there]:
             raise BridgeError(f"{len(missing)} images are missing in '{folder}', as {missing[0]}")
         names = [folder / "images" / job.file for job in jobs[suite]]
         places[suite] = [names[start : start + images] for start in range(0, len(names), images)]
