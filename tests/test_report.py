@@ -20,6 +20,7 @@ from lavi_bridge.evaluate.results import Entry, Evaluation, Judged, MetricInfo, 
 from lavi_bridge.evaluate.tables import (
     PAPER_COLUMNS,
     Table,
+    console,
     digits,
     paper_table,
     score_tables,
@@ -403,3 +404,14 @@ def test_ticks_are_round_and_few() -> None:
     assert _ticks(5.0, 5.0)
     for span in range(1, 200):
         assert 1 <= len(_ticks(0.013, 0.013 + span / 100)) <= 6
+
+
+def test_the_terminal_gets_the_tables_in_columns(shapes: Evaluation) -> None:
+    assert console(shapes).splitlines() == [
+        "",
+        "Shapes: Exact (higher is better)",
+        "           overall  color  count",
+        "good          0.75   1.00   0.50",
+        "po|or <x>     0.50   0.00   1.00",
+        "note: 4 prompts are few",
+    ]

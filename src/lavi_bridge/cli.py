@@ -255,11 +255,11 @@ def evaluate(args: list[str]) -> None:
     options = tyro.cli(EvaluateConfig, args=args, prog="lavi-bridge evaluate")
     from lavi_bridge.device import processes
     from lavi_bridge.evaluate.run import evaluate
+    from lavi_bridge.evaluate.tables import console
 
-    evaluate(options)
+    done = evaluate(options)
     if processes()[0] == 0:
-        print((options.out / "report.md").read_text(encoding="utf-8"))
-        print(f"Look at '{options.out / 'report.html'}'")
+        print(f"{console(done)}\n\nWith intervals, tests and pictures: '{options.out}/report.html'")
 
 
 def expand(args: list[str]) -> None:

@@ -144,6 +144,26 @@ def paired_tables(evaluation: Evaluation, summary: Summary) -> list[Table]:
     return _tables(evaluation, found, evaluation.entries[1:])
 
 
+def console(evaluation: Evaluation) -> str:
+    """The tables of scores and distances as text for a terminal, without intervals."""
+    lines: list[str] = []
+    for summary in summarize(evaluation):
+        for table in [
+            *score_tables(evaluation, summary),
+            *distance_tables(evaluation, summary.suite),
+        ]:
+            rows = [["", *table.columns]]
+            rows += [[row.label, *(cell.text for cell in row.cells)] for row in table.rows]
+            widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+            lines += ["", f"{summary.suite.title}: {table.title}".removesuffix(": ")]
+            lines += [
+                "  ".join([first.ljust(widths[0]), *map(str.rjust, cells, widths[1:])]).rstrip()
+                for first, *cells in rows
+            ]
+        lines += [f"note: {note}" for note in summary.suite.notes]
+    return "\n".join(lines)
+
+
 def distance_tables(evaluation: Evaluation, suite: SuiteResults) -> list[Table]:
     """Entries by distances; none where there are none."""
     columns = {
