@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -105,7 +106,8 @@ def scoring(rounds: int, device: torch.device, batch: int) -> None:
             speeds = []
             for number in range(rounds):
                 work = folder / f"scores-{number}"
-                speeds.append(len(few) / timed(lambda: judge("x", metric, few, work)))  # noqa: B023
+                once = partial(judge, {"x": metric}, few, work)
+                speeds.append(len(few) / timed(once))
             print(
                 f"{title}: {statistics.median(speeds):.1f} images/s ({rounds} rounds)", flush=True
             )

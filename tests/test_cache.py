@@ -18,6 +18,7 @@ from PIL import Image
 from lavi_bridge import Bridge, BridgeError
 from lavi_bridge.config import CacheConfig, TrainConfig
 from lavi_bridge.data import LatentCache
+from lavi_bridge.data.features import FeatureCache
 from lavi_bridge.train.caching import fill
 from lavi_bridge.train.loop import Run
 
@@ -246,6 +247,18 @@ def test_training_from_encoded_captions_is_the_same_training(
     assert run.text_cache is not None
     longest = max(len(run.text_cache[f"picture {n}"]) for n in range(12))
     assert longest == (77 if vision == "sd" else 12)  # bytes, start and end
+
+
+def test_a_caption_is_kept_once(tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path, {"format": 1})
+    for value in (1.0, 2.0):
+        cache.add("a wall", torch.full((3, 4), value))
+        cache.add(f"number {value}", torch.zeros(2, 4))
+        cache.flush()
+    again = FeatureCache(tmp_path, {"format": 1})
+    assert len(again) == 3
+    assert again["a wall"].unique().tolist() == [1.0]
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
 
 
 def test_a_language_model_that_trains_has_no_text_cache(tiny: Tiny, captions: Path) -> None:

@@ -506,7 +506,9 @@ def test_owlv2_finds_boxes_in_pixels_and_they_are_judged(owl: Path) -> None:
 
 
 def test_detections_in_a_batch_are_those_of_one_image(owl: Path) -> None:
-    metric = spatial.SpatialOWLv2(scorer=str(owl), device="cpu", threshold=0.0)
+    metric = spatial.SpatialOWLv2(
+        scorer=str(owl), device="cpu", threshold=0.0, read=lambda _: Wanted("", "", "")
+    )
     names = [("cat", "dog"), ("dog", "dog"), ("a very long name of a thing", "cat")]
     together = metric.detect(images(), names)
     for image, both, boxes in zip(images(), names, together, strict=True):
@@ -514,7 +516,9 @@ def test_detections_in_a_batch_are_those_of_one_image(owl: Path) -> None:
         assert [box.label for box in alone] == [box.label for box in boxes]
         assert [box.left for box in alone] == pytest.approx([b.left for b in boxes], abs=1e-3)
     assert metric.detect([], []) == []
-    none = spatial.SpatialOWLv2(scorer=str(owl), device="cpu", threshold=1.0)
+    none = spatial.SpatialOWLv2(
+        scorer=str(owl), device="cpu", threshold=1.0, read=lambda _: Wanted("", "", "")
+    )
     assert none.detect(images(1), [("cat", "dog")]) == [[]]
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,11 @@ from PIL import Image
 from lavi_bridge import Bridge, BridgeError
 from lavi_bridge.config import EvaluateConfig, Sampling
 from lavi_bridge.evaluate.images import MANIFEST, found, jobs_of
+from lavi_bridge.evaluate.journal import Journal
+from lavi_bridge.evaluate.judging import add_three_in_one
+from lavi_bridge.evaluate.results import Judged
 from lavi_bridge.evaluate.run import contestants_of, evaluate
+from lavi_bridge.evaluate.suites import complex_kinds, load_suite
 from lavi_bridge.metrics import METRICS
 from lavi_bridge.prompts import Prompt
 from tests.squeezenet import photos, squeezenet
@@ -185,6 +190,10 @@ def test_an_image_that_cannot_be_judged_is_counted_and_named(tmp_path: Path) -> 
     text = (tmp_path / "again" / "report.md").read_text()
     assert files[2].name in text
     assert "32x32" in text
+    (suite,) = json.loads((tmp_path / "again" / "report.json").read_text())["suites"]
+    assert suite["notes"][-1] == (
+        f"x: 1 images are not 64×64 as the others, such as {files[5].name} (32×32)"
+    )
 
 
 def test_missing_images_are_named(tmp_path: Path) -> None:
@@ -242,8 +251,12 @@ def test_entries_that_are_nowhere_or_share_a_name_are_refused(bridge: Path, tmp_
         contestants_of(["/no/such"])
     with pytest.raises(BridgeError, match="two entries are called 'joined'"):
         contestants_of([str(bridge), str(bridge)])
-    with pytest.raises(BridgeError, match="cannot name a folder; give NAME="):
-        contestants_of([f"a/b={bridge}"])
+    for name in ("a/b", ".."):
+        with pytest.raises(BridgeError, match="cannot name a folder; give NAME="):
+            contestants_of([f"{name}={bridge}"])
+    shutil.copytree(bridge, tmp_path / "lr=1e-4")
+    (entry,) = contestants_of([str(tmp_path / "lr=1e-4")])
+    assert entry.spec == str(tmp_path / "lr=1e-4")
 
 
 def test_a_pipeline_on_the_hub_is_an_image_model(tiny: Tiny, tmp_path: Path) -> None:
@@ -259,6 +272,10 @@ def test_missing_scorers_are_said_before_anything_is_drawn(
     bridge: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LAVI_BRIDGE_CACHE", str(tmp_path / "cache"))
+    real = tmp_path / "real"
+    real.mkdir()
+    for number in range(2):
+        Image.new("RGB", (8, 8)).save(real / f"{number}.png")
     cases = {
         "clip-score": "'openai/clip-vit-base-patch32' is no folder here",
         "fid": "compares with real images: give --reference",
@@ -268,8 +285,10 @@ def test_missing_scorers_are_said_before_anything_is_drawn(
         with pytest.raises(BridgeError, match=message):
             evaluate(settings(tmp_path / "out", bridge, metrics=[metric]))
     with pytest.raises(BridgeError, match=r"pt_inception-2015-12-05.*\.pth"):
-        evaluate(settings(tmp_path / "out", bridge, metrics=["fid"], reference=tmp_path))
-    with pytest.raises(BridgeError, match="--scorers takes METRIC=FOLDER, not 'clip'"):
+        evaluate(settings(tmp_path / "out", bridge, metrics=["fid"], reference=real))
+    with pytest.raises(BridgeError, match="holds 0 images to compare with"):
+        evaluate(settings(tmp_path / "out", bridge, metrics=["fid"], reference=tmp_path / "typo"))
+    with pytest.raises(BridgeError, match=r"--scorers takes METRIC=PATH .*, not 'clip'"):
         evaluate(settings(tmp_path / "out", bridge, scorers=["clip"]))
     assert not (tmp_path / "out").exists()
 
@@ -340,6 +359,81 @@ def test_exports_feed_official_scorers_whose_results_come_back(
     run = evaluate(settings(tmp_path / "out", "zoo:tiny-sd", **changes))
     assert run.suites[0].judged["tiny-sd"].scores == {"unidet": [[0.0, 0.25], [0.5, 0.75]]}
     assert run.metrics["unidet"].title == "UniDet (official)"
+
+
+def test_an_export_of_other_images_is_refused(shared: Path, tmp_path: Path) -> None:
+    """Or another bridge would get the official scores of an earlier one."""
+    changes: dict[str, Any] = {
+        "suites": ["t2i-compbench:spatial"], "prompts": shared / "prompts", "limit": 2,
+        "metrics": ["shapes"], "images": 1, "export": tmp_path / "export",
+    }  # fmt: skip
+    evaluate(settings(tmp_path / "one", "zoo:tiny-sd", **changes))
+    evaluate(settings(tmp_path / "same", "zoo:tiny-sd", **changes))
+    with pytest.raises(BridgeError, match="an export of other images; choose another --export"):
+        evaluate(settings(tmp_path / "two", "tiny-sd=zoo:tiny-ldm", **changes))
+
+
+def test_the_complex_score_is_the_mean_of_the_parts_that_apply(shared: Path) -> None:
+    prompts = load_suite("t2i-compbench:complex", folder=shared / "prompts")
+    kinds = complex_kinds([p.text for p in prompts], shared / "prompts")
+    assert Counter(kinds.values()) == {"action": 212, "spatial": 58, "spatialaction": 30}
+    first = {
+        kind: next(p for p in prompts if kinds[p.text] == kind) for kind in set(kinds.values())
+    }
+    asked = [first["spatial"], first["action"], first["spatialaction"], Prompt("x", "y", "color")]
+    result = Judged([[Path("a"), Path("b")]] * 4, {
+        "blip-vqa": [[0.6, 0.3]] * 4,
+        "spatial-owlv2": [[0.9, None]] * 4,
+        "clip-nonspatial": [[0.3, 0.3]] * 4,
+    })  # fmt: skip
+    add_three_in_one(result, asked, kinds)
+    (a, _), (b, _), (c, missing), (other, _) = result.scores["3-in-1-owlv2"]
+    assert (a, b, c) == pytest.approx((0.75, 0.45, 0.6))
+    assert missing is None
+    assert other is None
+
+
+def test_long_prompts_of_ones_own_stand_in_the_papers_columns(clip: Path, tmp_path: Path) -> None:
+    path = tmp_path / "made.jsonl"
+    path.write_text('{"short": "a cat", "long": "a cat on a red mat"}\n')
+    run = evaluate(
+        settings(tmp_path / "out", "zoo:tiny-sd", suites=[str(path)], metrics=["clip-score"],
+                 scorers=[f"clip-score={clip}"])
+    )  # fmt: skip
+    assert [suite.name for suite in run.suites] == ["long"]
+    assert "In the paper's layout" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_a_journal_survives_odd_letters_and_a_merge_cut_short(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "rows.jsonl")
+    journal.append([{"file": "b", "prompt": "a\u2028red\x85cat"}, {"file": "a", "prompt": ""}])
+    left = journal.own.read_bytes()
+    journal.merge(lambda row: row["file"], key="file")
+    journal.own.write_bytes(left + b'{"file": "c", "pro')  # killed before it was deleted, and after
+    Journal(tmp_path / "rows.jsonl").merge(lambda row: row["file"], key="file")
+    assert [row["file"] for row in journal.rows()] == ["a", "b"]
+
+
+def test_another_batch_size_goes_on_with_what_is_there(tmp_path: Path) -> None:
+    evaluate(
+        settings(tmp_path, "zoo:tiny-sd", sampling=Sampling(steps=2, guidance=2, batch_size=3))
+    )
+    images = tmp_path / "tiny-sd" / "shapes" / "images"
+    for name in ("color-0001_0.png", "count-0000_0.png"):
+        (images / name).unlink()
+    kept = {path: path.stat().st_mtime_ns for path in images.iterdir()}
+    evaluate(
+        settings(tmp_path, "zoo:tiny-sd", sampling=Sampling(steps=2, guidance=2, batch_size=8))
+    )
+    assert all(path.stat().st_mtime_ns == written for path, written in kept.items())
+    assert len(rows(tmp_path / "tiny-sd" / "shapes" / MANIFEST)) == 12
+
+
+def test_images_of_a_folder_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for number in range(12):
+        Image.new("RGB", (4, 4)).save(tmp_path / f"p_{number}.png")
+    (names,) = found(tmp_path, [Prompt("p", "x")], 12)
+    assert [path.name for path in names] == [f"p_{number}.png" for number in range(12)]
 
 
 def test_seeds_of_a_suite_follow_its_prompts() -> None:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from lavi_bridge import BridgeError
+from lavi_bridge.fetch import checksum
 from lavi_bridge.metrics.official import (
     RESULTS,
     export_compbench,
@@ -58,7 +59,9 @@ def test_images_are_named_by_prompt_and_number(
     with Image.open(tmp_path / "out" / "samples" / f"{BENCH.text}_000001.png") as converted:
         assert converted.format == "PNG"
     rows = [json.loads(x) for x in (tmp_path / "out" / "images.jsonl").read_text().splitlines()]
-    assert rows[4] == {"question_id": 4, "prompt": "color-1", "image": "A cat's hat._000004.png"}
+    digest = checksum(drawn[4][1])[:16]
+    assert rows[4] == {"question_id": 4, "prompt": "color-1", "image": "A cat's hat._000004.png",
+                       "sha256": digest}  # fmt: skip
 
 
 @pytest.mark.parametrize(

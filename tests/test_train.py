@@ -312,6 +312,7 @@ def test_it_learns_and_goes_on_exactly_with(
         ({"optimizer": "adamw-8bit", "shard": True}, "'shard' cannot spread .* 8 or 4 bits"),
         ({"quantize": "nf4", "shard": True}, "'shard' cannot spread .* 8 or 4 bits"),
         ({"compile": "graphs", "accumulate": 2}, "compile blocks instead"),
+        ({"text_cache": Path("t"), "language_rank": 0, "shard": True}, "wait for each other"),
     ],
 )
 def test_settings_that_exclude_each_other_say_so(
@@ -385,6 +386,7 @@ def test_flow_weightings_draw_and_weigh_as_published(tiny: Tiny) -> None:
     assert weights(process, "cosmap", 0.5) == pytest.approx(4 / torch.pi)
     assert weights(process, "cosmap", 1.0) == pytest.approx(2 / torch.pi)
     assert weights(process, "sigma-sqrt", 0.5) == 4
+    assert weights(process, "sigma-sqrt", 0.0) == pytest.approx(1e6)  # and no more
     bridge = Bridge.connect(tiny("t5"), tiny("sd"), rank=4, device="cpu")
     with pytest.raises(BridgeError, match="flow_weighting cosmap is for flow-matching models"):
         bridge.vision.process.weigh_flow("cosmap")

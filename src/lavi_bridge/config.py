@@ -215,6 +215,11 @@ class TrainConfig:
             )
         if self.shard and (self.quantize != "none" or self.optimizer == "adamw-8bit"):
             raise BridgeError("'shard' cannot spread weights or optimizer states of 8 or 4 bits")
+        if self.shard and self.text_cache:
+            raise BridgeError(
+                "'text_cache' with 'shard': processes that lack different captions would wait for "
+                "each other; leave one out"
+            )
         if self.compile == "graphs" and (self.accumulate > 1 or self.shard):
             raise BridgeError(
                 "'compile' graphs is for one small batch a step, without 'accumulate' and 'shard'; "

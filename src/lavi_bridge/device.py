@@ -1,8 +1,10 @@
 """Where a bridge lives, and in which precision."""
 
 import os
+from datetime import timedelta
 
 import torch
+import torch.distributed as dist
 
 from lavi_bridge.errors import BridgeError
 
@@ -42,3 +44,15 @@ def own_device(device: str | torch.device | None) -> torch.device:
     if chosen.type == "cuda" and chosen.index is None:
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return chosen
+
+
+def join_processes() -> None:
+    """Meet the other processes of torchrun, if there are any."""
+    if processes()[1] > 1 and not dist.is_initialized():
+        dist.init_process_group("gloo", timeout=timedelta(hours=12))
+
+
+def wait_for_all() -> None:
+    """Wait until all processes that have met are here."""
+    if dist.is_initialized():
+        dist.barrier()

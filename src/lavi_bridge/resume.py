@@ -88,7 +88,7 @@ class RunState:
         # a fused AdamW counts on the device, others on the CPU
         on_device = any(group.get("fused") for group in self.optimizer.param_groups)
         kept: dict[str, dict[str, Any]] = {name: {} for name in self.trained}
-        for key in found.keys() - self.tensors.keys():
+        for key in sorted(found.keys() - self.tensors.keys()):  # in the same order on every process
             name, _, moment = key.rpartition(SEPARATOR)
             tensor = found[key]
             placed = tensor.ndim or on_device

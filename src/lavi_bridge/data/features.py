@@ -75,7 +75,8 @@ class FeatureCache:
 
     def add(self, caption: str, hidden: Tensor) -> None:
         """Keep a caption's hidden states; they are on disk after the next `flush`."""
-        self._pending.setdefault(_key(caption), hidden.detach().cpu())
+        if caption not in self:
+            self._pending[_key(caption)] = hidden.detach().cpu()
 
     def waiting(self) -> int:
         """Captions that are not on disk yet."""

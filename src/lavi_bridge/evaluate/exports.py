@@ -6,11 +6,15 @@ and an environment of its own). Their numbers stand under names of their own, ne
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from lavi_bridge.errors import BridgeError
+from lavi_bridge.evaluate.images import checksum
 from lavi_bridge.evaluate.results import Judged, MetricInfo
 from lavi_bridge.metrics.official import (
+    IMAGES,
     RESULTS,
     export_compbench,
     export_dpg,
@@ -38,18 +42,32 @@ def export(suite: str, prompts: Sequence[Prompt], files: Sequence[Sequence[Path]
     T2I-CompBench has a folder a category. Suites without an official scorer have no layout.
 
     Raises:
-        BridgeError: an image or a prompt does not fit the layout.
+        BridgeError: an image or a prompt does not fit the layout, or other images are there.
     """
     name = suite.partition(":")[0]
     images = [(p, path) for p, paths in zip(prompts, files, strict=True) for path in paths]
     if name.startswith("t2i-compbench"):
         for category in dict.fromkeys(p.category for p in prompts):
-            if not (folder / category).exists():
-                export_compbench(
-                    folder / category, [(p, path) for p, path in images if p.category == category]
-                )
+            theirs = [(p, path) for p, path in images if p.category == category]
+            if (folder / category).exists():
+                _same(folder / category, [path for _, path in theirs])
+            else:
+                export_compbench(folder / category, theirs)
     elif name in SUITES and not folder.exists():
         (export_geneval if name == "geneval" else export_dpg)(folder, images)
+
+
+def _same(folder: Path, files: Sequence[Path]) -> None:
+    """Refuse an earlier export of other images: its official scores are not these images'."""
+    try:
+        lines = (folder / IMAGES).read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        there = [json.loads(line).get("sha256") for line in lines]
+    except (OSError, ValueError) as error:
+        raise BridgeError(f"'{folder}' is no whole export ({error}); delete it") from error
+    if there != [checksum(path) for path in files]:
+        raise BridgeError(
+            f"'{folder}' holds an export of other images; choose another --export, or delete it"
+        )
 
 
 def read_official(suite: str, prompts: Sequence[Prompt], folder: Path,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -94,12 +95,14 @@ def draw(bridge: Bridge, jobs: Sequence[Job], folder: Path, sampling: Sampling, 
             )
             rows = []
             for job, picture in zip(batch, pictures, strict=True):
+                if job.file in done:  # an earlier batch of another size had it
+                    continue
                 path = folder / "images" / job.file
                 save_png(picture, path, {"prompt": job.prompt.text, "seed": job.seed} | identity)
                 rows.append({"file": job.file, "id": job.prompt.id, "image": job.number,
                              "seed": job.seed, "sha256": checksum(path),
                              "prompt": job.prompt.text})  # fmt: skip
-            journal.append([row for row in rows if row["file"] not in done])
+            journal.append(rows)
             bar.update(len(batch))
             if asked():
                 raise BridgeError("stopped; the same command goes on from there")
@@ -118,7 +121,7 @@ def drawn(folder: Path) -> dict[str, str]:
 def finish(folder: Path, jobs: Sequence[Job]) -> None:
     """Merge what the processes noted into `manifest.jsonl`, in the order of the prompts."""
     order = {job.file: place for place, job in enumerate(jobs)}
-    Journal(folder / MANIFEST).merge(lambda row: order.get(row["file"], len(order)))
+    Journal(folder / MANIFEST).merge(lambda row: order.get(row["file"], len(order)), key="file")
 
 
 def found(folder: Path, prompts: Sequence[Prompt], images: int) -> list[list[Path]]:
@@ -131,7 +134,7 @@ def found(folder: Path, prompts: Sequence[Prompt], images: int) -> list[list[Pat
         BridgeError: images are missing.
     """
     place = folder / "images" if (folder / "images").is_dir() else folder
-    files = sorted(p for p in place.iterdir() if p.suffix.lower() in SUFFIXES)
+    files = sorted((p for p in place.iterdir() if p.suffix.lower() in SUFFIXES), key=_natural)
     if not files:
         raise BridgeError(f"'{folder}' holds no images ({', '.join(SUFFIXES)})")
     by_stem: dict[str, list[Path]] = {}
@@ -150,6 +153,13 @@ def found(folder: Path, prompts: Sequence[Prompt], images: int) -> list[list[Pat
             f"'{short[0]}_0.png' (of its {len(files)} files)"
         )
     return rows
+
+
+def _natural(path: Path) -> list[tuple[str, int]]:
+    """`a_2` before `a_10`."""
+    parts = re.split(r"(\d+)", path.name)
+    return [(text, int(number or 0)) for text, number in zip(parts[::2], [*parts[1::2], ""],
+                                                             strict=True)]  # fmt: skip
 
 
 def checksum(path: Path) -> str:

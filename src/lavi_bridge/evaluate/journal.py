@@ -18,6 +18,7 @@ class Journal:
     def __init__(self, path: Path, process: int = 0) -> None:
         self.path = path
         self.own = path.with_name(f".{path.stem}.{process}{path.suffix}")
+        self._mended = False
 
     def rows(self) -> list[dict[str, Any]]:
         """What is there, of all processes; the line that a killed process was writing is not."""
@@ -25,9 +26,8 @@ class Journal:
         parts = sorted(self.path.parent.glob(f".{self.path.stem}.*{self.path.suffix}"))
         for path in [self.path, *parts]:
             if path.exists():
-                text = path.read_text(encoding="utf-8")
-                whole = text[: text.rfind("\n") + 1]
-                found += [json.loads(line) for line in whole.splitlines()]
+                *whole, _unfinished = path.read_text(encoding="utf-8").split("\n")
+                found += [json.loads(line) for line in whole]
         return found
 
     def append(self, rows: Sequence[dict[str, Any]]) -> None:
@@ -39,7 +39,8 @@ class Journal:
         make_folder(self.own.parent)
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         try:
-            self._mend()
+            if not self._mended:
+                self._mend()
             with self.own.open("a", encoding="utf-8") as file:
                 file.write(lines)
                 file.flush()
@@ -47,15 +48,20 @@ class Journal:
         except OSError as error:
             raise BridgeError(f"cannot write {self.own}: {disk_trouble(error)}") from error
 
-    def merge(self, order: Callable[[dict[str, Any]], Any]) -> None:
-        """Put all rows into the one file, in order; for one process, when the others are done."""
-        rows = sorted(self.rows(), key=order)
+    def merge(self, order: Callable[[dict[str, Any]], Any], *, key: str) -> None:
+        """Put all rows into the one file, in order; for one process, when the others are done.
+
+        Of rows with the same `key` the last counts.
+        """
+        latest = {row[key]: row for row in self.rows()}
+        rows = sorted(latest.values(), key=order)
         write_text(self.path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
         for part in self.path.parent.glob(f".{self.path.stem}.*{self.path.suffix}"):
             part.unlink()
 
     def _mend(self) -> None:
         """Cut off what a killed process left unfinished, or a row would be appended to it."""
+        self._mended = True
         if self.own.exists() and (size := self.own.stat().st_size):
             with self.own.open("rb+") as file:
                 content = file.read()

@@ -57,7 +57,8 @@ ABOUT_INTERVALS = (
     "all are 1. The best of a column is bold."
 )
 ABOUT_PAIRED = (
-    "Difference to {} on the same prompts and seeds, with its 95 % bootstrap interval, the "
+    "Difference to {} on the same prompts and seeds (of folders of images, whatever seeds those "
+    "are of), with its 95 % bootstrap interval, the "
     "two-sided p of a sign-flip permutation test over prompts (not corrected for the number of "
     "comparisons), and the prompts won, lost and tied."
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,18 @@ CHUNK = 128
 
 def digest(metric: Metric) -> str:
     """8 hex digits of all that a metric's numbers depend on beside the images."""
-    about = json.dumps([type(metric).__name__, metric.provenance()], sort_keys=True)
+    kind = (
+        "features" if isinstance(metric, Distance) else type(metric).__name__
+    )  # FID and KID share
+    about = json.dumps([kind, metric.provenance()], sort_keys=True)
     return hashlib.sha256(about.encode()).hexdigest()[:8]
 
 
-def judge(name: str, metric: Score, images: Sequence[tuple[Prompt, Path]], folder: Path, *,
+def judge(metrics: Mapping[str, Score], images: Sequence[tuple[Prompt, Path]], folder: Path, *,
           label: str = "") -> None:  # fmt: skip
     """Score what is not scored yet; under torchrun each process its part of the batches.
+
+    Every image is opened once for all metrics, and those of one CLIP share its embeddings.
 
     Args:
         folder: gets `NAME-DIGEST.jsonl`; read it with `scores_of` when all processes are done.
@@ -50,40 +55,44 @@ def judge(name: str, metric: Score, images: Sequence[tuple[Prompt, Path]], folde
         BridgeError: it was stopped (what is scored is kept).
     """
     rank, world = processes()
-    journal = Journal(folder / f"{name}-{digest(metric)}.jsonl", rank)
-    known = {(row["image"], row["sha256"]) for row in journal.rows()}
+    journals = {name: _journal(name, metric, folder, rank) for name, metric in metrics.items()}
+    known = {n: {(r["image"], r["sha256"]) for r in j.rows()} for n, j in journals.items()}
     batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
     with (
         stopping() as asked,
-        progress(total=len(images), desc=label or name, unit="image", disable=rank > 0) as bar,
+        progress(total=len(images), desc=label, unit="image", disable=rank > 0) as bar,
     ):
         for batch in batches[rank::world]:
             keys = [(_key(path, folder), checksum(path)) for _, path in batch]
-            if not all(key in known for key in keys):
-                rows = [
-                    {"image": image, "sha256": sha256, "id": prompt.id, **result}
-                    for (image, sha256), (prompt, _), result in zip(
-                        keys, batch, _results(metric, batch), strict=True
-                    )
-                ]
-                journal.append([r for r in rows if (r["image"], r["sha256"]) not in known])
+            todo = [name for name in metrics if not known[name].issuperset(keys)]
+            opened = [_open(path) for _, path in batch] if todo else []
+            for name in todo:
+                results = _results(metrics[name], opened, [prompt for prompt, _ in batch])
+                journals[name].append([
+                    {"image": key[0], "sha256": key[1], "id": prompt.id, **result}
+                    for key, (prompt, _), result in zip(keys, batch, results, strict=True)
+                    if key not in known[name]
+                ])  # fmt: skip
             bar.update(len(batch))
             if asked():
                 raise BridgeError("stopped; the same command goes on from there")
 
 
+def _journal(name: str, metric: Score, folder: Path, process: int = 0) -> Journal:
+    return Journal(folder / f"{name}-{digest(metric)}.jsonl", process)
+
+
 def settle(name: str, metric: Score, images: Sequence[tuple[Prompt, Path]], folder: Path) -> None:
     """Merge what the processes scored into one file, in the order of the images."""
     order = {_key(path, folder): place for place, (_, path) in enumerate(images)}
-    Journal(folder / f"{name}-{digest(metric)}.jsonl").merge(
-        lambda row: order.get(row["image"], len(order))
-    )
+    journal = _journal(name, metric, folder)
+    journal.merge(lambda row: order.get(row["image"], len(order)), key="image")
 
 
 def scores_of(name: str, metric: Score, files: Sequence[Sequence[Path]],
               folder: Path) -> tuple[list[list[float | None]], list[str]]:  # fmt: skip
     """Scores in the order of the files, None where there is none, and a line for every failure."""
-    rows = Journal(folder / f"{name}-{digest(metric)}.jsonl").rows()
+    rows = _journal(name, metric, folder).rows()
     found = {(row["image"], row["sha256"]): row for row in rows}
     scores, failures = [], []
     for images in files:
@@ -114,7 +123,7 @@ def features_of(metric: Distance, files: Sequence[Path], folder: Path, *,
             if not path.exists():
                 make_folder(path.parent)
                 parts = [
-                    metric.features([_open(p) for p in chunk[at : at + BATCH]])
+                    metric.features([_opened(p) for p in chunk[at : at + BATCH]])
                     for at in range(0, len(chunk), BATCH)
                 ]
                 write_tensors({"features": torch.cat(parts)}, path)
@@ -139,28 +148,44 @@ def _features_path(metric: Distance, chunk: Sequence[Path], folder: Path) -> Pat
     )
 
 
-def _results(metric: Score, batch: Sequence[tuple[Prompt, Path]]) -> list[dict[str, Any]]:
+def _results(metric: Score, images: Sequence[Image.Image | str],
+             prompts: Sequence[Prompt]) -> list[dict[str, Any]]:  # fmt: skip
     """A score or an error for every image; one bad image does not take the others with it."""
-    try:
-        scores = metric([_open(path) for _, path in batch], [prompt for prompt, _ in batch])
-        return [_result(score) for score in scores]
-    except (BridgeError, ValueError) as error:
-        if len(batch) == 1:
-            return [{"error": str(error).splitlines()[0]}]
-    return [result for one in batch for result in _results(metric, [one])]
+    whole = [image for image in images if not isinstance(image, str)]
+    if len(whole) == len(images):
+        try:
+            return [_result(score) for score in metric(whole, prompts)]
+        except (BridgeError, ValueError) as error:
+            if len(images) == 1:
+                return [{"error": str(error).splitlines()[0]}]
+    elif len(images) == 1:
+        return [{"error": str(images[0])}]
+    return [
+        result
+        for image, prompt in zip(images, prompts, strict=True)
+        for result in _results(metric, [image], [prompt])
+    ]
 
 
 def _result(score: float) -> dict[str, Any]:
     return {"score": score} if math.isfinite(score) else {"error": f"the score is {score}"}
 
 
-def _open(path: Path) -> Image.Image:
+def _open(path: Path) -> Image.Image | str:
+    """The image, or why there is none."""
     try:
         with Image.open(path) as picture:
             return picture.convert("RGB")
     except Exception as error:  # Pillow's decoders raise whatever their arithmetic does
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BridgeError(f"cannot read image '{path}': {reason}") from error
+        return f"cannot read image '{path.name}': {reason}"
+
+
+def _opened(path: Path) -> Image.Image:
+    picture = _open(path)
+    if isinstance(picture, str):
+        raise BridgeError(f"{picture} ('{path}')")
+    return picture
 
 
 def _key(path: Path, folder: Path) -> str:

@@ -16,11 +16,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lavi_bridge.errors import BridgeError, nearest
 from lavi_bridge.fetch import fetched
 from lavi_bridge.prompts import Prompt
+
+if TYPE_CHECKING:
+    from lavi_bridge.metrics.compbench import Mode
+    from lavi_bridge.metrics.three_in_one import Kind
 
 SHAPES_PER_CATEGORY = 64
 SHAPES_SEED = 777
@@ -208,6 +212,24 @@ def prompt_hash(prompts: Sequence[Prompt]) -> str:
     """16 hex digits over ids, texts and categories: equal where the same list was asked."""
     rows = [[prompt.id, prompt.text, prompt.category] for prompt in prompts]
     return sha256(json.dumps(rows).encode()).hexdigest()[:16]
+
+
+def complex_kinds(texts: Iterable[str], folder: Path | None = None, *,
+                  mode: Mode = "faithful") -> dict[str, Kind]:  # fmt: skip
+    """Which relations complex prompts of T2I-CompBench have, by its three lists.
+
+    Raises:
+        BridgeError: a list cannot be had, or in mode `fixed` none names a prompt.
+    """
+    from lavi_bridge.metrics.three_in_one import kind_of  # metrics bring torch
+
+    lists = {
+        kind: {
+            row.text for row in txt(_compbench_file(f"complex_val_{kind}.txt", pinned).find(folder))
+        }
+        for kind, pinned in _COMPLEX.items()
+    }
+    return {text: kind_of(text, lists, mode=mode) for text in texts}
 
 
 def duplicates(prompts: Sequence[Prompt]) -> int:
@@ -450,12 +472,23 @@ _COMPBENCH = {  # category: hash of its prompts, sha256 of its file
 }
 
 
+_COMPLEX: dict[Kind, str] = {
+    "spatial": "6c7ac0ab75c7c9080cfc7b421fb059b9b0febb98471707aeedf58771088abc02",
+    "action": "d49ee4c7f99e3f3379fb8704a54ff5288b83bb412971edf616a4721c2473308e",
+    "spatialaction": "e02ddc7fed812e6577e7386ec2137ce0a994a5ce19771661f68df7ac349a6ca9",
+}
+
+
+def _compbench_file(name: str, pinned: str) -> File:
+    return File(COMPBENCH, f"examples/dataset/{name}", pinned, f"t2i_compbench/{name}")
+
+
 def _compbench(*categories: str) -> tuple[Part, ...]:
     parts = []
     for category in categories:
         content, pinned = _COMPBENCH[category]
         name = f"{category.replace('-', '_')}_val.txt"
-        file = File(COMPBENCH, f"examples/dataset/{name}", pinned, f"t2i_compbench/{name}")
+        file = _compbench_file(name, pinned)
         parts.append(Part(300, content, (file,), partial(txt, category=category), (category,)))
     return tuple(parts)
 

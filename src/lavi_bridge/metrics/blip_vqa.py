@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lavi_bridge.metrics.base import METRICS, Score
-from lavi_bridge.metrics.chunks import noun_chunks, parsed, parser
+from lavi_bridge.metrics.base import METRICS, Score, exact
+from lavi_bridge.metrics.chunks import english, noun_chunks, parsed, parser
 from lavi_bridge.metrics.compbench import Mode, Quirk, Scorer, checked, said
 from lavi_bridge.prompts import Prompt
 
@@ -87,6 +87,8 @@ class BLIPVQA(Score):
         self.chunks = chunks or (lambda text: noun_chunks(parsed(text), mode=mode))
         self.blip = Scorer("BlipForQuestionAnswering", scorer, device)
         self.processor = BlipImageProcessorPil(size={"height": SIDE, "width": SIDE})
+        if chunks is None:
+            english()  # say now that it is missing, not at every image
 
     def provenance(self) -> dict[str, str]:
         return self.blip.provenance | {"mode": self.mode, "parser": self.parser}
@@ -96,7 +98,7 @@ class BLIPVQA(Score):
         asked = [questions(text, self.chunks(text), mode=self.mode) for text in texts]
         return [product(answers, mode=self.mode) for answers in self.yes(images, asked)]
 
-    @torch.inference_mode()
+    @exact()
     def yes(self, images: Sequence[Image], asked: Sequence[Sequence[str]]) -> list[list[float]]:
         """P(yes) / (P(yes) + P(no)) of the first word of the answer to each image's questions."""
         pixels = self.processor(list(images), return_tensors="pt")["pixel_values"]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
@@ -83,6 +84,10 @@ def too_few(count: int, width: int) -> str | None:
     )
 
 
+_LOADED: WeakValueDictionary[tuple[str, str, torch.device], nn.Module] = WeakValueDictionary()
+"""FID and KID share a network."""
+
+
 class FeatureDistance(Distance):
     """A distance in the features of a network.
 
@@ -113,7 +118,9 @@ class FeatureDistance(Distance):
         self.device = choose_device(device)
         if extractor is None:
             path = inception.weights_file(weights)
-            self.extractor = inception.published(path, resize=resize).to(self.device)
+            key = (str(path), resize, self.device)
+            network = _LOADED.get(key) or inception.published(path, resize=resize).to(self.device)
+            self.extractor = _LOADED[key] = network
             self._weights = {"scorer": self.scorer, "weights": checksum(path)[:16]}
         else:
             self.extractor = extractor

@@ -12,7 +12,7 @@ import torch
 
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.metrics.base import METRICS, Score
-from lavi_bridge.metrics.chunks import parsed, parser, without_adjectives
+from lavi_bridge.metrics.chunks import english, parsed, parser, without_adjectives
 from lavi_bridge.metrics.clip import clip_score, load_clip
 from lavi_bridge.metrics.compbench import COMPLEX, Mode, Quirk, checked, said
 from lavi_bridge.prompts import Prompt
@@ -58,8 +58,14 @@ class CLIPNonSpatial(Score):
     ) -> None:
         self.mode = checked(mode)
         self.parser = "the caller's own" if plain else parser()
+        self.own = plain is not None
         self.plain = plain or (lambda text: without_adjectives(parsed(text)))
         self.clip = load_clip(scorer, device)
+
+    def note(self, prompts: Sequence[Prompt]) -> str | None:
+        if not self.own and any(prompt.category == COMPLEX for prompt in prompts):
+            english()  # say now that it is missing, not at every image
+        return None
 
     def provenance(self) -> dict[str, str]:
         return self.clip.provenance() | {"mode": self.mode, "parser": self.parser}

@@ -20,6 +20,7 @@ from typing import Any
 from PIL import Image
 
 from lavi_bridge.errors import BridgeError
+from lavi_bridge.fetch import checksum
 from lavi_bridge.files import new_folder
 from lavi_bridge.prompts import Prompt
 
@@ -73,7 +74,8 @@ def export_compbench(out: Path, images: Iterable[tuple[Prompt, Path]]) -> int:
             name = f"{prompt.text}_{number:06}.png"
             _check_name(prompt, name)
             _copy(path, folder / "samples" / name)
-            rows.append({"question_id": number, "prompt": prompt.id, "image": name})
+            rows.append({"question_id": number, "prompt": prompt.id, "image": name,
+                         "sha256": checksum(path)[:16]})  # fmt: skip
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         (folder / IMAGES).write_text(lines, encoding="utf-8")
     return len(rows)
@@ -247,7 +249,7 @@ def _numbers(path: Path) -> dict[int, float]:
 def _owners(path: Path) -> dict[int, str]:
     """Image number -> prompt id."""
     owners: dict[int, str] = {}
-    for line, text in enumerate(_text(path).splitlines(), 1):
+    for line, text in enumerate(_text(path).removesuffix("\n").split("\n"), 1):
         row = _json(path, text)
         if not isinstance(row, dict) or not {"question_id", "prompt"} <= set(row):
             raise BridgeError(f"{path}:{line}: lacks 'question_id' or 'prompt'")

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.metrics.base import METRICS, Score
+from lavi_bridge.metrics.base import METRICS, Score, exact
 from lavi_bridge.metrics.boxes import Box, distinct, iou
-from lavi_bridge.metrics.chunks import parsed, parser
+from lavi_bridge.metrics.chunks import english, parsed, parser
 from lavi_bridge.metrics.compbench import COMPLEX, Mode, Quirk, Scorer, checked, said
 from lavi_bridge.prompts import Prompt
 
@@ -365,6 +365,8 @@ class SpatialOWLv2(Score):
         self.owl = Scorer("Owlv2ForObjectDetection", scorer, device)
         side = self.owl.model.config.vision_config.image_size
         self.processor = Owlv2ImageProcessorPil(size={"height": side, "width": side})
+        if read is None:
+            english()  # say now that it is missing, not at every image
 
     def provenance(self) -> dict[str, str]:
         own = {"mode": self.mode, "parser": self.parser, "threshold": str(self.threshold)}
@@ -382,7 +384,7 @@ class SpatialOWLv2(Score):
             for image, wanted, names in zip(images, asked, named, strict=True)
         ]
 
-    @torch.inference_mode()
+    @exact()
     def detect(self, images: Sequence[Image], names: Sequence[tuple[str, str]]) -> list[list[Box]]:
         """The objects of the given names in each image, most confident first."""
         if not images:

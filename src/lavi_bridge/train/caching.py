@@ -71,7 +71,8 @@ def cached_features(bridge: Bridge, cache: FeatureCache, captions: Sequence[str]
                     trim: bool) -> Text:  # fmt: skip
     """Hidden states of captions; what the cache lacks is encoded and added.
 
-    With the whole batch: so what a caption gets does not depend on which others are there.
+    The whole batch is encoded where one is lacking, so that a run that goes on with a half-filled
+    cache gives a caption the same as before: what came of the first batch that had it.
     """
     if not all(caption in cache for caption in captions):
         fresh = bridge.features(captions)

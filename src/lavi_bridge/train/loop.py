@@ -110,6 +110,9 @@ class Run:
             seed=config.seed,
         )
         self.bridge.vision.process.weigh_flow(config.flow_weighting)
+        self.bridge.vision.process.weights(torch.zeros(1, dtype=torch.long), config.min_snr)
+        if device.type == "cuda" and self.bridge.vision.dtype != torch.float32:
+            torch.set_float32_matmul_precision("high")  # products of what trains, in TF32
         if config.gradient_checkpointing:
             self.bridge.checkpoint_activations()
         models = [self.bridge.language.model, self.bridge.adapter, self.bridge.vision.backbone]
@@ -202,10 +205,16 @@ class Run:
             f"prompts: {bridge.tokens} tokens, {'masked' if bridge.vision.masks else 'no mask'}; "
             f"{cut} of the first {len(captions)} captions are longer and lose their end",
         ]
+        ways = {
+            "checkpointing": config.gradient_checkpointing,
+            "quantize": config.quantize != "none",
+            "shard": config.shard,
+        }
+        savings = [name for name, used in ways.items() if used]
         if config.dry_run or self.accelerator.device.type == "cuda":
             lines.append(
                 f"memory: about {self._memory():.1f} GB on each device"
-                + (", less with checkpointing" if config.gradient_checkpointing else "")
+                + (f", less with {' and '.join(savings)}" if savings else "")
             )
         if not config.caption_dropout and config.recipe == "default":
             lines.append("note: without caption_dropout guidance has no trained null prompt")

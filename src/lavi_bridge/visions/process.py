@@ -180,7 +180,9 @@ class Flow(Process):
         if self.weighting not in ("cosmap", "sigma-sqrt"):
             return None
         scheme = self.weighting.replace("-", "_")
-        return compute_loss_weighting_for_sd3(scheme, timesteps / self.steps)
+        # diffusers' levels are discrete, the least 1 / steps; below it 1/σ² has no end
+        sigmas = (timesteps / self.steps).clamp(min=1 / self.steps)
+        return compute_loss_weighting_for_sd3(scheme, sigmas)
 
     def weigh_flow(self, weighting: FlowWeighting) -> None:
         self.weighting = weighting

@@ -1,0 +1,213 @@
+"""Which metrics judge a suite, and what they say of one entry's images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from lavi_bridge.config import EvaluateConfig
+from lavi_bridge.device import own_device, processes, wait_for_all
+from lavi_bridge.errors import BridgeError
+from lavi_bridge.evaluate import shapes
+from lavi_bridge.evaluate.images import SUFFIXES
+from lavi_bridge.evaluate.results import Judged, MetricInfo
+from lavi_bridge.evaluate.scoring import (
+    features_of,
+    judge,
+    read_features,
+    scores_of,
+    settle,
+)
+from lavi_bridge.evaluate.suites import complex_kinds
+from lavi_bridge.metrics import METRICS, Distance, Metric, Score
+from lavi_bridge.metrics.compbench import COMPLEX
+from lavi_bridge.metrics.distances import too_few
+from lavi_bridge.metrics.three_in_one import Kind, three_in_one
+from lavi_bridge.prompts import Prompt
+
+DEFAULTS: dict[str, tuple[str, ...]] = {
+    "shapes": ("shapes",),
+    "short": ("clip-score", "aesthetic-v2"),
+    "long": ("clip-score", "aesthetic-v2"),
+    "t2i-compbench": ("blip-vqa", "spatial-owlv2", "clip-nonspatial"),
+}
+"""Metrics of a suite where none are asked for; of all others, the CLIP score."""
+CATEGORIES = {
+    # of T2I-CompBench: what each of its metrics judges; all three judge the complex prompts
+    "blip-vqa": {"color", "shape", "texture", COMPLEX},
+    "spatial-owlv2": {"spatial", COMPLEX},
+    "clip-nonspatial": {"non-spatial", COMPLEX},
+}
+THREE = MetricInfo(
+    "3-in-1-owlv2", "3-in-1 (with OWLv2)", True,
+    {"scorer": "the mean of blip-vqa, spatial-owlv2 and clip-nonspatial, as far as they apply"},
+)  # fmt: skip
+"""The complex score with our spatial part: under another name than the official one."""
+
+
+def chosen(suite: str, config: EvaluateConfig) -> list[str]:
+    """The metrics of a suite by name."""
+    name = suite.partition(":")[0]
+    if config.metrics:
+        asked = dict.fromkeys(config.metrics)
+        return [m for m in asked if m not in shapes.NAMES or name == "shapes"]
+    own = list(DEFAULTS.get(name, ("clip-score",)))
+    return own + (["fid", "kid"] if config.reference and name == "short" else [])
+
+
+def load_judges(names: Iterable[str], config: EvaluateConfig) -> dict[str, Metric]:
+    """The metrics by name, ready: what is missing is said before anything is drawn.
+
+    Raises:
+        BridgeError: a metric is unknown, its weights or the reference images are missing.
+    """
+    given: dict[str, dict[str, str]] = {}
+    for text in config.scorers:
+        key, told, place = text.partition("=")
+        name, _, option = key.partition(".")
+        if not told or name not in METRICS or option not in ("", "head"):
+            known = ", ".join(METRICS)
+            raise BridgeError(
+                f"--scorers takes METRIC=PATH (or METRIC.head=PATH), not '{text}'; known: {known}"
+            )
+        distance = issubclass(METRICS[name], Distance)
+        given.setdefault(name, {})[option or ("weights" if distance else "scorer")] = place
+    judges = {}
+    for name in names:
+        kind, options = METRICS[name], dict[str, Any](given.get(name, {}))
+        if issubclass(kind, Distance):
+            if config.reference is None:
+                raise BridgeError(f"{name} compares with real images: give --reference FOLDER")
+            reference_images(config.reference)
+            options["resize"] = config.resize
+        if kind.scorer:
+            options["device"] = own_device(config.device)
+        if name in CATEGORIES:
+            options["mode"] = config.mode
+        judges[name] = kind(**options)
+    return judges
+
+
+def judged(
+    files: list[list[Path]],
+    prompts: Sequence[Prompt],
+    judges: dict[str, Metric],
+    folder: Path,
+    config: EvaluateConfig,
+    notes: list[str],
+    *,
+    label: str,
+) -> Judged:
+    """Every metric over one entry's images of one suite; `notes` gets what a reader must know."""
+    result = Judged(files)
+    scores = {name: metric for name, metric in judges.items() if isinstance(metric, Score)}
+    groups: dict[tuple[bool, ...], dict[str, Score]] = {}
+    for name, metric in scores.items():
+        groups.setdefault(tuple(_applies(name, p) for p in prompts), {})[name] = metric
+    for applies, metrics in groups.items():
+        theirs = [paths if yes else [] for paths, yes in zip(files, applies, strict=True)]
+        pairs = [(p, path) for p, paths in zip(prompts, theirs, strict=True) for path in paths]
+        judge(metrics, pairs, folder / "scores", label=f"{', '.join(metrics)}: {label}")
+        wait_for_all()
+        for name, metric in metrics.items():
+            if processes()[0] == 0:
+                settle(name, metric, pairs, folder / "scores")
+            wait_for_all()
+            found, failures = scores_of(name, metric, theirs, folder / "scores")
+            result.scores[name] = [
+                row or [None] * len(paths) for row, paths in zip(found, files, strict=True)
+            ]
+            if failures:
+                result.failures[name] = failures
+    distances = {name: metric for name, metric in judges.items() if isinstance(metric, Distance)}
+    for name, distance in distances.items():
+        result.distances[name] = _distance(name, distance, files, folder, config, notes, label)
+    return result
+
+
+def add_three_in_one(result: Judged, prompts: Sequence[Prompt], kinds: dict[str, Kind]) -> None:
+    """Add the complex score, where all of its parts are there.
+
+    Args:
+        kinds: of complex prompts, by text; see `suites.complex_kinds`.
+    """
+    parts = [result.scores[name] for name in CATEGORIES]
+    rows: list[list[float | None]] = []
+    for place, prompt in enumerate(prompts):
+        images = zip(*(part[place] for part in parts), strict=True)
+        kind = kinds.get(prompt.text) if prompt.category == COMPLEX else None
+        rows.append([_three(kind, *three) for three in images])
+    result.scores[THREE.name] = rows
+
+
+def kinds_of(prompts: Sequence[Prompt], names: Sequence[str],
+             config: EvaluateConfig) -> dict[str, Kind] | None:  # fmt: skip
+    """What the official lists say of complex prompts, where the complex score can be formed."""
+    asked = [prompt.text for prompt in prompts if prompt.category == COMPLEX]
+    if not asked or not set(CATEGORIES) <= set(names):
+        return None
+    return complex_kinds(asked, config.prompts, mode=config.mode)
+
+
+def _three(kind: Kind | None, attribute: float | None, spatial: float | None,
+           action: float | None) -> float | None:  # fmt: skip
+    if kind is None or attribute is None or spatial is None or action is None:
+        return None
+    return three_in_one(attribute, spatial, action, kind)
+
+
+def sizes_note(name: str, files: Sequence[Sequence[Path]]) -> str | None:
+    """What is to be said where the images of a folder differ in size, or cannot be opened."""
+    sizes: dict[tuple[int, int], list[Path]] = {}
+    for path in (path for paths in files for path in paths):
+        try:
+            with Image.open(path) as picture:
+                sizes.setdefault(picture.size, []).append(path)
+        except OSError:
+            continue  # the metrics name it
+    if len(sizes) < 2:
+        return None
+    usual, *others = sorted(sizes, key=lambda size: -len(sizes[size]))
+    count = sum(len(sizes[size]) for size in others)
+    width, height = others[0]
+    return (
+        f"{name}: {count} images are not {usual[0]}×{usual[1]} as the others, such as "
+        f"{sizes[others[0]][0].name} ({width}×{height})"
+    )
+
+
+def _distance(name: str, metric: Distance, files: list[list[Path]], folder: Path,
+              config: EvaluateConfig, notes: list[str], label: str) -> float:  # fmt: skip
+    assert config.reference is not None
+    theirs = reference_images(config.reference)
+    ours = [path for paths in files for path in paths]
+    features_of(metric, theirs, config.out / "reference", label=f"{name}: reference")
+    features_of(metric, ours, folder / "features", label=f"{name}: {label}")
+    wait_for_all()
+    mine = read_features(metric, ours, folder / "features")
+    real = read_features(metric, theirs, config.out / "reference")
+    warning = too_few(min(len(mine), len(real)), mine.shape[1]) if name == "fid" else None
+    if warning and warning not in notes:
+        notes.append(warning)
+    return metric.distance(mine, real)
+
+
+def reference_images(folder: Path) -> list[Path]:
+    """The images under a folder, in the order of their paths.
+
+    Raises:
+        BridgeError: there are fewer than two.
+    """
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    if len(files) < 2:
+        raise BridgeError(f"'{folder}' holds {len(files)} images to compare with")
+    return files
+
+
+def _applies(metric: str, prompt: Prompt) -> bool:
+    """Metrics of T2I-CompBench judge some of its categories; of other suites all prompts."""
+    known = set().union(*CATEGORIES.values())
+    return prompt.category not in known or prompt.category in CATEGORIES.get(metric, known)
