@@ -32,7 +32,7 @@ from lavi_bridge import Bridge
 from lavi_bridge.blocks import compile_blocks
 from lavi_bridge.config import Quantize, TrainConfig
 from lavi_bridge.testing import make_tokenizer
-from lavi_bridge.train.loop import make_optimizer
+from lavi_bridge.train.optimizer import make_optimizer
 
 CAPTION = "a photo of a red apple on a wooden table beside an open book, in soft morning light"
 

@@ -8,9 +8,7 @@ a run that was stopped goes on exactly as if it had not been, whatever its worke
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -33,14 +31,11 @@ from torch import Generator, Tensor, nn
 from lavi_bridge.blocks import compile_blocks, gathered, shard, uncompiled, whole
 from lavi_bridge.bridge import Bridge
 from lavi_bridge.config import TrainConfig
-from lavi_bridge.curves import draw_curves, read_curve
-from lavi_bridge.data.base import digest
 from lavi_bridge.data.cache import SHARD
 from lavi_bridge.data.opening import open_source
 from lavi_bridge.device import choose_device
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files import make_folder, write_text
-from lavi_bridge.pictures import grid
 from lavi_bridge.plan import make_plan
 from lavi_bridge.progress import progress
 from lavi_bridge.resume import RunState, stopping
@@ -57,13 +52,20 @@ from lavi_bridge.train.examples import (
     sizes_of,
 )
 from lavi_bridge.train.guards import Guards
+from lavi_bridge.train.meter import Meter
+from lavi_bridge.train.optimizer import make_optimizer
+from lavi_bridge.train.showing import (
+    redraw_curves,
+    show_samples,
+    some_captions,
+    start_tracker,
+    tracker_of,
+)
 from lavi_bridge.train.validation import Validation
 from lavi_bridge.warm_start import WarmStart
 
 WARM = "warm-start"
 """Folder in a run for the state and the report of its warm start."""
-CURVES = ("loss", "val_loss", "probe_loss", "word_sensitivity", "grad_norm", "images_per_second")
-"""Figures that are drawn in `curves.svg`."""
 FREE = {
     "language", "vision", "data", "out", "recipe", "steps", "device", "workers", "log_every",
     "sample_every", "sample_prompts", "sample_steps", "validate_every", "save_every", "keep",
@@ -84,7 +86,7 @@ class Run:
         self.accelerator = Accelerator(
             cpu=device.type == "cpu",
             gradient_accumulation_steps=config.accumulate,
-            log_with=_tracker(config.tracker),
+            log_with=tracker_of(config.tracker),
             project_config=ProjectConfiguration(project_dir=str(config.out)),
             # one process reads the headers of a large data set while the others wait
             kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=12))],
@@ -322,7 +324,7 @@ class Run:
         optimizer = accelerator.prepare(self.optimizer)
         if config.optimizer == "schedule-free":
             self.optimizer.train()  # type: ignore[attr-defined]
-        self._start_tracker(step)
+        start_tracker(accelerator, config, step)
         if begins:
             self._look(0)
         still = {group["name"] for group in self.optimizer.param_groups if not group["lr"]}
@@ -380,8 +382,8 @@ class Run:
                     self._look(step, samples=due["look"], validate=due["validate"])
                 if due["save"] or stop:
                     self._checkpoint(step, state)
-                if due["save"] or due["look"] or due["validate"]:
-                    self._draw_curves()
+                if (due["save"] or due["look"] or due["validate"]) and self.main:
+                    redraw_curves(config.out)
                 if any(due.values()):
                     meter.restart()
                 if stop and not last:
@@ -470,24 +472,6 @@ class Run:
 
     # ---- seeing
 
-    def _start_tracker(self, step: int) -> None:
-        """Open the tracker; what it holds of steps that are made again is dropped where it can."""
-        name, out = self.config.tracker, self.config.out
-        if name == "none":
-            return
-        settings = {
-            key: value if isinstance(value, int | float | str | bool) else str(value)
-            for key, value in dataclasses.asdict(self.config).items()
-        }
-        options: dict[str, Any] = {
-            "tensorboard": {"purge_step": step + 1} if step else {},
-            "wandb": {"name": out.name, "dir": str(out), "id": digest([out.resolve()]),
-                      "resume": "allow"},
-            "trackio": {"name": out.name, "resume": "allow"},
-        }  # fmt: skip
-        project = "tensorboard" if name == "tensorboard" else "lavi-bridge"
-        self.accelerator.init_trackers(project, settings, {name: options[name]})
-
     def _look(self, step: int, *, samples: bool = True, validate: bool = True) -> None:
         """Validation and a sample grid, on the first process."""
         config = self.config
@@ -498,47 +482,13 @@ class Run:
                 self._record(step=step, **found)
                 self.validated = step, found.get("val_loss")
             if samples and config.sample_every:
-                self._samples(step)
-
-    def _samples(self, step: int) -> None:
-        prompts = self.config.sample_prompts or self._some_captions(4)
-        training = self.bridge.training
-        images = self.bridge.eval().generate(
-            prompts,
-            steps=self.config.sample_steps,
-            seed=self.config.seed,
-            height=self.resolution,
-            width=self.resolution,
-        )
-        self.bridge.train(training)
-        if not self.main:
-            return
-        folder = self.config.out / "samples"
-        folder.mkdir(exist_ok=True)
-        rows = [[image] for image in images]
-        picture = grid(rows, columns=[f"step {step}"], labels=prompts, tile=160)
-        picture.save(folder / f"{step:06d}.png")
-        if self.config.tracker == "tensorboard":
-            for tracker in self.accelerator.trackers:
-                shown = {"samples": np.asarray(picture)[None]}
-                tracker.log_images(shown, step=step, dataformats="NHWC")
-        elif self.config.tracker == "wandb":
-            for tracker in self.accelerator.trackers:
-                tracker.log_images({"samples": [picture]}, step=step)
-
-    def _some_captions(self, count: int) -> list[str]:
-        """Different ones, from all over the data."""
-        step = max(1, len(self.source) // 64)
-        texts = [self.source.texts(index)[0] for index in range(0, len(self.source), step)]
-        different = list(dict.fromkeys(texts))
-        return different[:: max(1, len(different) // count)][:count]
-
-    def _draw_curves(self) -> None:
-        path = self.config.out / "metrics.jsonl"
-        if self.main and path.exists():
-            found = {key: read_curve(path, key) for key in CURVES}
-            drawn = draw_curves({key: curve for key, curve in found.items() if len(curve) > 1})
-            write_text(self.config.out / "curves.svg", drawn)
+                prompts = config.sample_prompts or some_captions(self.source, 4)
+                side = self.resolution
+                images = self.bridge.generate(  # under sharding by all processes
+                    prompts, steps=config.sample_steps, seed=config.seed, height=side, width=side
+                )
+                if self.main:
+                    show_samples(self.accelerator, config, images, prompts, step)
 
     # ---- before the loop
 
@@ -687,69 +637,6 @@ class Run:
             with gathered(self.bridge):
                 if self.main:
                     self.bridge.save(folder)
-
-
-class Meter:
-    """Mean loss and speed since the last look, without waiting for the device at every step."""
-
-    def __init__(self, images: int) -> None:
-        self.images = images
-        self.total: Tensor | None = None
-        self.restart()
-
-    def restart(self) -> None:
-        """Begin anew, so that time spent on validation and saving does not count."""
-        self.total, self.parts = None, 0
-        self.began = time.perf_counter()
-
-    def add(self, loss: Tensor) -> None:
-        self.total = loss if self.total is None else self.total + loss
-        self.parts += 1
-
-    def finite(self) -> bool:
-        return self.total is None or bool(torch.isfinite(self.total))
-
-    def mean(self) -> Tensor:
-        assert self.total is not None
-        return self.total / self.parts
-
-    def images_per_second(self) -> float:
-        return self.parts * self.images / (time.perf_counter() - self.began)
-
-
-def _tracker(name: str) -> str | None:
-    """The tracker's name for accelerate, which would pass over one that is not installed."""
-    if name == "none":
-        return None
-    if importlib.util.find_spec(name) is None:
-        raise BridgeError(f"tracker '{name}' is not installed: pip install {name}, or take none")
-    return name
-
-
-def make_optimizer(config: TrainConfig, groups: list[dict[str, Any]],
-                   device: torch.device) -> torch.optim.Optimizer:  # fmt: skip
-    """The optimizer by name, with the paper's β and ε.
-
-    Raises:
-        BridgeError: its package is not installed.
-    """
-    options: dict[str, Any] = {"betas": (0.9, 0.999), "eps": 1e-8,
-                               "weight_decay": config.weight_decay}  # fmt: skip
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, fused=device.type == "cuda", **options)
-    package = {"adamw-8bit": "bitsandbytes", "schedule-free": "schedulefree"}[config.optimizer]
-    if importlib.util.find_spec(package) is None:
-        extra = "quantize" if package == "bitsandbytes" else "schedule-free"
-        raise BridgeError(
-            f"optimizer '{config.optimizer}' is not installed: pip install 'lavi-bridge[{extra}]'"
-        )
-    if package == "bitsandbytes":
-        from bitsandbytes.optim import AdamW8bit
-
-        return AdamW8bit(groups, **options)
-    from schedulefree import AdamWScheduleFree
-
-    return AdamWScheduleFree(groups, **options)
 
 
 def _copy(values: Sequence[Tensor], into: Sequence[Tensor]) -> None:
