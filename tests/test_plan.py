@@ -39,6 +39,16 @@ def test_pixart_is_counted_as_published(tmp_path: Path) -> None:
     assert (plan.tokens, plan.masked) == (120, True)
 
 
+def test_a_quantized_language_model_and_sharding_need_less_memory() -> None:
+    pair = ("zoo:tiny-t5-large", "zoo:tiny-sd")
+    whole, small = make_plan(*pair), make_plan(*pair, quantize="nf4")
+    saved = 0.72 * 2 * whole.language_parameters / 1e9
+    assert whole.training_gb - small.training_gb == pytest.approx(saved)
+    kept = whole.training_gb - whole.weights_gb - 16 * whole.trained / 1e9  # activations
+    half = make_plan(*pair, processes=2)
+    assert half.training_gb - kept == pytest.approx((whole.training_gb - kept) / 2)
+
+
 def test_rank_zero_is_shown_as_untouched() -> None:
     plan = make_plan("zoo:tiny-t5-base", "zoo:tiny-sd", language_rank=0)
     assert plan.language_lora_parameters == 0

@@ -20,6 +20,7 @@ from lavi_bridge.config import (
     Dtype,
     EvaluateConfig,
     ExpandConfig,
+    Quantize,
     Sampling,
     TrainConfig,
     checked,
@@ -90,6 +91,8 @@ class Plan:
     """Images per training step and device."""
     dtype: Dtype = "bfloat16"
     """Precision of the frozen models."""
+    quantize: Quantize = "none"
+    """Hold the language model in 8 or 4 bits while training."""
     json: bool = False
     """Print JSON instead of a table."""
 
@@ -293,6 +296,7 @@ def plan(args: list[str]) -> None:
         resolution=options.resolution,
         batch_size=options.batch_size,
         dtype=options.dtype,
+        quantize=options.quantize,
     )
     print(made.json() if options.json else made.table())
 

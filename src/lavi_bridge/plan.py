@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lavi_bridge import lora
 from lavi_bridge.adapters import ADAPTERS
 from lavi_bridge.bridge import Bridge
+from lavi_bridge.config import Quantize
 from lavi_bridge.device import choose_dtype
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.evaluate import shapes
@@ -93,10 +94,19 @@ class Plan:
         return "\n".join(f"{name:16} {value}" for name, value in rows)
 
 
+QUANTIZED = {"none": 1.0, "int8": 0.52, "nf4": 0.28}
+"""Size of a quantised language model over that in bfloat16 (measured, benchmarks/RESULTS.md)."""
+
+
 def make_plan(language: str, vision: str, *, adapter: str = "feedforward", language_rank: int = 32,
               vision_rank: int = 32, resolution: int | None = None, batch_size: int = 1,
-              dtype: str = "bfloat16") -> Plan:  # fmt: skip
+              dtype: str = "bfloat16", quantize: Quantize = "none",
+              processes: int = 1) -> Plan:  # fmt: skip
     """Plan a pair; only JSON files are read.
+
+    Args:
+        quantize: in how many bits the language model is held.
+        processes: over which weights, gradients and optimizer are spread (sharding).
 
     Raises:
         BridgeError: a config is missing, a class unsupported, or the LoRA pattern hits nothing.
@@ -117,7 +127,9 @@ def make_plan(language: str, vision: str, *, adapter: str = "feedforward", langu
         "vision": _frozen(image_model),
         "vae": _frozen(bridge.vision.vae),
     }
-    weights = sum(frozen.values()) * precision.itemsize / 1e9
+    held = frozen["language"] * (precision.itemsize if quantize == "none" else 2)
+    weights = (frozen["vision"] + frozen["vae"]) * precision.itemsize / 1e9
+    weights += held * QUANTIZED[quantize] / 1e9
     trained = sum(parts.values()) * 4 / 1e9
     serving = max(_fused(image_model), _decoding(bridge, side, precision))
     kept = _activations(bridge, batch_size, shape)  # last: it turns the outline into fake tensors
@@ -143,7 +155,8 @@ def make_plan(language: str, vision: str, *, adapter: str = "feedforward", langu
         dtype=dtype,
         batch_size=batch_size,
         weights_gb=weights,
-        training_gb=weights + 4 * trained + kept,  # weight, gradient and AdamW's two moments
+        # weight, gradient and AdamW's two moments
+        training_gb=(weights + 4 * trained) / processes + kept,
         sampling_gb=weights + trained + serving,
         download_gb=sum(frozen.values()) * 4 / 1e9,
         bridge_gb=trained,

@@ -207,16 +207,10 @@ class Run:
             f"prompts: {bridge.tokens} tokens, {'masked' if bridge.vision.masks else 'no mask'}; "
             f"{cut} of the first {len(captions)} captions are longer and lose their end",
         ]
-        ways = {
-            "checkpointing": config.gradient_checkpointing,
-            "quantize": config.quantize != "none",
-            "shard": config.shard,
-        }
-        savings = [name for name, used in ways.items() if used]
         if config.dry_run or self.accelerator.device.type == "cuda":
             lines.append(
                 f"memory: about {self._memory():.1f} GB on each device"
-                + (f", less with {' and '.join(savings)}" if savings else "")
+                + (", less with checkpointing" if config.gradient_checkpointing else "")
             )
         if not config.caption_dropout and config.recipe == "default":
             lines.append("note: without caption_dropout guidance has no trained null prompt")
@@ -239,6 +233,8 @@ class Run:
             resolution=side * self.bridge.vision.side_step,
             batch_size=config.batch_size,
             dtype=str(self.bridge.vision.dtype).removeprefix("torch."),
+            quantize=config.quantize,
+            processes=self.processes if config.shard else 1,
         ).training_gb
 
     @property
