@@ -532,7 +532,10 @@ class Run:
             saves=self.main,
         )
         self._forget("warm_start_step", after=warm.step)
-        with progress(total=warm.steps, desc="warm start", disable=not self.main) as bar:
+        with (  # other shapes, and too few steps to compile for
+            uncompiled(config.compile),
+            progress(total=warm.steps, desc="warm start", disable=not self.main) as bar,
+        ):
             bar.update(warm.step)
             for done in warm.run():
                 bar.update()
