@@ -30,7 +30,7 @@ from tests import real
 
 from lavi_bridge import Bridge
 from lavi_bridge.blocks import compile_blocks
-from lavi_bridge.config import Quantize, TrainConfig
+from lavi_bridge.config import Compile, Quantize, TrainConfig
 from lavi_bridge.testing import make_tokenizer
 from lavi_bridge.train.optimizer import make_optimizer
 
@@ -129,8 +129,9 @@ def measure(row: Row, device_name: str, steps: int) -> dict[str, Any]:
     if row.mode == "checkpointing":
         bridge.checkpoint_activations()
     models = [bridge.language.model, bridge.adapter, bridge.vision.backbone]
-    how = {"blocks": "blocks", "graphs": "graphs", "nf4": "none"}.get(row.mode, "none")
-    compile_blocks(models, how)  # type: ignore[arg-type]
+    ways: dict[str, Compile] = {"blocks": "blocks", "graphs": "graphs"}
+    how = ways.get(row.mode, "none")
+    compile_blocks(models, how)
     bridge.train()
     parameters = bridge.trainable_parameters()
     settings = TrainConfig(language="", vision="", data="", out=Path())

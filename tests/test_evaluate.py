@@ -361,10 +361,11 @@ def test_exports_feed_official_scorers_whose_results_come_back(
     assert run.metrics["unidet"].title == "UniDet (official)"
 
 
-def test_an_export_of_other_images_is_refused(shared: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("suite", ["t2i-compbench:spatial", "geneval"])
+def test_an_export_of_other_images_is_refused(shared: Path, tmp_path: Path, suite: str) -> None:
     """Or another bridge would get the official scores of an earlier one."""
     changes: dict[str, Any] = {
-        "suites": ["t2i-compbench:spatial"], "prompts": shared / "prompts", "limit": 2,
+        "suites": [suite], "prompts": shared / "prompts", "limit": 2,
         "metrics": ["shapes"], "images": 1, "export": tmp_path / "export",
     }  # fmt: skip
     evaluate(settings(tmp_path / "one", "zoo:tiny-sd", **changes))

@@ -56,6 +56,29 @@ def read_prompts(path: Path) -> list[str]:
     return prompts
 
 
+def made_by(bridge: Bridge) -> dict[str, Any]:
+    """Which models draw: what a picture's record says of its origin."""
+    return {
+        "bridge": bridge.id,
+        "language": bridge.language.place.id,
+        "vision": bridge.vision.place.id,
+        "dtype": str(bridge.vision.dtype).removeprefix("torch."),
+    }
+
+
+def settings_of(bridge: Bridge, sampling: Sampling) -> dict[str, Any]:
+    """Arguments of `Bridge.stream` that change a picture, with the model's own where unset."""
+    side = bridge.vision.resolution
+    return {
+        "steps": sampling.steps,
+        "guidance": sampling.guidance,
+        "negative": sampling.negative,
+        "height": sampling.height or side,
+        "width": sampling.width or side,
+        "scheduler": sampling.scheduler or bridge.vision.default_scheduler,
+    }
+
+
 def draw(bridge: Bridge, prompts: Sequence[str], out: Path, sampling: Sampling, *,
          progress: bool = False) -> Iterator[Path]:  # fmt: skip
     """Draw one PNG a prompt into `out` and yield its path; what is there already is kept.
@@ -64,22 +87,8 @@ def draw(bridge: Bridge, prompts: Sequence[str], out: Path, sampling: Sampling, 
     prompt, seed and settings. So an interrupted call, repeated, goes on where it stopped.
     """
     make_folder(out)
-    identity = {
-        "bridge": bridge.id,
-        "language": bridge.language.place.id,
-        "vision": bridge.vision.place.id,
-        "dtype": str(bridge.vision.dtype).removeprefix("torch."),
-        "version": __version__,
-    }
-    side = bridge.vision.resolution
-    settings: dict[str, Any] = {
-        "steps": sampling.steps,
-        "guidance": sampling.guidance,
-        "negative": sampling.negative,
-        "height": sampling.height or side,
-        "width": sampling.width or side,
-        "scheduler": sampling.scheduler or bridge.vision.default_scheduler,
-    }
+    identity = made_by(bridge) | {"version": __version__}
+    settings = settings_of(bridge, sampling)
     jobs: list[tuple[Path, dict[str, Any]]] = []
     for index, prompt in enumerate(prompts):
         record = {"prompt": prompt, "seed": sampling.seed + index} | settings | identity

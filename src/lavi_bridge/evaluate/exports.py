@@ -13,6 +13,7 @@ from pathlib import Path
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.evaluate.images import checksum
 from lavi_bridge.evaluate.results import Judged, MetricInfo
+from lavi_bridge.files import write_text
 from lavi_bridge.metrics.official import (
     IMAGES,
     RESULTS,
@@ -53,8 +54,15 @@ def export(suite: str, prompts: Sequence[Prompt], files: Sequence[Sequence[Path]
                 _same(folder / category, [path for _, path in theirs])
             else:
                 export_compbench(folder / category, theirs)
-    elif name in SUITES and not folder.exists():
-        (export_geneval if name == "geneval" else export_dpg)(folder, images)
+    elif name in SUITES:
+        # beside the folder, in which the official scorers take every entry for an image
+        noted = folder.with_name(f"{folder.name}.images.json")
+        there = [checksum(path) for _, path in images]
+        if not folder.exists():
+            (export_geneval if name == "geneval" else export_dpg)(folder, images)
+            write_text(noted, json.dumps(there) + "\n")
+        elif not noted.exists() or json.loads(noted.read_text(encoding="utf-8")) != there:
+            raise _others(folder)
 
 
 def _same(folder: Path, files: Sequence[Path]) -> None:
@@ -65,9 +73,13 @@ def _same(folder: Path, files: Sequence[Path]) -> None:
     except (OSError, ValueError) as error:
         raise BridgeError(f"'{folder}' is no whole export ({error}); delete it") from error
     if there != [checksum(path) for path in files]:
-        raise BridgeError(
-            f"'{folder}' holds an export of other images; choose another --export, or delete it"
-        )
+        raise _others(folder)
+
+
+def _others(folder: Path) -> BridgeError:
+    return BridgeError(
+        f"'{folder}' holds an export of other images; choose another --export, or delete it"
+    )
 
 
 def read_official(suite: str, prompts: Sequence[Prompt], folder: Path,

@@ -40,6 +40,7 @@ from lavi_bridge.evaluate.report import write_report
 from lavi_bridge.evaluate.results import Entry, Evaluation, MetricInfo, SuiteResults
 from lavi_bridge.evaluate.suites import SUITES, duplicates, load_suite, prompt_hash
 from lavi_bridge.files import make_folder
+from lavi_bridge.generation import made_by, settings_of
 from lavi_bridge.locate import locate
 from lavi_bridge.metrics import Metric
 from lavi_bridge.prompts import Prompt
@@ -243,22 +244,8 @@ def _found(contestant: Contestant, asked: dict[str, list[Prompt]],
 
 def _identity(bridge: Bridge, config: EvaluateConfig) -> dict[str, Any]:
     """What the images depend on beside prompts and seeds."""
-    sampling = config.sampling
-    side = bridge.vision.resolution
-    return {
-        "bridge": bridge.id,
-        "language": bridge.language.place.id,
-        "vision": bridge.vision.place.id,
-        "dtype": str(bridge.vision.dtype).removeprefix("torch."),
-        "seed": sampling.seed,
-        "steps": sampling.steps,
-        "guidance": sampling.guidance,
-        "negative": sampling.negative,
-        "height": sampling.height or side,
-        "width": sampling.width or side,
-        "scheduler": sampling.scheduler or bridge.vision.default_scheduler,
-        "suffix": config.suffix,
-    }
+    settings = settings_of(bridge, config.sampling)
+    return made_by(bridge) | {"seed": config.sampling.seed} | settings | {"suffix": config.suffix}
 
 
 def _about(bridge: Bridge, device: torch.device) -> dict[str, Any]:
