@@ -53,7 +53,7 @@ STATES_SHARE = 0.75
 """Of the steps, where both kinds of match follow one another."""
 BANK = 128
 """Pictures (as latents) that the teacher draws for the match of predictions."""
-BANK_STEPS = 20
+BANK_STEPS = 10
 BANK_GUIDANCE = 4.0
 PREDICTIONS_BATCH = 32
 """A step through the vision model takes at most so many captions."""
@@ -283,27 +283,36 @@ class WarmStart:
 
     def _states(self, captions: Sequence[str]) -> Tensor:
         """Squared difference to the teacher's states over their variance, by caption (batch,)."""
-        wanted, targets = self._wanted(captions)
-        given = self.bridge.encode(captions).hidden.float()
+        # padding that is masked is neither read nor matched; leaving it out saves its time
+        features = self.bridge.features(captions, trim=True)
+        given = self.bridge.adapt(features).hidden.float()
+        wanted, targets = self._wanted(captions, given.shape[1])
         there = targets >= 0
         index = targets.clamp(min=0).unsqueeze(-1).expand(-1, -1, wanted.shape[-1])
         error = (given - wanted.gather(1, index)).square().mean(-1) * there
         return error.sum(1) / there.sum(1).clamp(min=1) / wanted.var()
 
     @torch.no_grad()
-    def _wanted(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """The teacher's states (batch, its tokens, width), and which of them each token takes."""
+    def _wanted(self, captions: Sequence[str], tokens: int) -> tuple[Tensor, Tensor]:
+        """The teacher's states (batch, its tokens, width), and which of them each token takes.
+
+        Args:
+            tokens: how many of ours there are.
+        """
         bridge, teacher = self.bridge, self.teacher
         length = _tokens(teacher, bridge)
         masked = bridge.vision.masks
-        mine = bridge.language.tokenize(captions, bridge.tokens)
+        mine = bridge.language.tokenize(captions, tokens)
         theirs = teacher.tokenize(captions, length)
-        states = teacher.hidden(theirs.ids, theirs.mask if masked else None).float()
+        if masked:
+            length = min(theirs.longest, length)
+        ids, mask = theirs.ids[:, :length], theirs.mask[:, :length]
+        states = teacher.hidden(ids, mask if masked else None).float()
         rows = zip(
-            bridge.language.spans(captions, bridge.tokens),
+            bridge.language.spans(captions, tokens),
             teacher.spans(captions, length),
             mine.mask.sum(1).tolist(),
-            theirs.mask.sum(1).tolist(),
+            mask.sum(1).tolist(),
             strict=True,
         )
         targets = [align(a, b, n, m, masked=masked) for a, b, n, m in rows]
