@@ -45,7 +45,7 @@ LAYERS: list[tuple[str, ...]] = [
     ),
     ("bridge", "legacy", "storage", "testing", "warm_start"),
     ("train", "plan", "generation", "evaluate"),
-    ("zoo.demo", "zoo.pretrain"),
+    ("zoo.demo", "zoo.pretrain", "reproduce"),
     ("cli", "__main__"),
 ]
 ALONE = 2  # parts of this layer are siblings that never import each other

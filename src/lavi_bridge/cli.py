@@ -21,6 +21,7 @@ from lavi_bridge.config import (
     EvaluateConfig,
     ExpandConfig,
     Quantize,
+    ReproduceConfig,
     Sampling,
     TrainConfig,
     checked,
@@ -265,6 +266,16 @@ def evaluate(args: list[str]) -> None:
         print(f"{console(done)}\n\nWith intervals, tests and pictures: '{options.out}/report.html'")
 
 
+def reproduce(args: list[str]) -> None:
+    """Make the paper's tables again, on the bundled models or on the real ones."""
+    options = tyro.cli(ReproduceConfig, args=args, prog="lavi-bridge reproduce")
+    from lavi_bridge.reproduce.run import reproduce
+
+    page = reproduce(options)
+    if page:
+        print(f"\nthe tables, with intervals, tests and pictures: '{page}'")
+
+
 def expand(args: list[str]) -> None:
     """Write long prompts for short ones with a language model."""
     from lavi_bridge.evaluate.expand import INSTRUCTION, VERSION, expand, instruction
@@ -413,6 +424,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train,
     "generate": generate,
     "evaluate": evaluate,
+    "reproduce": reproduce,
     "expand": expand,
     "plan": plan,
     "data": data,

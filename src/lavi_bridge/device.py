@@ -1,6 +1,7 @@
 """Where a bridge lives, and in which precision."""
 
 import os
+import platform
 from datetime import timedelta
 
 import torch
@@ -56,3 +57,11 @@ def wait_for_all() -> None:
     """Wait until all processes that have met are here."""
     if dist.is_initialized():
         dist.barrier()
+
+
+def machine() -> str:
+    """What the figures were measured on."""
+    return (
+        f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}, Python {platform.python_version()}"
+    )

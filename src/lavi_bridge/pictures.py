@@ -22,14 +22,16 @@ def grid(rows: Sequence[Sequence[Image.Image]], *, columns: Sequence[str] = (),
     Small pictures are enlarged without smoothing, so that their pixels can be seen.
     """
     font = ImageFont.load_default(13)
-    gap, top, left = 6, 24 if columns else 0, 190 if labels else 0
+    heads = [textwrap.wrap(title, max(8, tile // 7)) for title in columns]
+    lines = max(map(len, heads), default=0)
+    gap, top, left = 6, 8 + 16 * lines if columns else 0, 190 if labels else 0
     width = max(len(row) for row in rows)
     step = tile + gap
     size = (left + width * step + gap, top + len(rows) * step + gap)
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
-    for x, title in enumerate(columns):
-        draw.text((left + gap + x * step, 5), title, "black", font)
+    for x, head in enumerate(heads):
+        draw.multiline_text((left + gap + x * step, 5), "\n".join(head), "black", font, spacing=3)
     for y, row in enumerate(rows):
         if labels:
             text = "\n".join(textwrap.wrap(labels[y], 26)[:7])

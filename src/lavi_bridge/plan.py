@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +62,10 @@ class Plan:
     sampling_gb: float
     download_gb: float
     bridge_gb: float
+    training_tflop: float
+    """Of one image in training, forward and backward, without the autoencoder; TFLOP."""
+    sampling_tflop: float
+    """Of one image in sampling, for each denoising step with guidance."""
 
     @property
     def trained(self) -> int:
@@ -88,6 +94,8 @@ class Plan:
             ("training memory", f"≈ {_size(self.training_gb)} at batch {self.batch_size}, frozen "
                                 f"models in {self.dtype}, without checkpointing"),
             ("sampling memory", f"≈ {_size(self.sampling_gb)} for one image with guidance"),
+            ("compute", f"≈ {self.training_tflop:.3g} TFLOP an image in training, "
+                        f"{self.sampling_tflop:.2g} a step in sampling"),
             ("disk", f"{_size(self.download_gb)} of base weights in float32, "
                      f"{_size(self.bridge_gb)} a saved bridge"),
         ]  # fmt: skip
@@ -132,7 +140,8 @@ def make_plan(language: str, vision: str, *, adapter: str = "feedforward", langu
     weights += held * QUANTIZED[quantize] / 1e9
     trained = sum(parts.values()) * 4 / 1e9
     serving = max(_fused(image_model), _decoding(bridge, side, precision))
-    kept = _activations(bridge, batch_size, shape)  # last: it turns the outline into fake tensors
+    # last: it turns the outline into fake tensors
+    kept, forward, both = _one_step(bridge, batch_size, shape)
     return Plan(
         language=language,
         vision=vision,
@@ -160,12 +169,19 @@ def make_plan(language: str, vision: str, *, adapter: str = "feedforward", langu
         sampling_gb=weights + trained + serving,
         download_gb=sum(frozen.values()) * 4 / 1e9,
         bridge_gb=trained,
+        training_tflop=both,
+        sampling_tflop=2 * forward,
     )
 
 
-def _activations(bridge: Bridge, batch: int, shape: tuple[int, int, int]) -> float:
-    """GB that autograd keeps for one training step, from a run on shapes alone."""
+def _one_step(bridge: Bridge, batch: int,
+              shape: tuple[int, int, int]) -> tuple[float, float, float]:  # fmt: skip
+    """One training step on shapes alone: the GB that autograd keeps, and TFLOP of an image.
+
+    The latter of the vision model's forward pass, and of all passes of the step.
+    """
     from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.utils.flop_counter import FlopCounterMode
 
     total = 0
     # shapes that pass for real CPU tensors, so that attention takes its fused path as on a GPU
@@ -182,12 +198,33 @@ def _activations(bridge: Bridge, batch: int, shape: tuple[int, int, int]) -> flo
                 total += storage.nbytes()
             return tensor
 
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+        counter = FlopCounterMode(
+            display=False, custom_mapping={attention: _attended, backward: _attended_backward}
+        )
+        with counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             ids = torch.zeros(batch, bridge.tokens, dtype=torch.long)
             mask = torch.ones_like(ids) if bridge.vision.masks else None
             text = Text(bridge.adapter(bridge.language.hidden(ids)), mask)
-            bridge.vision.predict(torch.zeros(batch, *shape), torch.zeros(batch), text).sum()
-    return total / 1e9
+            before = counter.get_total_flops()
+            loss = bridge.vision.predict(torch.zeros(batch, *shape), torch.zeros(batch), text).sum()
+            forward = counter.get_total_flops() - before
+            loss.backward()
+    flop = counter.get_total_flops()
+    return total / 1e9, forward / batch / 1e12, flop / batch / 1e12
+
+
+def _attended(query: Sequence[int], key: Sequence[int], *_: Any, **__: Any) -> int:
+    """FLOP of attention, which torch counts on GPUs alone; shapes (batch, heads, tokens, width)."""
+    batch, heads, tokens, width = query
+    return 4 * batch * heads * tokens * key[2] * width
+
+
+def _attended_backward(_gradient: Any, query: Sequence[int], key: Sequence[int], *_: Any,
+                       **__: Any) -> int:  # fmt: skip
+    """As torch counts it on GPUs: five products instead of two, the scores being made again."""
+    return _attended(query, key) * 5 // 2
 
 
 def listing(what: str) -> str:

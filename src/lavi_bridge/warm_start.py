@@ -386,8 +386,12 @@ class WarmStart:
     # ---- what is left behind
 
     @torch.no_grad()
-    def report(self) -> Report:
-        """Measure what was reached on the captions kept aside, by topic."""
+    def report(self, *, predictions: bool = True) -> Report:
+        """Measure what was reached on the captions kept aside, by topic.
+
+        Args:
+            predictions: of the vision model, too, which draws pictures for it.
+        """
         report = Report(self.match, self.step, self.stopped_early, round(self.seconds, 1))
         topics = by_topic(self.aside)
         report.captions = {topic: len(indices) for topic, indices in topics.items()}
@@ -396,7 +400,7 @@ class WarmStart:
         if self.comparable:
             errors = self._states(self.aside)
             report.states = {k: round(errors[i].mean().item(), 4) for k, i in topics.items()}
-        ratios = self._gaps()
+        ratios = self._gaps() if predictions else torch.zeros(0, 2)
         for topic, indices in topics.items():
             if drawn := [i for i in indices if i < len(ratios)]:
                 report.predictions[topic] = round(_ratio(ratios, drawn), 4)

@@ -27,6 +27,15 @@ MARKS = (
 )
 """A disc, a square, a diamond, a triangle on its base and one on its tip."""
 
+STYLE = (
+    ".forest{color:#1f2328;font-family:sans-serif}text{font-size:11px;fill:currentColor}"
+    ".title{font-size:13px;font-weight:600}.line{stroke:#d0d7de}.e0{fill:#0072b2}"
+    ".range{fill:none;stroke-width:2;stroke:#0072b2}"
+    "@media(prefers-color-scheme:dark){.forest{color:#e6edf3}.line{stroke:#3d444d}"
+    ".e0{fill:#56b4e9}.range{stroke:#56b4e9}}"
+)
+"""Of a plot that is a file of its own."""
+
 
 def mark(index: int) -> Markup:
     """The mark of an entry, around the origin."""
@@ -35,8 +44,13 @@ def mark(index: int) -> Markup:
 
 
 def forest(title: str, found: Mapping[str, Mapping[str, Estimate | None]],
-           entries: Sequence[str]) -> Markup:  # fmt: skip
-    """Estimates by part and entry -> an SVG."""
+           entries: Sequence[str], *, left: int = LEFT) -> Markup:  # fmt: skip
+    """Estimates by part and entry -> an SVG.
+
+    Args:
+        left: pixels for the names of the parts, which are cut to fit.
+    """
+    width = WIDTH - LEFT + left
     known = [e for part in found.values() for e in part.values() if e]
     ends = [x for e in known for x in (e.low, e.value, e.high) if x is not None]
     ticks = _ticks(min(ends), max(ends))
@@ -44,13 +58,13 @@ def forest(title: str, found: Mapping[str, Mapping[str, Estimate | None]],
     height = TOP + len(found) * (len(entries) * STEP + GAP) + BOTTOM
 
     def across(value: float) -> str:
-        return f"{LEFT + (WIDTH - LEFT - RIGHT) * (value - low) / ((high - low) or 1):.1f}"
+        return f"{left + (width - left - RIGHT) * (value - low) / ((high - low) or 1):.1f}"
 
     lines = [
         Markup(
             '<svg class="forest" viewBox="0 0 {} {}" width="{}" role="img" '
             'aria-label="{}: estimates with intervals, as in the tables">'
-        ).format(WIDTH, height, WIDTH, title),
+        ).format(width, height, width, title),
         Markup('<text x="0" y="13" class="title">{}</text>').format(title),
     ]
     for tick in ticks:
@@ -63,7 +77,11 @@ def forest(title: str, found: Mapping[str, Mapping[str, Estimate | None]],
     top = TOP + GAP / 2
     for part, estimates in found.items():
         middle = top + len(entries) * STEP / 2 + 4
-        lines.append(Markup('<text x="0" y="{}">{}</text>').format(f"{middle:.1f}", part[:18]))
+        lines.append(
+            Markup('<text x="0" y="{}">{}</text>').format(
+                f"{middle:.1f}", part[: left * 18 // LEFT]
+            )
+        )
         for index, name in enumerate(entries):
             if e := estimates.get(name):
                 ends = [e.value if x is None else x for x in (e.low, e.value, e.high)]
@@ -71,6 +89,13 @@ def forest(title: str, found: Mapping[str, Mapping[str, Estimate | None]],
                 lines.append(_entry(index, name, e, places, top + (index + 0.5) * STEP))
         top += len(entries) * STEP + GAP
     return Markup("\n").join([*lines, Markup("</svg>")])
+
+
+def standalone(title: str, found: Mapping[str, Mapping[str, Estimate | None]]) -> str:
+    """A forest plot of one estimate a part as a file of its own, for light and dark pages."""
+    drawn = str(forest(title, found, [""], left=240))
+    head, _, rest = drawn.partition(">")
+    return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{STYLE}</style>{rest}\n'
 
 
 def _entry(index: int, name: str, e: Estimate, places: Sequence[str], y: float) -> Markup:

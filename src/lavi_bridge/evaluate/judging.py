@@ -24,7 +24,7 @@ from lavi_bridge.evaluate.scoring import (
 from lavi_bridge.evaluate.suites import complex_kinds
 from lavi_bridge.metrics import METRICS, Distance, Metric, Score
 from lavi_bridge.metrics.compbench import COMPLEX
-from lavi_bridge.metrics.distances import too_few
+from lavi_bridge.metrics.distances import FeatureDistance, too_few
 from lavi_bridge.metrics.three_in_one import Kind, three_in_one
 from lavi_bridge.prompts import Prompt
 
@@ -82,6 +82,7 @@ def load_judges(names: Iterable[str], config: EvaluateConfig) -> dict[str, Metri
             if config.reference is None:
                 raise BridgeError(f"{name} compares with real images: give --reference FOLDER")
             reference_images(config.reference)
+        if issubclass(kind, FeatureDistance):
             options["resize"] = config.resize
         if kind.scorer:
             options["device"] = own_device(config.device)

@@ -1,7 +1,8 @@
 """How sure a mean over prompts is, and whether two of them differ.
 
 Prompts, not images, are what is drawn: images of one prompt resemble each other. So every prompt
-counts by the mean of its images, and intervals and tests redraw prompts.
+counts by the mean of its images, and intervals and tests redraw prompts. Where something was
+trained several times, training runs are drawn, too.
 """
 
 from __future__ import annotations
@@ -126,6 +127,86 @@ def paired(a: Scores, b: Scores, strata: Sequence[str], *, level: float = 0.95,
         len(prompts) - wins - losses,
         len(prompts),
     )
+
+
+def over_runs(values: Array, strata: Sequence[str], *, level: float = 0.95, draws: int = 10_000,
+              seed: int = 0) -> Estimate:  # fmt: skip
+    """The mean over training runs and prompts, with an interval that redraws both.
+
+    Runs and prompts (within their stratum) are redrawn independently of each other: the pigeonhole
+    bootstrap of crossed factors (Owen 2007, The pigeonhole bootstrap, Annals of Applied Statistics
+    1(2)). Deviations of runs are first widened by √(R / (R - 1)), for the spread of R redrawn runs
+    is that much too narrow. One run says nothing of other runs: only prompts are redrawn. Where
+    redrawing changes nothing because all values are 0, or all 1, the Wilson interval of the prompts
+    takes its place.
+
+    Args:
+        values: (runs, prompts).
+        strata: of every prompt, the category that it belongs to.
+
+    Raises:
+        BridgeError: there is no value, or one is not finite.
+    """
+    means = _redrawn(values, strata, draws, seed)
+    value, count = float(values.mean()), values.shape[1]
+    if values.min() == values.max() and values.min() in (0.0, 1.0):
+        return Estimate(value, *wilson(value, count, level), count)
+    tail = (1 - level) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return Estimate(value, float(low), float(high), count)
+
+
+def paired_runs(a: Array, b: Array, strata: Sequence[str], *, level: float = 0.95,
+                draws: int = 10_000, seed: int = 0) -> Paired:  # fmt: skip
+    """Compare two things that were trained several times, on the same prompts and seeds.
+
+    Run i of either belongs together (the same training seed, hence the same data in the same
+    order). The interval is that of `over_runs` of the differences; p is two-sided, from the same
+    redrawn means: how often they lie on the other side of 0.
+
+    Args:
+        a, b: (runs, prompts); one that was not trained has one run, which stands for all.
+
+    Raises:
+        BridgeError: the numbers of runs or prompts differ, or as for `over_runs`.
+    """
+    if len(a) != len(b) and 1 not in (len(a), len(b)):
+        raise BridgeError(f"{len(a)} runs cannot be paired with {len(b)}")
+    if a.shape[1] != b.shape[1]:
+        raise BridgeError(f"{a.shape[1]} prompts cannot be paired with {b.shape[1]}")
+    differences = a - b
+    means = _redrawn(differences, strata, draws, seed)
+    tail = (1 - level) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    beyond = min(int((means <= 0).sum()), int((means >= 0).sum()))
+    by_prompt = differences.mean(axis=0)
+    wins, losses = int((by_prompt > 0).sum()), int((by_prompt < 0).sum())
+    return Paired(float(differences.mean()), float(low), float(high),
+                  min(1.0, 2 * (1 + beyond) / (1 + draws)), wins, losses,
+                  len(by_prompt) - wins - losses, len(by_prompt))  # fmt: skip
+
+
+def _redrawn(values: Array, strata: Sequence[str], draws: int, seed: int) -> Array:
+    """Means (draws,) of values (runs, prompts) with runs and prompts redrawn."""
+    if values.ndim != 2 or not values.size or values.shape[1] != len(strata):
+        raise BridgeError(f"no scores to sum up: {values.shape} for {len(strata)} prompts")
+    if not np.isfinite(values).all():
+        raise BridgeError("a score is not finite; scores must be finite")
+    rng = np.random.default_rng(seed)
+    runs = len(values)
+    middle = values.mean(axis=0)
+    wide = middle + (values - middle) * math.sqrt(runs / max(1, runs - 1))
+    weights = rng.multinomial(runs, np.full(runs, 1 / runs), size=draws) / runs
+    names = np.array(strata)
+    totals = np.zeros(draws)
+    for name in dict.fromkeys(strata):
+        part = wide[:, names == name]
+        size = part.shape[1]
+        for at in range(0, draws, step := max(1, CHUNK // size)):
+            chosen = weights[at : at + step]
+            times = rng.multinomial(size, np.full(size, 1 / size), size=len(chosen))
+            totals[at : at + step] += ((chosen @ part) * times).sum(axis=1)
+    return totals / values.shape[1]
 
 
 def _groups(values: Sequence[tuple[float, str]]) -> tuple[Array, list[Array]]:

@@ -70,6 +70,7 @@ FREE = {
     "language", "vision", "data", "out", "recipe", "steps", "device", "workers", "log_every",
     "sample_every", "sample_prompts", "sample_steps", "validate_every", "save_every", "keep",
     "max_bad", "batch_size", "tracker", "cache", "text_cache", "dry_run", "shard", "compile",
+    "warm_start_report",
 }  # fmt: skip
 """Settings that may change when a run goes on, or that are compared by what they stand for."""
 
@@ -543,7 +544,7 @@ class Run:
                 if done.step % config.log_every == 0 or warm.finished or done.held_out is not None:
                     self._record(warm_start_step=done.step, match=done.match, mismatch=done.loss,
                                  held_out=done.held_out)  # fmt: skip
-        report = warm.report()
+        report = warm.report(predictions=config.warm_start_report or not warm.comparable)
         self.bridge.training_summary["warm_start_report"] = dataclasses.asdict(report)
         if self.main:
             text = json.dumps(dataclasses.asdict(report), indent=2) + "\n"

@@ -9,20 +9,18 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
-import platform
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL.Image import Image
 from transformers.utils.logging import disable_progress_bar
 
 from lavi_bridge import __version__
 from lavi_bridge.bridge import Bridge
 from lavi_bridge.config import TrainConfig
+from lavi_bridge.device import machine
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files import write_text
 from lavi_bridge.pictures import grid
@@ -257,11 +255,3 @@ def table(rows: list[Row]) -> str:
     body = [f"{row.name:18}" + "".join(f"{row.exact[c]:9.3f}" for c in ["all", *CATEGORIES])
             for row in rows]  # fmt: skip
     return "\n".join(["", head, *body])
-
-
-def machine() -> str:
-    """What the figures were measured on."""
-    return (
-        f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}, Python {platform.python_version()}"
-    )

@@ -103,6 +103,20 @@ def _block(seed: int, block: int) -> Scenes:
     return draw_scenes(BLOCK, (seed, block))
 
 
+def _caption(seed: int, length: Length, index: int, scene: Scenes) -> str:
+    return caption(scene[0], random.Random(f"{seed} {index}"), length=length)[0]
+
+
+@lru_cache(maxsize=4)  # seconds and some 10 MB for all of a set, and runs ask for them again
+def _captions(seed: int, length: Length, count: int) -> tuple[str, ...]:
+    return tuple(
+        _caption(
+            seed, length, index, _block(seed, index // BLOCK)[(row := index % BLOCK) : row + 1]
+        )
+        for index in range(count)
+    )
+
+
 class ShapesWorld:
     """A training set of pictures and captions. Item i depends on the seed and i alone."""
 
@@ -142,12 +156,11 @@ class ShapesWorld:
 
     def caption(self, index: int) -> str:
         """The caption of one item, without its picture."""
-        rng = random.Random(f"{self.seed} {index}")
-        return caption(self._scene(index)[0], rng, length=self.length)[0]
+        return _caption(self.seed, self.length, index, self._scene(index))
 
     def captions(self, count: int) -> list[str]:
         """The first `count` captions, without any picture."""
-        return [self.caption(index) for index in range(min(count, self.count))]
+        return list(_captions(self.seed, self.length, min(count, self.count)))
 
     def _scene(self, index: int) -> Scenes:
         """One item's scene, as a batch of one."""

@@ -1,0 +1,380 @@
+"""The page: the tables with intervals, the paper's figures, budgets, conclusions and pictures.
+
+The same results give the same page, but for its last section, which tells the time it took.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from PIL import Image
+
+from lavi_bridge import __version__
+from lavi_bridge.config import ReproduceConfig
+from lavi_bridge.device import machine
+from lavi_bridge.errors import BridgeError
+from lavi_bridge.evaluate.forest import standalone
+from lavi_bridge.evaluate.statistics import Estimate, Paired
+from lavi_bridge.evaluate.suites import load_suite
+from lavi_bridge.files import make_folder, write_text
+from lavi_bridge.pictures import grid
+from lavi_bridge.prompts import Prompt
+from lavi_bridge.recipes import METRICS
+from lavi_bridge.reproduce.results import EXACT, Column, Finding, Results
+from lavi_bridge.reproduce.rows import Row, Table, rows_of, table_of
+from lavi_bridge.reproduce.settings import SEARCH_SHARE, Places, evaluation, folder, rates
+
+NAME = "paper-in-miniature"
+SHOWN = 6
+"""Prompts in a grid."""
+TABLES = ("languages", "visions", "ablations")
+VERDICTS = {
+    "holds": "Holds",
+    "reversed": "Does not hold: the opposite is seen",
+    "undecided": "Not decided: the interval holds 0",
+    "unseen": "Cannot be seen here",
+}
+
+
+def write_page(config: ReproduceConfig) -> Path:
+    """Write the page, its pictures and `results.json`; return the page's path.
+
+    Tables whose rows were finished by earlier calls are on it, too.
+
+    Raises:
+        BridgeError: a row that was asked for is not finished.
+    """
+    results = Results(config, rows_of(config.tables, full=config.full))
+    names: list[str] = list(config.tables)
+    for name in TABLES:
+        if name not in names:
+            try:
+                Results(config, rows_of([name], full=config.full))
+            except BridgeError:
+                continue  # not finished, and not asked for
+            names.append(name)
+    names.sort(key=TABLES.index)
+    results = Results(config, rows_of(names, full=config.full))
+    tables = [table_of(name, full=config.full) for name in names]
+    out = folder(config)
+    write_text(out / "results.json", json.dumps(record(results, tables), indent=1) + "\n")
+    page = out / f"{NAME}.md"
+    for path in [page, config.page] if config.page else [page]:
+        write_text(path, "\n".join(_page(results, tables, path)) + "\n")
+        page = path
+    return page
+
+
+def record(results: Results, tables: Sequence[Table]) -> dict[str, object]:
+    """Everything in numbers, for machines; nothing here knows the time."""
+    return {
+        "version": __version__,
+        "seeds": results.config.seeds,
+        "rows": {
+            slug: {
+                "budget": {k: v for k, v in results.records(slug)[0].items()
+                           if k in ("parameters", "factor", "rates", "warm start", "pictures")},
+                "scores": {c.title: asdict(e) for c in results.columns
+                           if (e := results.estimate(slug, c))},
+                "published": row.published,
+            }
+            for slug, row in results.rows.items()
+        },
+        "conclusions": [
+            {"table": table.name, "claim": f.conclusion.claim, "first": f.conclusion.first,
+             "second": f.conclusion.second, "measure": f.column.title, "verdict": f.verdict,
+             "difference": _plain(f.difference)}
+            for table in tables for f in results.findings(table)
+        ],
+    }  # fmt: skip
+
+
+def _plain(found: Paired | None) -> dict[str, object] | None:
+    if found is None:
+        return None
+    return {k: None if isinstance(v, float) and math.isnan(v) else v
+            for k, v in asdict(found).items()}  # fmt: skip
+
+
+# Sections -----------------------------------------------------------------------------------------
+
+
+def _page(results: Results, tables: Sequence[Table], path: Path) -> Iterator[str]:
+    pictures = path.parent / path.stem
+    make_folder(pictures)
+    yield from _head(results, tables)
+    findings = {table.name: results.findings(table) for table in tables}
+    yield from _reading(results, findings)
+    for table in tables:
+        yield from _section(results, table, findings[table.name], pictures)
+    yield from _budgets(results)
+    yield from _time(results)
+
+
+def _head(results: Results, tables: Sequence[Table]) -> Iterator[str]:
+    config = results.config
+    size = "--full" if config.full else "--zoo"
+    told = f"lavi-bridge reproduce {' '.join(t.name for t in tables)} {size} --seeds {config.seeds}"
+    yield "# The paper in miniature\n" if not config.full else "# The paper's tables\n"
+    yield (
+        "The tables of LaVi-Bridge (arXiv 2403.07860), made again by one command, which wrote this "
+        f"page, too:\n\n```sh\n{told}\n```\n"
+    )
+    if not config.full:
+        yield (
+            "The models are the small ones of the [zoo](zoo.md): they learned the language and the "
+            "pictures of a world of drawn shapes, in which a scorer can be exact. What the paper "
+            "concludes from large models is asked of these, with training seeds, intervals and "
+            "tests. It shows what the method does at this size and in runs this short; "
+            "it is no substitute for the same command with `--full`.\n"
+        )
+    yield (
+        f"Every trained row has {config.seeds} training seed{'s' * (config.seeds > 1)}"
+        + (f"; every row and seed draws the same {_prompts(results)} prompts with the same noise"
+           if not config.full else "")
+        + ". Intervals are 95 %: training seeds and prompts (within their category) are redrawn "
+        "independently of each other (Owen 2007), seeds widened for their small number. "
+        "Differences are paired: the same prompt, noise and training seed in either row. p is "
+        "two-sided, from the same redrawn means, and not corrected for the number of tests. "
+        "Distances have Student's interval over seeds.\n"
+    )  # fmt: skip
+
+
+def _prompts(results: Results) -> int:
+    record = next(iter(results.records(next(iter(results.rows)))))
+    return sum(len(suite["categories"]) for suite in record["suites"].values())
+
+
+def _reading(results: Results, findings: dict[str, list[Finding]]) -> Iterator[str]:
+    """What holds, what does not, and what cannot be seen: one line a claim and measure."""
+    yield "## The reading\n"
+    for verdict, title in VERDICTS.items():
+        mine = [f for group in findings.values() for f in group if f.verdict == verdict]
+        if not mine:
+            continue
+        yield f"**{title}**\n"
+        for f in mine:
+            source = "the paper" if f.conclusion.paper else "our question"
+            difference = _difference(f.difference, f.column)
+            reason = f" – {f.reason}" if f.reason else ""
+            yield f"- {f.conclusion.claim}. *{f.column.title}*: {difference}{reason} ({source})"
+        yield ""
+    if not results.config.full:
+        yield (
+            "What no bundled model can tell: aesthetics and CLIP score (nothing here relates such "
+            "pictures to such texts; the share of facts that are met stands in for it), long "
+            "prompts, and whether the differences grow or vanish with real sizes and 50,000 steps. "
+            "The Fréchet distance sees paper, contrast and edges of the pictures, not what is "
+            "drawn; guidance moves it more than training does.\n"
+        )
+
+
+def _section(results: Results, table: Table, findings: Sequence[Finding],
+             pictures: Path) -> Iterator[str]:  # fmt: skip
+    yield f"## {table.name.capitalize()}: {table.title}\n"
+    yield from _scores(results, table)
+    names = {row.slug: _title(row, table) for row in table.rows}
+    if not results.config.full:
+        svg = standalone(
+            "exact, with 95 % intervals",
+            {names[row.slug]: {"": results.estimate(row.slug, EXACT)} for row in table.rows},
+        )
+        write_text(pictures / f"{table.name}.svg", svg)
+        yield f"![exact scores with intervals]({pictures.name}/{table.name}.svg)\n"
+    yield "The paper's conclusions, and ours, tested: how much better the first row is\n"
+    yield _line(["claim", "paper", "measure", "difference", "p", "prompts won / lost", "here"])
+    yield _line(["---"] * 7)
+    for f in findings:
+        p = NONE if f.difference is None or math.isnan(f.difference.p) else _p(f.difference.p)
+        won = f"{f.difference.wins} / {f.difference.losses}" if f.difference else NONE
+        verdict = {"undecided": "not decided", "unseen": "cannot be seen"}.get(f.verdict, f.verdict)
+        yield _line([f.conclusion.claim, _in_paper(results, f), f.column.title,
+                     _difference(f.difference, f.column), p, won, verdict])  # fmt: skip
+    yield ""
+    if published := [row for row in table.rows if row.published]:
+        yield "What the paper has for the same rows (real models, 50,000 steps, no intervals):\n"
+        yield _line(["", *METRICS])
+        yield _line(["---", *["---:"] * len(METRICS)])
+        for row in published:
+            cells = [f"{row.published[metric]:g}" for metric in METRICS]
+            yield _line([names[row.slug], *cells])
+        yield ""
+    if made := _grid(results, table, names, pictures):
+        yield f"The same prompts and seeds (first training seed):\n\n![pictures]({made})\n"
+
+
+def _scores(results: Results, table: Table) -> Iterator[str]:
+    arrows = [f"{c.title}\N{NO-BREAK SPACE}{'↑' if c.higher else '↓'}" for c in results.columns]
+    yield _line(["", *arrows])
+    yield _line(["---", *["---:"] * len(arrows)])
+    best: dict[str, set[str]] = {}
+    for column in results.columns:
+        found = {row.slug: e.value for row in table.rows
+                 if (e := results.estimate(row.slug, column)) and row.trained}  # fmt: skip
+        if found and len(set(found.values())) > 1:
+            top = (max if column.higher else min)(found.values())
+            best[column.title] = {slug for slug, value in found.items() if value == top}
+    for row in table.rows:
+        cells = []
+        for column in results.columns:
+            cell = _cell(results.estimate(row.slug, column), column.digits)
+            value, _, rest = cell.partition("<br>")
+            if row.slug in best.get(column.title, ()):
+                cell = f"**{value}**" + (f"<br>{rest}" if rest else "")
+            cells.append(cell)
+        yield _line([_title(row, table), *cells])
+    yield ""
+
+
+def _budgets(results: Results) -> Iterator[str]:
+    """What every row was given."""
+    config = results.config
+    yield "## Budgets\n"
+    tried = " ".join(f"{r:g}" for r in rates(config))
+    if len(rates(config)) > 1:
+        yield (
+            "All rows of one recipe have the same steps and batches. The learning rate of each was "
+            f"chosen by the same search: {tried} times all rates of its recipe, "
+            f"{SEARCH_SHARE:.0%} of the steps with a training seed of its own, and the lowest loss "
+            "on 64 held-out pairs at fixed noise. What was chosen stands in the table.\n"
+        )
+    yield _line(["row", "recipe", "adapter", "LoRA, language", "LoRA, image model", "in all",
+                 "captions alone", "pictures", "rates ×", "rates: captions / adapter / language / "
+                 "image model"])  # fmt: skip
+    yield _line(["---", "---", *["---:"] * 7, "---"])
+    for slug, row in results.rows.items():
+        if not row.trained:
+            continue
+        record = results.records(slug)[0]
+        parts = record["parameters"]
+        warm, pictures, rate = record["warm start"], record["pictures"], record["rates"]
+        yield _line([
+            f"`{slug}`", row.recipe,
+            *(f"{parts[k]:,}" for k in ("adapter", "language_lora", "vision_lora")),
+            f"{sum(parts.values()):,}",
+            f"{warm['steps']:,} × {warm['batch']}" if warm else NONE,
+            f"{pictures['steps']:,} × {pictures['batch']}",
+            f"{record['factor']:g}",
+            " / ".join([f"{warm['rate']:.2g}" if warm else NONE,
+                        *(f"{rate[k]:.2g}" for k in ("adapter", "language", "vision"))]),
+        ])  # fmt: skip
+    yield ""
+    if not config.full:
+        yield (
+            "*ours* is a warm start on captions alone, then pictures, a cosine schedule, no "
+            "dropout, one caption in ten left out; *paper* is pictures alone under the published "
+            "settings (constant rate, dropout .1, no caption left out, the language model's rate a "
+            "twentieth), but for the length, LoRA of rank 16, ten times the rates, and no "
+            "mirroring, because captions speak of left and right. A step on captions takes about as long as one on "
+            "pictures.\n"
+        )
+
+
+def _time(results: Results) -> Iterator[str]:
+    seconds = results.seconds
+    total = sum(seconds.values())
+    parts = ", ".join(f"{kind} {value / 3600:.1f}" for kind, value in seconds.items())
+    unit = "GPU" if results.config.full else "core"
+    yield "## What it took\n"
+    yield (
+        f"{total / 3600:.1f} {unit}-hours in all ({parts}) on this machine: {machine()}; each row "
+        f"had one process, several side by side.\n"
+    )
+
+
+# Cells --------------------------------------------------------------------------------------------
+
+NONE = "–"
+
+
+def _title(row: Row, table: Table) -> str:
+    """A row's name in a table; where a table has two recipes, with the recipe."""
+    recipes = {r.recipe for r in table.rows if r.trained}
+    return f"{row.title} ({row.recipe})" if row.trained and len(recipes) > 1 else row.title
+
+
+def _cell(found: Estimate | None, digits: int) -> str:
+    if found is None:
+        return NONE
+    value = _number(found.value, digits)
+    if found.low is None or found.high is None:
+        return value
+    return f"{value}<br>{_number(found.low, digits)}–{_number(found.high, digits)}"
+
+
+def _difference(found: Paired | None, column: Column) -> str:
+    if found is None:
+        return NONE
+    digits = max(3, column.digits) if not column.distance else column.digits
+    text = _number(found.difference, digits, "+")
+    if found.low is None or found.high is None:
+        return text
+    return f"{text} ({_number(found.low, digits, '+')} to {_number(found.high, digits, '+')})"
+
+
+def _number(value: float, digits: int, sign: str = "") -> str:
+    text = f"{value:{sign}.{digits}f}".replace("-", "−")
+    if not any(digit in text for digit in "123456789"):
+        text = text.replace("−", "").replace("+", "")
+    return text.replace("0.", ".", 1) if text.lstrip("+−").startswith("0.") else text
+
+
+def _p(p: float) -> str:
+    return f"{p:.2g}" if p >= 0.001 else "< .001"
+
+
+def _in_paper(results: Results, f: Finding) -> str:
+    """In how many of the paper's measures the first row is ahead; of ours, that it has none."""
+    if not f.conclusion.paper:
+        return "not asked"
+    known = {slug.removesuffix("-paper"): row.published
+             for slug, row in results.rows.items() if row.published}  # fmt: skip
+    first, second = (known.get(slug.removesuffix("-paper"))
+                     for slug in (f.conclusion.first, f.conclusion.second))  # fmt: skip
+    if not first or not second:
+        return NONE
+    looks = [
+        m for m in METRICS if ("FID" in m or "aesthetics" in m) == (f.conclusion.look == "pictures")
+    ]
+    ahead = sum((first[m] < second[m]) if "FID" in m else (first[m] > second[m]) for m in looks)
+    return f"better in {ahead} of {len(looks)}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _grid(results: Results, table: Table, names: dict[str, str], pictures: Path) -> str | None:
+    """Write the grid of a table; its path relative to the page, or None where images are gone."""
+    config = results.config
+    settings = evaluation(table.rows[0], config, "", Path())
+    asked = [p for suite in settings.suites
+             for p in _spread(load_suite(suite, folder=settings.prompts, limit=settings.limit))
+             ][:SHOWN]  # fmt: skip
+    rows = []
+    for prompt in asked:
+        files = [_image(results.places, row, prompt) for row in table.rows]
+        if any(path is None for path in files):
+            return None
+        rows.append([Image.open(path).convert("RGB") for path in files if path])
+    sheet = grid(rows, columns=list(names.values()), labels=[p.text for p in asked])
+    sheet.save(pictures / f"{table.name}.png")
+    return f"{pictures.name}/{table.name}.png"
+
+
+def _spread(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The first prompt of each category."""
+    found: dict[str, Prompt] = {}
+    for prompt in prompts:
+        found.setdefault(prompt.category, prompt)
+    return list(found.values())
+
+
+def _image(places: Places, row: Row, prompt: Prompt) -> Path | None:
+    """What a row's first seed made of a prompt."""
+    return next((places.job(row, 0) / "evaluation" / row.slug).glob(f"*/images/{prompt.id}_0.png"),
+                None)  # fmt: skip

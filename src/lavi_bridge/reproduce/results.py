@@ -1,0 +1,245 @@
+"""What a finished run found: every score by row, seed and prompt, summed up with intervals."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import NormalDist
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lavi_bridge.config import ReproduceConfig
+from lavi_bridge.errors import BridgeError
+from lavi_bridge.evaluate.statistics import Estimate, Paired, over_runs, paired_runs
+from lavi_bridge.evaluate.tables import PAPER_COLUMNS
+from lavi_bridge.reproduce.rows import Conclusion, Row, Table
+from lavi_bridge.reproduce.settings import Places, folder, seeds_of
+from lavi_bridge.zoo.world import CATEGORIES
+
+Array = NDArray[np.float64]
+Verdict = Literal["holds", "reversed", "undecided", "unseen"]
+
+FLOOR = 0.02
+"""An exact score that says: nothing that was asked for is drawn."""
+STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+"""97.5 % quantiles of Student's t with 1 to 9 degrees of freedom."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One measure of the tables."""
+
+    title: str
+    suite: str
+    metric: str
+    category: str = ""
+    digits: int = 2
+    distance: bool = False
+    look: Literal["prompts", "pictures", ""] = ""
+    """Which conclusions are tested by it."""
+
+    @property
+    def higher(self) -> bool:
+        """Whether more is better."""
+        return not self.distance
+
+
+EXACT = Column("exact", "shapes", "shapes", look="prompts")
+FACTS = Column("facts met", "shapes", "shapes-facts", look="prompts")
+DISTANCE = Column("Fréchet distance", "shapes", "shapes-fd", distance=True, look="pictures")
+ZOO_COLUMNS = (
+    EXACT,
+    *(Column(name, "shapes", "shapes", name) for name in CATEGORIES),
+    FACTS,
+    DISTANCE,
+)
+FULL_COLUMNS = tuple(
+    Column(name, place.suite, place.metric, place.category, place.digits, place.metric == "fid",
+           "pictures" if name == "short FID" or "aesthetics" in name else "prompts")
+    for name, place in PAPER_COLUMNS.items()
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A conclusion, tested by one measure."""
+
+    conclusion: Conclusion
+    column: Column
+    difference: Paired | None
+    """How much better the first row is; None where a row lacks the measure."""
+    verdict: Verdict
+    reason: str = ""
+    """Of `unseen`."""
+
+
+class Results:
+    """The records of all rows and seeds in a folder.
+
+    Raises:
+        BridgeError: a record is missing.
+    """
+
+    def __init__(self, config: ReproduceConfig, rows: Sequence[Row]) -> None:
+        self.config, self.places = config, Places(folder(config))
+        self.columns = FULL_COLUMNS if config.full else ZOO_COLUMNS
+        self.rows = {row.slug: row for row in rows}
+        self._records: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
+            paths = [self.places.result(row, seed) for seed in seeds_of(row, config)]
+            if missing := [path for path in paths if not path.is_file()]:
+                raise BridgeError(f"'{missing[0]}' is missing: the same command makes it")
+            self._records[row.slug] = [json.loads(p.read_text(encoding="utf-8")) for p in paths]
+
+    def records(self, slug: str) -> list[dict[str, Any]]:
+        """Of a row, by seed."""
+        return self._records[slug]
+
+    def estimate(self, slug: str, column: Column) -> Estimate | None:
+        """A row's mean over seeds and prompts; None where it has no such score."""
+        if column.distance:
+            values = self._distances(slug, column)
+            return None if values is None else over_seeds(values)
+        scores = self._scores(slug, column)
+        if scores is None:
+            return None
+        values, strata = _known(scores[1], scores[0])
+        return over_runs(values, strata) if strata else None
+
+    def difference(self, first: str, second: str, column: Column) -> Paired | None:
+        """How much better the first row is than the second; below 0: worse."""
+        if column.distance:
+            a, b = (self._distances(slug, column) for slug in (first, second))
+            if a is None or b is None:
+                return None
+            gap = b - a
+            e = over_seeds(gap)
+            wins, losses = int((gap > 0).sum()), int((gap < 0).sum())
+            return Paired(e.value, e.low, e.high, math.nan, wins, losses,
+                          len(gap) - wins - losses, len(gap))  # fmt: skip
+        mine, theirs = (self._scores(slug, column) for slug in (first, second))
+        if mine is None or theirs is None:
+            return None
+        a, b, strata = _known(mine[1], mine[0], theirs[0])
+        return paired_runs(a, b, strata) if strata else None
+
+    def findings(self, table: Table) -> list[Finding]:
+        """Every conclusion of a table, by every measure that tells of it."""
+        return [
+            self._finding(conclusion, column)
+            for conclusion in table.conclusions
+            for column in self.columns
+            if column.look == conclusion.look
+        ]
+
+    def _finding(self, conclusion: Conclusion, column: Column) -> Finding:
+        first, second = conclusion.first, conclusion.second
+        found = self.difference(first, second, column)
+        if found is None:
+            return Finding(conclusion, column, None, "unseen", "a score is missing")
+        if reason := self._blind(first, second, column):
+            return Finding(conclusion, column, found, "unseen", reason)
+        low, high = (found.difference if x is None else x for x in (found.low, found.high))
+        if found.low is None:
+            return Finding(conclusion, column, found, "unseen", "one seed has no spread")
+        if conclusion.gain:
+            verdict: Verdict = "holds" if low > 0 else "reversed" if high < 0 else "undecided"
+        else:
+            verdict = "reversed" if low > 0 else "holds"
+        return Finding(conclusion, column, found, verdict)
+
+    def _blind(self, first: str, second: str, column: Column) -> str:
+        """Why the bundled models cannot show it, if they cannot."""
+        if self.config.full:
+            return ""
+        for slug in (first, second):
+            alone = f"{self.rows[slug].vision}-alone"
+            if alone in self._records and self._exact(alone) < FLOOR:
+                title = self.rows[alone].title.partition(" alone")[0]
+                return f"the bundled {title} draws nothing that it is told even by itself"
+        if column is EXACT and max(self._exact(first), self._exact(second)) < FLOOR:
+            return f"neither row gets {FLOOR:.0%} of the prompts right in so short a run"
+        return ""
+
+    def _exact(self, slug: str) -> float:
+        scores = self._scores(slug, EXACT)
+        return math.inf if scores is None else float(np.nanmean(scores[0]))
+
+    def _scores(self, slug: str, column: Column) -> tuple[Array, list[str]] | None:
+        """Scores (runs, prompts), a prompt's images averaged, and the prompts' categories.
+
+        Not a number: where a scorer failed.
+        """
+        rows, strata = [], list[str]()
+        for record in self._records[slug]:
+            suite = _suite(record, column.suite)
+            if suite is None or column.metric not in suite["scores"]:
+                return None
+            pairs = zip(suite["scores"][column.metric], suite["categories"], strict=True)
+            kept = [pair for pair in pairs if column.category in ("", pair[1])]
+            rows.append([_mean(values) for values, _ in kept])
+            strata = [category for _, category in kept]
+        return np.array(rows), strata
+
+    def _distances(self, slug: str, column: Column) -> Array | None:
+        """A distance by seed."""
+        suites = [_suite(record, column.suite) for record in self._records[slug]]
+        found = [suite["distances"].get(column.metric) for suite in suites if suite]
+        return np.array(found) if found and None not in found else None
+
+    @cached_property
+    def seconds(self) -> dict[str, float]:
+        """Seconds spent, by kind of work, over all processes."""
+        total = {"search": 0.0, "training": 0.0, "evaluation": 0.0}
+        for slug, row in self.rows.items():
+            path = self.places.search(row)
+            if path.is_file():
+                total["search"] += json.loads(path.read_text(encoding="utf-8"))["seconds"]
+            for record in self._records[slug]:
+                for kind, seconds in record["seconds"].items():
+                    total[kind] += seconds
+        return total
+
+
+def over_seeds(values: Array) -> Estimate:
+    """The mean of one number a seed, with Student's interval; one seed has none."""
+    count, mean = len(values), float(values.mean())
+    if count < 2:
+        return Estimate(mean, None, None, count)
+    half = _student(count - 1) * float(values.std(ddof=1)) / math.sqrt(count)
+    return Estimate(mean, mean - half, mean + half, count)
+
+
+def _student(freedom: int) -> float:
+    """The 97.5 % quantile of t; beyond the table by Fisher's expansion, good to 0.001."""
+    if freedom <= len(STUDENT):
+        return STUDENT[freedom - 1]
+    z = NormalDist().inv_cdf(0.975)
+    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    """Of a prompt's images; not a number where none has a score."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else math.nan
+
+
+def _known(strata: list[str], *scores: Array) -> tuple[Any, ...]:
+    """Scores (runs, prompts) of the prompts that have one in every run, and their categories."""
+    there = np.logical_and.reduce([~np.isnan(array).any(axis=0) for array in scores])
+    kept = [category for category, yes in zip(strata, there, strict=True) if yes]
+    return *(array[:, there] for array in scores), kept
+
+
+def _suite(record: dict[str, Any], name: str) -> dict[str, Any] | None:
+    """The scores of a suite, or of a part of it."""
+    for key, suite in record["suites"].items():
+        if key.partition(":")[0] == name:
+            found: dict[str, Any] = suite
+            return found
+    return None

@@ -1,0 +1,62 @@
+"""`lavi-bridge reproduce`: the plan, the question, the work, the page."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from lavi_bridge.config import ReproduceConfig
+from lavi_bridge.device import join_processes, processes
+from lavi_bridge.errors import BridgeError
+from lavi_bridge.reproduce.page import write_page
+from lavi_bridge.reproduce.planning import plan, table
+from lavi_bridge.reproduce.settings import Places, folder
+from lavi_bridge.reproduce.work import jobs_of, work, workers
+
+
+def reproduce(config: ReproduceConfig) -> Path | None:
+    """Make the tables, going on from wherever an earlier call stopped; return the page.
+
+    None: it was a dry run, or the user said no.
+
+    Raises:
+        BridgeError: `full` without data or without anybody to ask; the folder holds tables of
+            other settings; a job failed, or it was stopped (what is finished is kept).
+    """
+    config = replace(config, tables=list(dict.fromkeys(config.tables)))
+    places = Places(folder(config))
+    jobs = jobs_of(config)
+    left = sum(not job.done(places) for job in jobs)
+    join_processes()
+    first = processes()[0] == 0
+    if config.full and (left or config.dry_run):
+        if first:
+            print(table(config, plan(config)), flush=True)
+        if not config.dry_run and not _agreed(config, first):
+            return None
+    if first:
+        team = workers(config)
+        print(f"{len(jobs) - left} of {len(jobs)} jobs are done in '{folder(config)}'; "
+              f"{team} process{'es' * (team > 1)}", flush=True)  # fmt: skip
+    if config.dry_run:
+        if first and not config.full:
+            print("\n".join(job.name for job in jobs if not job.done(places)))
+        return None
+    work(config)
+    return write_page(config) if first else None
+
+
+def _agreed(config: ReproduceConfig, first: bool) -> bool:
+    """Whether days of GPU time may be spent.
+
+    Raises:
+        BridgeError: there is no data, or nobody to ask.
+    """
+    if config.data is None:
+        raise BridgeError("--full trains on captioned images: give --data (see `train --help`)")
+    if config.yes:
+        return True
+    if processes()[1] > 1 or not sys.stdin.isatty():
+        raise BridgeError("--full starts when asked to: add --yes, or call it from a terminal")
+    return input("Start? [y/N] ").strip().lower() in ("y", "yes")
