@@ -7,7 +7,7 @@ import pytest
 
 from lavi_bridge import RECIPES, BridgeError
 from lavi_bridge.cli import train_config
-from lavi_bridge.config import ExpandConfig, TrainConfig
+from lavi_bridge.config import ExpandConfig, ReproduceConfig, TrainConfig
 from lavi_bridge.recipes import DIFFERENCES, METRICS, PAPER
 
 PAIR = ["--language", "a", "--vision", "b", "--data", "d", "--out", "o"]
@@ -88,13 +88,17 @@ def test_the_flags_are_these() -> None:
         "adapter rank language_rank vision_rank dropout lr_adapter lr_language lr_vision schedule "
         "warmup weight_decay optimizer clip min_snr flow_weighting ema gradient_checkpointing "
         "quantize compile shard warm_start warm_start_match warm_start_teacher "
-        "warm_start_batch lr_warm_start dtype device "
+        "warm_start_batch lr_warm_start warm_start_report dtype device "
         "workers seed tracker log_every sample_every sample_prompts sample_steps validation "
         "validate_every save_every keep max_bad"
     )
     assert " ".join(ExpandConfig.__dataclass_fields__) == (
         "suite language out prompts limit seed temperature top_p max_new_tokens batch_size dtype "
         "device show_instruction"
+    )
+    assert " ".join(ReproduceConfig.__dataclass_fields__) == (
+        "tables zoo full seeds out page prompts scale rates workers dry_run yes data batch_size "
+        "suites prompt_files reference scorers models device"
     )
 
 

@@ -104,7 +104,8 @@ def test_nothing_in_the_package_imports_torchvision() -> None:
                                        ["plan", "--help"], ["list", "--help"],
                                        ["expand", "--help"], ["expand", "--show-instruction"],
                                        ["zoo", "--help"], ["zoo", "build", "--help"],
-                                       ["evaluate", "--help"]])  # fmt: skip
+                                       ["evaluate", "--help"],
+                                       ["reproduce", "--help"]])  # fmt: skip
 def test_help_imports_no_torch(arguments: list[str]) -> None:
     code = (
         "import sys, lavi_bridge.cli as cli\n"

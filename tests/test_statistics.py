@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lavi_bridge import BridgeError
-from lavi_bridge.evaluate.statistics import Estimate, estimate, paired
+from lavi_bridge.evaluate.statistics import Estimate, estimate, over_runs, paired, paired_runs
 from lavi_bridge.zoo.scorer import wilson
 
 Scores = list[list[float | None]]
@@ -179,3 +179,57 @@ def test_other_numbers_of_images_cannot_be_paired() -> None:
         paired([[1.0], [1.0, 0.5]], [[1.0], [0.5]], alike(2))
     with pytest.raises(BridgeError, match="no prompt has one"):
         paired(column(None, 1.0), column(1.0, None), alike(2))
+
+
+# ---- training runs
+
+
+def runs(*rates: float, prompts: int = 200, seed: int = 0) -> np.ndarray:
+    """Right or wrong (runs, prompts), each run at a rate of its own."""
+    rng = np.random.default_rng(seed)
+    return (rng.random((len(rates), prompts)) < np.array(rates)[:, None]).astype(float)
+
+
+def test_one_run_redraws_prompts_alone() -> None:
+    values = runs(0.4)
+    known = estimate([[float(x)] for x in values[0]], alike(200))
+    found = over_runs(values, alike(200))
+    assert found.value == pytest.approx(known.value)
+    assert found.low == pytest.approx(known.low, abs=0.01)
+    assert found.high == pytest.approx(known.high, abs=0.01)
+
+
+def test_the_interval_covers_the_truth_over_new_runs_and_prompts() -> None:
+    covered, rng = 0, np.random.default_rng(1)
+    for trial in range(100):
+        rates = 0.5 + 0.05 * rng.standard_normal(3)
+        found = over_runs(runs(*rates, seed=trial), alike(200), draws=500, seed=trial)
+        covered += (found.low or 0) <= 0.5 <= (found.high or 1)
+    assert covered >= 90
+
+
+def test_all_right_in_every_run_is_wilsons_interval() -> None:
+    found = over_runs(np.ones((3, 20)), alike(20))
+    assert (found.low, found.high) == pytest.approx(wilson(1.0, 20))
+
+
+def test_paired_runs_follow_the_sign_and_cancel_what_is_common() -> None:
+    a = runs(0.5, 0.6, 0.4)
+    better = np.maximum(a, runs(0.2, 0.2, 0.2, seed=9))
+    found = paired_runs(better, a, alike(200))
+    assert found.difference == pytest.approx((better - a).mean())
+    assert (found.low or 0) > 0
+    assert found.p < 0.01
+    assert found.losses == 0
+    back = paired_runs(a, better, alike(200))
+    assert back.difference == -found.difference
+    assert (back.low, back.high) == pytest.approx((-(found.high or 0), -(found.low or 0)), abs=0.01)
+
+
+def test_what_was_not_trained_stands_for_every_run() -> None:
+    a, alone = runs(0.5, 0.6, 0.4), runs(0.3, seed=3)
+    assert paired_runs(a, alone, alike(200)) == paired_runs(a, alone.repeat(3, 0), alike(200))
+    with pytest.raises(BridgeError, match="3 runs cannot be paired with 2"):
+        paired_runs(a, a[:2], alike(200))
+    with pytest.raises(BridgeError, match="not finite"):
+        over_runs(a * math.nan, alike(200))

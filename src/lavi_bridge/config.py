@@ -425,7 +425,7 @@ class ReproduceConfig:
     """Multiplies the numbers of training steps (0.1 for a quick look)."""
     rates: list[float] = field(default_factory=list)
     """Factors on all learning rates that are tried for every row, by the loss on held-out pairs
-    after a third of the steps (unset: 0.4 1 2.5; with --full the recipe's rates, untried)."""
+    after a third of the steps (unset: 0.4 1; with --full the recipe's rates, untried)."""
     workers: int | None = None
     """Rows trained at the same time, each in a process of its own (unset: one for each GPU, or for
     each core). With --full, `torchrun` instead lets all GPUs share every row."""

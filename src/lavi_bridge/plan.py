@@ -62,8 +62,9 @@ class Plan:
     sampling_gb: float
     download_gb: float
     bridge_gb: float
-    training_tflop: float
-    """Of one image in training, forward and backward, without the autoencoder; TFLOP."""
+    training_tflop: float | None
+    """Of one image in training, forward and backward, without the autoencoder; TFLOP. None where
+    it was not asked for."""
     sampling_tflop: float
     """Of one image in sampling, for each denoising step with guidance."""
 
@@ -80,6 +81,9 @@ class Plan:
         """All figures for people."""
         mask = "masked in both models" if self.masked else "no mask, padding is read"
         size = "×".join(map(str, self.latent_shape))
+        training = ""
+        if self.training_tflop is not None:
+            training = f"≈ {self.training_tflop:.3g} TFLOP an image in training, "
         rows = [
             ("language", f"{self.language} ({self.language_family}, "
                          f"{_count(self.language_parameters)})"),
@@ -94,8 +98,7 @@ class Plan:
             ("training memory", f"≈ {_size(self.training_gb)} at batch {self.batch_size}, frozen "
                                 f"models in {self.dtype}, without checkpointing"),
             ("sampling memory", f"≈ {_size(self.sampling_gb)} for one image with guidance"),
-            ("compute", f"≈ {self.training_tflop:.3g} TFLOP an image in training, "
-                        f"{self.sampling_tflop:.2g} a step in sampling"),
+            ("compute", f"{training}{self.sampling_tflop:.2g} a step in sampling"),
             ("disk", f"{_size(self.download_gb)} of base weights in float32, "
                      f"{_size(self.bridge_gb)} a saved bridge"),
         ]  # fmt: skip
@@ -109,12 +112,13 @@ QUANTIZED = {"none": 1.0, "int8": 0.52, "nf4": 0.28}
 def make_plan(language: str, vision: str, *, adapter: str = "feedforward", language_rank: int = 32,
               vision_rank: int = 32, resolution: int | None = None, batch_size: int = 1,
               dtype: str = "bfloat16", quantize: Quantize = "none",
-              processes: int = 1) -> Plan:  # fmt: skip
+              processes: int = 1, compute: bool = True) -> Plan:  # fmt: skip
     """Plan a pair; only JSON files are read.
 
     Args:
         quantize: in how many bits the language model is held.
         processes: over which weights, gradients and optimizer are spread (sharding).
+        compute: count the compute of a backward pass, too, which takes some seconds.
 
     Raises:
         BridgeError: a config is missing, a class unsupported, or the LoRA pattern hits nothing.
@@ -141,7 +145,7 @@ def make_plan(language: str, vision: str, *, adapter: str = "feedforward", langu
     trained = sum(parts.values()) * 4 / 1e9
     serving = max(_fused(image_model), _decoding(bridge, side, precision))
     # last: it turns the outline into fake tensors
-    kept, forward, both = _one_step(bridge, batch_size, shape)
+    kept, forward, both = _one_step(bridge, batch_size, shape, backward=compute)
     return Plan(
         language=language,
         vision=vision,
@@ -169,13 +173,14 @@ def make_plan(language: str, vision: str, *, adapter: str = "feedforward", langu
         sampling_gb=weights + trained + serving,
         download_gb=sum(frozen.values()) * 4 / 1e9,
         bridge_gb=trained,
-        training_tflop=both,
+        training_tflop=both if compute else None,
         sampling_tflop=2 * forward,
     )
 
 
-def _one_step(bridge: Bridge, batch: int,
-              shape: tuple[int, int, int]) -> tuple[float, float, float]:  # fmt: skip
+def _one_step(
+    bridge: Bridge, batch: int, shape: tuple[int, int, int], *, backward: bool
+) -> tuple[float, float, float]:
     """One training step on shapes alone: the GB that autograd keeps, and TFLOP of an image.
 
     The latter of the vision model's forward pass, and of all passes of the step.
@@ -199,9 +204,10 @@ def _one_step(bridge: Bridge, batch: int,
             return tensor
 
         attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-        backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+        attention_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
         counter = FlopCounterMode(
-            display=False, custom_mapping={attention: _attended, backward: _attended_backward}
+            display=False,
+            custom_mapping={attention: _attended, attention_backward: _attended_backward},
         )
         with counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             ids = torch.zeros(batch, bridge.tokens, dtype=torch.long)
@@ -210,7 +216,8 @@ def _one_step(bridge: Bridge, batch: int,
             before = counter.get_total_flops()
             loss = bridge.vision.predict(torch.zeros(batch, *shape), torch.zeros(batch), text).sum()
             forward = counter.get_total_flops() - before
-            loss.backward()
+            if backward:
+                loss.backward()
     flop = counter.get_total_flops()
     return total / 1e9, forward / batch / 1e12, flop / batch / 1e12
 

@@ -30,6 +30,8 @@ def reproduce(config: ReproduceConfig) -> Path | None:
     left = sum(not job.done(places) for job in jobs)
     join_processes()
     first = processes()[0] == 0
+    if config.full and config.data is None and not config.dry_run:
+        raise BridgeError("--full trains on captioned images: give --data (see `train --help`)")
     if config.full and (left or config.dry_run):
         if first:
             print(table(config, plan(config)), flush=True)
@@ -51,10 +53,8 @@ def _agreed(config: ReproduceConfig, first: bool) -> bool:
     """Whether days of GPU time may be spent.
 
     Raises:
-        BridgeError: there is no data, or nobody to ask.
+        BridgeError: there is nobody to ask.
     """
-    if config.data is None:
-        raise BridgeError("--full trains on captioned images: give --data (see `train --help`)")
     if config.yes:
         return True
     if processes()[1] > 1 or not sys.stdin.isatty():

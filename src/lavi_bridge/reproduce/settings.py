@@ -11,8 +11,10 @@ from lavi_bridge.errors import BridgeError
 from lavi_bridge.recipes import PAPER, PAPER_SUFFIX, RECIPES
 from lavi_bridge.reproduce.rows import LANGUAGES, UNTRAINED, VISIONS, Row
 
-RATES = (0.4, 1.0, 2.5)
-"""Factors on all learning rates of a row that the search tries."""
+RATES = (0.4, 1.0)
+"""Factors on all learning rates of a row that the search tries. None above 1: after a third of the
+steps a larger rate looks better than it is after all of them (T5-Large's loss on held-out pairs at
+2.5 times and at once the rates: .0759 and .0760 after a third, .0606 and .0597 at the end)."""
 SEARCH_SEED = 1_000
 """Of the search: none of the seeds that are reported."""
 SEARCH_SHARE = 1 / 3
@@ -22,10 +24,10 @@ VALIDATION = 64
 LEARNING_RATES = ("lr_adapter", "lr_language", "lr_vision", "lr_warm_start")
 
 ZOO: dict[str, dict[str, Any]] = {
-    # 320 steps for either recipe; a step on captions and one on pictures take about as long
-    "ours": {"warm_start": 240, "steps": 80, "lr_warm_start": 4e-3, "lr_adapter": 3e-4,
-             "lr_language": 3e-4, "lr_vision": 3e-4, "schedule": "cosine", "warmup": 20,
-             "dropout": 0.0},
+    # no longer than the other: a step on captions takes a third of the time of one on pictures
+    "ours": {"warm_start": 500, "warm_start_batch": 16, "steps": 40, "lr_warm_start": 3e-3,
+             "lr_adapter": 3e-4, "lr_language": 3e-4, "lr_vision": 3e-4, "schedule": "cosine",
+             "warmup": 20, "dropout": 0.0},
     # as published but for the length, the rank, and ten times the rates: it is a short run
     "paper": PAPER | {"steps": 320, "lr_adapter": 1e-3, "lr_language": 5e-5, "lr_vision": 1e-3},
 }  # fmt: skip

@@ -236,6 +236,7 @@ class Run:
             dtype=str(self.bridge.vision.dtype).removeprefix("torch."),
             quantize=config.quantize,
             processes=self.processes if config.shard else 1,
+            compute=False,
         ).training_gb
 
     @property
