@@ -22,7 +22,7 @@ def test_t5_large_and_sd_are_counted_as_published(tmp_path: Path) -> None:
     assert "224 layers, 28.29 M" in plan.table()
     assert json.loads(plan.json())["trained_parameters"] == plan.trained
     # counted on an H200 for 32 images: 64.2 TFLOP
-    assert 32 * plan.training_tflop == pytest.approx(64.2, abs=0.05)
+    assert 32 * (plan.training_tflop or 0) == pytest.approx(64.2, abs=0.05)
     # measured on an H200 at batch 8 in bf16, latents cached: 14.1 GB
     assert make_plan(str(t5), str(sd), batch_size=8).training_gb == pytest.approx(14.1, rel=0.15)
 

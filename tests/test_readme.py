@@ -24,6 +24,13 @@ def test_the_tree_names_every_module() -> None:
     assert named == modules | folders
 
 
+def test_the_languages_are_those_of_the_page() -> None:
+    page = (ROOT / "docs" / "paper-in-miniature.md").read_text()
+    shown = README.split("<!-- languages of docs/paper-in-miniature.md -->")[1].split("<!--")[0]
+    assert shown.strip()
+    assert shown.strip() in page
+
+
 def test_the_commands_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"\bmake (\w+)", README):

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from filelock import FileLock
 
 from lavi_bridge import BridgeError
 from lavi_bridge.config import ReproduceConfig
@@ -28,7 +27,7 @@ from lavi_bridge.reproduce.results import DISTANCE, EXACT, FACTS, Results, over_
 from lavi_bridge.reproduce.rows import LANGUAGES, VISIONS, Row, Table, rows_of, table_of
 from lavi_bridge.reproduce.run import _agreed, reproduce
 from lavi_bridge.reproduce.settings import Places, seeds_of, training
-from lavi_bridge.reproduce.work import claim, jobs_of, work
+from lavi_bridge.reproduce.work import _take, jobs_of, search, work
 from lavi_bridge.zoo.world import CATEGORIES
 from tests import real
 
@@ -42,7 +41,7 @@ def settings(out: Path, *tables: str, **changes: Any) -> ReproduceConfig:
 def quick(out: Path, **changes: Any) -> ReproduceConfig:
     """The smallest whole run: one table, one seed, a prompt a category."""
     return settings(out, "visions", **{"seeds": 1, "prompts": 6, "scale": 0.01, "workers": 1,
-                                       "rates": [1.0, 2.0]} | changes)  # fmt: skip
+                                       "rates": [1.0]} | changes)  # fmt: skip
 
 
 # ---- rows
@@ -125,8 +124,9 @@ def test_a_folder_of_the_users_stands_in_for_an_id(tmp_path: Path) -> None:
     clip = Row("", "clip", recipe="paper")
     run = training(clip, config, seed=0, factor=1.0, out=tmp_path)
     assert (run.language, run.vision) == ("/there/text_encoder", "/there")
-    with pytest.raises(BridgeError, match=r"--models takes ID=FOLDER, not 'there'"):
-        training(clip, replace(config, models=["there"]), seed=0, factor=1.0, out=tmp_path)
+    for given, reason in (("there", "--models takes ID=FOLDER"), ("a/b=there", "no row has 'a/b'")):
+        with pytest.raises(BridgeError, match=reason):
+            training(clip, replace(config, models=[given]), seed=0, factor=1.0, out=tmp_path)
 
 
 # ---- the work
@@ -140,11 +140,17 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_a_run_leaves_searches_bridges_scores_and_tables(done: Path) -> None:
-    search = json.loads((done / "rows" / "t5-large-sd" / "search.json").read_text())
-    assert set(search["losses"]) == {"1", "2"}
-    assert search["losses"][f"{search['factor']:g}"] == min(search["losses"].values())
-    assert not list((done / "rows" / "t5-large-sd").glob("search-*"))  # its runs are gone
+def test_a_search_takes_the_rate_of_the_lower_loss(tmp_path: Path) -> None:
+    places, row = Places(tmp_path), Row("", "t5-small")
+    search(row, quick(tmp_path, rates=[1.0, 300.0]), places)  # the second is far too high
+    found = json.loads(places.search(row).read_text())
+    assert set(found["losses"]) == {"1", "300"}
+    assert found["factor"] == 1.0
+    assert found["losses"]["1"] < found["losses"]["300"]
+    assert not list(places.search(row).parent.glob("search-*"))  # its runs are gone
+
+
+def test_a_run_leaves_bridges_scores_and_tables(done: Path) -> None:
     job = done / "rows" / "t5-large-sd" / "seed-0"
     assert (job / "run" / "bridge" / "bridge.json").is_file()
     record = json.loads((job / "result.json").read_text())
@@ -186,17 +192,22 @@ def test_other_settings_are_refused(done: Path) -> None:
 
 
 def test_a_row_that_another_process_is_at_is_left_to_it(tmp_path: Path) -> None:
-    config = quick(tmp_path)
-    places = Places(tmp_path)
-    claim(places, config)
-    from lavi_bridge.reproduce.work import _do
+    places, jobs = Places(tmp_path), jobs_of(quick(tmp_path))
+    number, held = _take(jobs, places)
+    assert (number, held is not None) == (0, True)
+    second, other = _take(jobs, places)
+    assert second == 1
+    for lock in (held, other):
+        assert lock is not None
+        lock.release()
+    assert _take(jobs, places)[0] == 0
 
-    job = jobs_of(config)[0]
-    lock = places.search(job.row).parent / ".search.lock"
-    lock.parent.mkdir(parents=True)
-    with FileLock(lock):
-        assert not _do(job, config, places)
-    assert not job.done(places)
+
+def test_a_rate_that_diverges_is_passed_over(tmp_path: Path) -> None:
+    places, row = Places(tmp_path), Row("", "t5-small")
+    search(row, quick(tmp_path, rates=[1.0, 1e30]), places)
+    found = json.loads(places.search(row).read_text())
+    assert (found["factor"], found["losses"]["1e+30"]) == (1.0, float("inf"))
 
 
 def test_the_jobs_are_searches_then_one_seed_of_every_row_after_the_other(tmp_path: Path) -> None:
@@ -214,7 +225,7 @@ def test_killed_at_random_the_tables_are_the_same_to_the_digit(
 ) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-m", "lavi_bridge", "reproduce", "visions", "--seeds", "1",
-               "--prompts", "6", "--scale", "0.01", "--workers", "2", "--rates", "1", "2",
+               "--prompts", "6", "--scale", "0.01", "--workers", "2", "--rates", "1",
                "--out", str(out)]  # fmt: skip
     rng, kills = random.Random(seed), 0
     while not (out / "results.json").is_file():
@@ -250,7 +261,7 @@ def fake(out: Path, scores: dict[str, list[float]], *, seeds: int = 3, spread: f
                            "shapes-facts": [[0.4 + 0.6 * x] for x in right]},
                 "distances": {"shapes-fd": 2.0 - sum(right) / len(right)},
             }  # fmt: skip
-            record = {"suites": {"shapes": suite}, "seconds": {"training": 1.0}}
+            record = {"suites": {"shapes": suite}, "seconds": {"training": 1.0}, "seed": seed}
             path = Places(out).result(row, seed)
             path.parent.mkdir(parents=True)
             path.write_text(json.dumps(record))
@@ -315,10 +326,32 @@ def test_a_prompt_that_a_scorer_failed_at_is_left_out_of_both_rows(tmp_path: Pat
     assert found.count == 383
 
 
+def test_no_gain_holds_where_more_than_a_little_is_excluded(tmp_path: Path) -> None:
+    results, rows = fake(tmp_path, {"t5-large-sd": [0.5] * 6, "untrained-sd": [0.52] * 6})
+    conclusion = replace(table_of("languages").conclusions[0], gain=False)
+    for record in results.records("t5-large-sd"):
+        scores = record["suites"]["shapes"]["scores"]["shapes"]
+        mirror = results.records("untrained-sd")[record["seed"]]["suites"]["shapes"]["scores"]
+        scores[:] = [list(x) for x in mirror["shapes"]]
+        scores[0] = [0.0]  # alike but for one prompt
+    (exact, _) = results.findings(Table("", "", tuple(rows.values()), (conclusion,)))
+    assert exact.verdict == "holds"
+
+
+def test_rows_of_different_prompts_are_refused(tmp_path: Path) -> None:
+    config = settings(tmp_path, "languages")
+    fake(tmp_path, {"t5-large-sd": [0.5] * 6, "untrained-sd": [0.5] * 6})
+    path = next(tmp_path.rglob("untrained-sd/seed-1/result.json"))
+    path.write_text(path.read_text().replace('"prompts": ""', '"prompts": "other"'))
+    rows = [row for row in rows_of(["languages"]) if row.slug in ("t5-large-sd", "untrained-sd")]
+    with pytest.raises(BridgeError, match="different prompts of 'shapes'"):
+        Results(config, rows)
+
+
 def test_students_interval_over_seeds() -> None:
     e = over_seeds(np.array([1.0, 2.0, 3.0]))
     assert (e.value, e.count) == (2.0, 3)
-    assert e.high == pytest.approx(2 + 4.303 / 3**0.5)
+    assert e.high == pytest.approx(2 + 4.303 / 3**0.5, rel=1e-4)
     many = over_seeds(np.array([0.0, 1.0] * 10))  # 19 degrees of freedom: 2.093
     assert many.high == pytest.approx(0.5 + 2.093 * np.std([0, 1] * 10, ddof=1) / 20**0.5, rel=1e-3)
     assert over_seeds(np.array([1.0])).low is None
@@ -378,7 +411,11 @@ def test_the_plan_of_the_real_sizes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "reason"),
-    [({"zoo": True, "full": True}, "exclude each other"), ({"seeds": 0}, "'seeds' must be at"),
+    [({"zoo": True, "full": True}, "exclude each other"),
+     ({"data": "x.tsv"}, "'data' is for --full"),
+     ({"prompts": 5}, "'prompts' must be at least 6"),
+     ({"full": True, "suites": ["dpg:a"]}, "whole suites, not of 'dpg:a'"),
+     ({"seeds": 0}, "'seeds' must be at"),
      ({"rates": [0.0]}, "factors above 0"), ({"scale": 0.0}, "'scale' must be positive")],
 )  # fmt: skip
 def test_bad_settings_are_named(changes: dict[str, Any], reason: str, tmp_path: Path) -> None:

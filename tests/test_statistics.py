@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from lavi_bridge import BridgeError
-from lavi_bridge.evaluate.statistics import Estimate, estimate, over_runs, paired, paired_runs
+from lavi_bridge.evaluate.statistics import (
+    Estimate,
+    estimate,
+    over_runs,
+    paired,
+    paired_runs,
+    student,
+)
 from lavi_bridge.zoo.scorer import wilson
 
 Scores = list[list[float | None]]
@@ -190,7 +197,13 @@ def runs(*rates: float, prompts: int = 200, seed: int = 0) -> np.ndarray:
     return (rng.random((len(rates), prompts)) < np.array(rates)[:, None]).astype(float)
 
 
-def test_one_run_redraws_prompts_alone() -> None:
+def test_students_quantiles_are_the_tables() -> None:
+    known = {1: 12.706, 2: 4.303, 3: 3.182, 9: 2.262, 30: 2.042, 1000: 1.962}
+    assert {f: round(student(f), 3) for f in known} == known
+    assert student(2, 0.99) == pytest.approx(9.925, abs=1e-3)
+
+
+def test_one_run_is_about_prompts_alone() -> None:
     values = runs(0.4)
     known = estimate([[float(x)] for x in values[0]], alike(200))
     found = over_runs(values, alike(200))
@@ -199,13 +212,24 @@ def test_one_run_redraws_prompts_alone() -> None:
     assert found.high == pytest.approx(known.high, abs=0.01)
 
 
-def test_the_interval_covers_the_truth_over_new_runs_and_prompts() -> None:
+def test_runs_that_differ_alone_have_students_interval() -> None:
+    values = np.array([[0.2], [0.5], [0.8]]).repeat(10, 1)
+    found = over_runs(values, alike(10))
+    half = 4.3027 * 0.3 / math.sqrt(3)
+    assert (found.low, found.high) == (0.0, 1.0)  # 0.5 ± 0.75, within 0 and 1
+    shifted = over_runs(values + 2, alike(10))
+    assert (shifted.low, shifted.high) == pytest.approx((2.5 - half, 2.5 + half), abs=1e-3)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.05, 0.3])
+def test_the_interval_covers_the_truth_over_new_runs_and_prompts(spread: float) -> None:
     covered, rng = 0, np.random.default_rng(1)
-    for trial in range(100):
-        rates = 0.5 + 0.05 * rng.standard_normal(3)
-        found = over_runs(runs(*rates, seed=trial), alike(200), draws=500, seed=trial)
-        covered += (found.low or 0) <= 0.5 <= (found.high or 1)
-    assert covered >= 90
+    for _ in range(200):
+        rates = 0.5 + spread * rng.standard_normal(3)
+        values = rates[:, None] + 0.5 * rng.standard_normal((3, 200))
+        found = over_runs(values, alike(200))
+        covered += (found.low or -9) <= 0.5 <= (found.high or 9)
+    assert covered >= 0.92 * 200
 
 
 def test_all_right_in_every_run_is_wilsons_interval() -> None:

@@ -437,9 +437,10 @@ class ReproduceConfig:
     data: str | None = None
     """With --full: captioned images, as for `train --data`."""
     batch_size: int = 32
-    """With --full: images per training step and process (the paper's is not published)."""
+    """With --full: images per training step, over all processes (the paper's is not published)."""
     suites: list[str] = field(default_factory=list)
-    """With --full: prompt suites (unset: short long t2i-compbench, as in the paper)."""
+    """With --full: prompt suites, whole ones (unset: short long t2i-compbench, as in the paper);
+    others are in the report of each row alone."""
     prompt_files: Path | None = None
     """With --full: folder with copies of the public prompt files."""
     reference: Path | None = None
@@ -449,7 +450,7 @@ class ReproduceConfig:
     models: list[str] = field(default_factory=list)
     """ID=FOLDER for models that are neither on the Hub nor in its cache."""
     device: str | None = None
-    """cpu, cuda, cuda:1 … (unset: cuda where there is one)."""
+    """cpu, cuda, cuda:1 … (unset: cpu; with --full cuda where there is one)."""
 
     def __post_init__(self) -> None:
         if self.zoo and self.full:
@@ -459,6 +460,14 @@ class ReproduceConfig:
         for name in ("seeds", "prompts", "workers", "batch_size"):
             if _is_number(value := getattr(self, name)) and value < 1:
                 raise BridgeError(f"'{name}' must be at least 1, not {value}")
+        if not self.full:
+            for name in ("data", "suites", "prompt_files", "reference", "scorers", "models"):
+                if _is_given(getattr(self, name)):
+                    raise BridgeError(f"'{name}' is for --full: the bundled models need nothing")
+            if _is_number(self.prompts) and self.prompts < 6:  # type: ignore[operator]
+                raise BridgeError(f"'prompts' must be at least 6, one a category: {self.prompts}")
+        if _is_list(self.suites) and (part := next((s for s in self.suites if ":" in s), None)):
+            raise BridgeError(f"tables are of whole suites, not of '{part}'")
         if _is_number(self.scale) and self.scale <= 0:
             raise BridgeError(f"'scale' must be positive, not {self.scale}")
         if _is_list(self.rates) and any(rate <= 0 for rate in self.rates):
@@ -512,6 +521,11 @@ def checked(cls: type, values: dict[str, Any], source: str) -> dict[str, Any]:
             reason = error.errors()[0]["msg"].lower()
             raise BridgeError(f"{source}: '{key}': {reason}, got {value!r}") from error
     return result
+
+
+def _is_given(value: object) -> bool:
+    """Whether a setting has been set: to text, a path, or a list that is not empty."""
+    return isinstance(value, str | Path) or (_is_list(value) and bool(value))
 
 
 def _is_list(value: object) -> bool:

@@ -59,9 +59,19 @@ def wait_for_all() -> None:
         dist.barrier()
 
 
+def from_first(value: int) -> int:
+    """A number that the first process chose, for all of them."""
+    if not dist.is_initialized():
+        return value
+    chosen = [value]
+    dist.broadcast_object_list(chosen)
+    return chosen[0]
+
+
 def machine() -> str:
     """What the figures were measured on."""
-    return (
+    gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
+    return gpu + (
         f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
         f"torch {torch.__version__}, Python {platform.python_version()}"
     )

@@ -8,6 +8,10 @@ class BridgeError(Exception):
     """Bad input, described in one line. The command line prints it without a traceback."""
 
 
+class Diverged(BridgeError):
+    """A loss is not a number: the learning rates are too high, as a rule."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `"; did you mean 'x'?"` for the closest known name, or an empty string."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

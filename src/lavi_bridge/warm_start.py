@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from lavi_bridge import lora
 from lavi_bridge.bridge import Bridge, own_encoder
 from lavi_bridge.config import Match
-from lavi_bridge.errors import BridgeError
+from lavi_bridge.errors import BridgeError, Diverged
 from lavi_bridge.files import make_folder
 from lavi_bridge.languages import Language, load_language
 from lavi_bridge.locate import locate
@@ -206,7 +206,7 @@ class WarmStart:
                     raise BridgeError(f"warm start stopped at step {self.step}{where}")
                 value = loss.item()
                 if value != value:
-                    raise BridgeError(
+                    raise Diverged(
                         f"the warm start's loss is not a number at step {self.step}; lower its rate"
                     )
                 yield Progress(self.step, phase, value, checked)

@@ -101,7 +101,7 @@ def standalone(title: str, found: Mapping[str, Mapping[str, Estimate | None]]) -
 def _entry(index: int, name: str, e: Estimate, places: Sequence[str], y: float) -> Markup:
     """Mark and interval, and what a pointer is told of them."""
     low, middle, high = places
-    told = f"{name}: {e.value:.4g}"
+    told = f"{name}: {e.value:.4g}" if name else f"{e.value:.4g}"
     told += f" ({e.low:.4g} to {e.high:.4g})" if e.low is not None else ""
     return Markup(
         '<g><title>{}</title><path class="e{} range" d="M{} {y}H{}"/>'

@@ -129,40 +129,42 @@ def paired(a: Scores, b: Scores, strata: Sequence[str], *, level: float = 0.95,
     )
 
 
-def over_runs(values: Array, strata: Sequence[str], *, level: float = 0.95, draws: int = 10_000,
-              seed: int = 0) -> Estimate:  # fmt: skip
-    """The mean over training runs and prompts, with an interval that redraws both.
+def over_runs(values: Array, strata: Sequence[str], *, level: float = 0.95) -> Estimate:
+    """The mean over training runs and prompts, with an interval for new runs and new prompts.
 
-    Runs and prompts (within their stratum) are redrawn independently of each other: the pigeonhole
-    bootstrap of crossed factors (Owen 2007, The pigeonhole bootstrap, Annals of Applied Statistics
-    1(2)). Deviations of runs are first widened by √(R / (R - 1)), for the spread of R redrawn runs
-    is that much too narrow. One run says nothing of other runs: only prompts are redrawn. Where
-    redrawing changes nothing because all values are 0, or all 1, the Wilson interval of the prompts
-    takes its place.
+    Runs and prompts are crossed random effects. The variance of the mean is that of the runs'
+    means over R, plus that of the prompts' means within their strata; Student's interval takes
+    Satterthwaite's degrees of freedom (1946, Biometrics Bulletin 2), so that three runs count as
+    three. It is a little too wide: what run and prompt have between them is in both terms. One run
+    says nothing of other runs: then it is of prompts alone. Values from 0 to 1 keep their interval
+    there, and all 0 or all 1 have Wilson's.
 
     Args:
         values: (runs, prompts).
-        strata: of every prompt, the category that it belongs to.
+        strata: of every prompt, the category that it belongs to; lone ones count as one.
 
     Raises:
         BridgeError: there is no value, or one is not finite.
     """
-    means = _redrawn(values, strata, draws, seed)
+    error, freedom = _spread(values, strata)
     value, count = float(values.mean()), values.shape[1]
-    if values.min() == values.max() and values.min() in (0.0, 1.0):
+    least, most = float(values.min()), float(values.max())
+    if least == most and least in (0.0, 1.0):
         return Estimate(value, *wilson(value, count, level), count)
-    tail = (1 - level) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Estimate(value, float(low), float(high), count)
+    if not freedom:
+        return Estimate(value, None, None, count)
+    half = student(freedom, level) * error
+    low, high = value - half, value + half
+    if least >= 0 and most <= 1:
+        low, high = max(0.0, low), min(1.0, high)
+    return Estimate(value, low, high, count)
 
 
-def paired_runs(a: Array, b: Array, strata: Sequence[str], *, level: float = 0.95,
-                draws: int = 10_000, seed: int = 0) -> Paired:  # fmt: skip
+def paired_runs(a: Array, b: Array, strata: Sequence[str], *, level: float = 0.95) -> Paired:
     """Compare two things that were trained several times, on the same prompts and seeds.
 
     Run i of either belongs together (the same training seed, hence the same data in the same
-    order). The interval is that of `over_runs` of the differences; p is two-sided, from the same
-    redrawn means: how often they lie on the other side of 0.
+    order). Interval and two-sided p are Student's for the differences; see `over_runs`.
 
     Args:
         a, b: (runs, prompts); one that was not trained has one run, which stands for all.
@@ -175,38 +177,63 @@ def paired_runs(a: Array, b: Array, strata: Sequence[str], *, level: float = 0.9
     if a.shape[1] != b.shape[1]:
         raise BridgeError(f"{a.shape[1]} prompts cannot be paired with {b.shape[1]}")
     differences = a - b
-    means = _redrawn(differences, strata, draws, seed)
-    tail = (1 - level) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    beyond = min(int((means <= 0).sum()), int((means >= 0).sum()))
+    error, freedom = _spread(differences, strata)
+    value, low, high, p = float(differences.mean()), None, None, 1.0
+    if freedom:
+        half = student(freedom, level) * error
+        low, high = value - half, value + half
+        p = _beyond(abs(value) / error, freedom)
     by_prompt = differences.mean(axis=0)
     wins, losses = int((by_prompt > 0).sum()), int((by_prompt < 0).sum())
-    return Paired(float(differences.mean()), float(low), float(high),
-                  min(1.0, 2 * (1 + beyond) / (1 + draws)), wins, losses,
-                  len(by_prompt) - wins - losses, len(by_prompt))  # fmt: skip
+    return Paired(value, low, high, p, wins, losses, len(by_prompt) - wins - losses,
+                  len(by_prompt))  # fmt: skip
 
 
-def _redrawn(values: Array, strata: Sequence[str], draws: int, seed: int) -> Array:
-    """Means (draws,) of values (runs, prompts) with runs and prompts redrawn."""
+def _spread(values: Array, strata: Sequence[str]) -> tuple[float, float]:
+    """Standard error of the mean of values (runs, prompts), and its degrees of freedom.
+
+    Both 0 where nothing varies.
+    """
     if values.ndim != 2 or not values.size or values.shape[1] != len(strata):
         raise BridgeError(f"no scores to sum up: {values.shape} for {len(strata)} prompts")
     if not np.isfinite(values).all():
         raise BridgeError("a score is not finite; scores must be finite")
-    rng = np.random.default_rng(seed)
-    runs = len(values)
-    middle = values.mean(axis=0)
-    wide = middle + (values - middle) * math.sqrt(runs / max(1, runs - 1))
-    weights = rng.multinomial(runs, np.full(runs, 1 / runs), size=draws) / runs
-    names = np.array(strata)
-    totals = np.zeros(draws)
-    for name in dict.fromkeys(strata):
-        part = wide[:, names == name]
-        size = part.shape[1]
-        for at in range(0, draws, step := max(1, CHUNK // size)):
-            chosen = weights[at : at + step]
-            times = rng.multinomial(size, np.full(size, 1 / size), size=len(chosen))
-            totals[at : at + step] += ((chosen @ part) * times).sum(axis=1)
-    return totals / values.shape[1]
+    runs, prompts = values.shape
+    parts = []
+    if runs > 1:
+        parts.append((float(values.mean(axis=1).var(ddof=1)) / runs, runs - 1))
+    _, groups = _groups(list(zip(values.mean(axis=0).tolist(), strata, strict=True)))
+    for group in groups:
+        if len(group) > 1:
+            variance = float(group.var(ddof=1)) * len(group) / prompts**2
+            parts.append((variance, len(group) - 1))
+    total = sum(variance for variance, _ in parts)
+    if total < 1e-24:  # rounding
+        return 0.0, 0.0
+    return math.sqrt(total), total**2 / sum(v**2 / freedom for v, freedom in parts)
+
+
+def student(freedom: float, level: float = 0.95) -> float:
+    """Student's t beyond which, on both sides, 1 - `level` lies; by bisection."""
+    low, high = 0.0, 1e4
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _beyond(middle, freedom) > 1 - level else (low, middle)
+    return (low + high) / 2
+
+
+def _beyond(t: float, freedom: float) -> float:
+    """The two-sided p of Student's t: what lies beyond ±t, by Simpson's rule.
+
+    With t = √ν tan θ the density is that of cos^(ν - 1) θ, smooth on a finite stretch.
+    """
+    theta = np.linspace(0.0, math.atan(t / math.sqrt(freedom)), 2001)
+    heights = np.cos(theta) ** (freedom - 1)
+    weights = np.ones(2001)
+    weights[1:-1:2], weights[2:-1:2] = 4, 2
+    scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2))
+    inside = 2 * scale / math.sqrt(math.pi) * float(heights @ weights) * theta[1] / 3
+    return float(min(1.0, max(0.0, 1 - inside)))
 
 
 def _groups(values: Sequence[tuple[float, str]]) -> tuple[Array, list[Array]]:

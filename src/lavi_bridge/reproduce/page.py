@@ -25,11 +25,19 @@ from lavi_bridge.files import make_folder, write_text
 from lavi_bridge.pictures import grid
 from lavi_bridge.prompts import Prompt
 from lavi_bridge.recipes import METRICS
-from lavi_bridge.reproduce.results import EXACT, Column, Finding, Results
+from lavi_bridge.reproduce.results import EXACT, MARGIN, Column, Finding, Results
 from lavi_bridge.reproduce.rows import Row, Table, rows_of, table_of
-from lavi_bridge.reproduce.settings import SEARCH_SHARE, Places, evaluation, folder, rates
+from lavi_bridge.reproduce.settings import (
+    SEARCH_SHARE,
+    VALIDATION,
+    Places,
+    evaluation,
+    folder,
+    rates,
+)
 
-NAME = "paper-in-miniature"
+NAMES = {False: "paper-in-miniature", True: "paper-tables"}
+"""Of the page, with the bundled and with the real models."""
 SHOWN = 6
 """Prompts in a grid."""
 TABLES = ("languages", "visions", "ablations")
@@ -63,7 +71,7 @@ def write_page(config: ReproduceConfig) -> Path:
     tables = [table_of(name, full=config.full) for name in names]
     out = folder(config)
     write_text(out / "results.json", json.dumps(record(results, tables), indent=1) + "\n")
-    page = out / f"{NAME}.md"
+    page = out / f"{NAMES[config.full]}.md"
     for path in [page, config.page] if config.page else [page]:
         write_text(path, "\n".join(_page(results, tables, path)) + "\n")
         page = path
@@ -118,8 +126,7 @@ def _page(results: Results, tables: Sequence[Table], path: Path) -> Iterator[str
 
 def _head(results: Results, tables: Sequence[Table]) -> Iterator[str]:
     config = results.config
-    size = "--full" if config.full else "--zoo"
-    told = f"lavi-bridge reproduce {' '.join(t.name for t in tables)} {size} --seeds {config.seeds}"
+    told = f"lavi-bridge reproduce {' '.join(t.name for t in tables)} {_flags(config)}"
     yield "# The paper in miniature\n" if not config.full else "# The paper's tables\n"
     yield (
         "The tables of LaVi-Bridge (arXiv 2403.07860), made again by one command, which wrote this "
@@ -137,12 +144,26 @@ def _head(results: Results, tables: Sequence[Table]) -> Iterator[str]:
         f"Every trained row has {config.seeds} training seed{'s' * (config.seeds > 1)}"
         + (f"; every row and seed draws the same {_prompts(results)} prompts with the same noise"
            if not config.full else "")
-        + ". Intervals are 95 %: training seeds and prompts (within their category) are redrawn "
-        "independently of each other (Owen 2007), seeds widened for their small number. "
-        "Differences are paired: the same prompt, noise and training seed in either row. p is "
-        "two-sided, from the same redrawn means, and not corrected for the number of tests. "
-        "Distances have Student's interval over seeds.\n"
+        + ". Intervals are 95 %, for new training seeds and new prompts (of the same categories) "
+        "at once: crossed random effects, Student's t with Satterthwaite's degrees of freedom, so "
+        "that few seeds count as few"
+        + ("; one seed says nothing of other seeds" if config.seeds == 1 else "")
+        + ". Differences are paired: the same prompt, noise and training seed in either row. p is "
+        "two-sided and not corrected for the number of tests. *No gain* holds where a gain above "
+        f"{_number(MARGIN, 2)} is excluded. Distances have Student's interval "
+        "over seeds.\n"
     )  # fmt: skip
+
+
+def _flags(config: ReproduceConfig) -> str:
+    """What was asked for beside the tables, where it bears on the numbers."""
+    flags = ["--full" if config.full else "--zoo", f"--seeds {config.seeds}"]
+    for name in ("scale", "prompts", "rates", "suites", "device"):
+        value = getattr(config, name)
+        if value != getattr(ReproduceConfig(["languages"]), name):
+            shown = " ".join(map(str, value)) if isinstance(value, list) else value
+            flags.append(f"--{name} {shown}")
+    return " ".join(flags)
 
 
 def _prompts(results: Results) -> int:
@@ -191,7 +212,9 @@ def _section(results: Results, table: Table, findings: Sequence[Finding],
     yield _line(["---"] * 7)
     for f in findings:
         p = NONE if f.difference is None or math.isnan(f.difference.p) else _p(f.difference.p)
-        won = f"{f.difference.wins} / {f.difference.losses}" if f.difference else NONE
+        won = NONE
+        if f.difference and not f.column.distance:
+            won = f"{f.difference.wins} / {f.difference.losses}"
         verdict = {"undecided": "not decided", "unseen": "cannot be seen"}.get(f.verdict, f.verdict)
         yield _line([f.conclusion.claim, _in_paper(results, f), f.column.title,
                      _difference(f.difference, f.column), p, won, verdict])  # fmt: skip
@@ -241,7 +264,7 @@ def _budgets(results: Results) -> Iterator[str]:
             "All rows of one recipe have the same steps and batches. The learning rate of each was "
             f"chosen by the same search: {tried} times all rates of its recipe, "
             f"{SEARCH_SHARE:.0%} of the steps with a training seed of its own, and the lowest loss "
-            "on 64 held-out pairs at fixed noise. What was chosen stands in the table.\n"
+            f"on {VALIDATION} held-out pairs at fixed noise. What was chosen stands in the table.\n"
         )
     yield _line(["row", "recipe", "adapter", "LoRA, language", "LoRA, image model", "in all",
                  "captions alone", "pictures", "rates ×", "rates: captions / adapter / language / "

@@ -74,7 +74,8 @@ def images_of(config: ReproduceConfig) -> int:
 
 def _row(row: Row, config: ReproduceConfig, images: int,
          made: dict[tuple[object, ...], Plan]) -> RowPlan:  # fmt: skip
-    # drawing with an image model alone costs what drawing with a bridge to it costs
+    # an image model alone costs about what drawing with a bridge to it costs; its own encoder is
+    # not counted
     like = row if row.trained else Row("", vision=row.vision)
     settings = training(like, config, seed=0, factor=1.0, out=folder(config))
     dtype = settings.dtype or ("bfloat16" if config.full else "float32")
@@ -132,7 +133,8 @@ def table(config: ReproduceConfig, rows: list[RowPlan]) -> str:
         f"{len(rows)} rows, {config.seeds} seeds of each that is trained, "
         f"{images_of(config):,} images a row and seed",
         f"in all {training_hours + sampling_hours:,.0f} GPU-hours of one H200: "
-        f"{training_hours:,.0f} to train, {sampling_hours:,.0f} to draw; scorers come on top",
+        f"{training_hours:,.0f} to train, {sampling_hours:,.0f} to draw; scorers "
+        "and the image models' own encoders come on top",
         f"disk: {sum(models.values()):,.0f} GB of base weights in float32, "
         f"{sum(p.disk_gb for p in rows):,.0f} GB of bridges and images",
         "hours are estimates: compute counted on the models' shapes, at "

@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from lavi_bridge.config import ReproduceConfig
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.evaluate.statistics import Estimate, Paired, over_runs, paired_runs
+from lavi_bridge.evaluate.statistics import Estimate, Paired, over_runs, paired_runs, student
 from lavi_bridge.evaluate.tables import PAPER_COLUMNS
 from lavi_bridge.reproduce.rows import Conclusion, Row, Table
 from lavi_bridge.reproduce.settings import Places, folder, seeds_of
@@ -26,8 +25,8 @@ Verdict = Literal["holds", "reversed", "undecided", "unseen"]
 
 FLOOR = 0.02
 """An exact score that says: nothing that was asked for is drawn."""
-STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-"""97.5 % quantiles of Student's t with 1 to 9 degrees of freedom."""
+MARGIN = 0.02
+"""A gain that is too small to count: "no gain" holds where a larger one is excluded."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,13 @@ ZOO_COLUMNS = (
     FACTS,
     DISTANCE,
 )
+OURS = {"unidet": ("spatial-owlv2", "spatial (OWLv2)"),
+        "3-in-1": ("3-in-1-owlv2", "complex (3-in-1, OWLv2)")}  # fmt: skip
+"""What stands in, under its own name, for the official scorers that are run by hand."""
 FULL_COLUMNS = tuple(
-    Column(name, place.suite, place.metric, place.category, place.digits, place.metric == "fid",
+    Column(OURS.get(place.metric, ("", name))[1], place.suite,
+           OURS.get(place.metric, (place.metric,))[0], place.category, place.digits,
+           place.metric == "fid",
            "pictures" if name == "short FID" or "aesthetics" in name else "prompts")
     for name, place in PAPER_COLUMNS.items()
 )  # fmt: skip
@@ -82,7 +86,7 @@ class Results:
     """The records of all rows and seeds in a folder.
 
     Raises:
-        BridgeError: a record is missing.
+        BridgeError: a record is missing, or they are of different prompts.
     """
 
     def __init__(self, config: ReproduceConfig, rows: Sequence[Row]) -> None:
@@ -95,6 +99,13 @@ class Results:
             if missing := [path for path in paths if not path.is_file()]:
                 raise BridgeError(f"'{missing[0]}' is missing: the same command makes it")
             self._records[row.slug] = [json.loads(p.read_text(encoding="utf-8")) for p in paths]
+        asked: dict[str, str] = {}
+        for records in self._records.values():
+            for name, suite in ((n, s) for record in records for n, s in record["suites"].items()):
+                if asked.setdefault(name, suite["prompts"]) != suite["prompts"]:
+                    raise BridgeError(
+                        f"rows in '{self.places.out}' were drawn from different prompts of '{name}'"
+                    )
 
     def records(self, slug: str) -> list[dict[str, Any]]:
         """Of a row, by seed."""
@@ -144,12 +155,14 @@ class Results:
             return Finding(conclusion, column, None, "unseen", "a score is missing")
         if reason := self._blind(first, second, column):
             return Finding(conclusion, column, found, "unseen", reason)
-        low, high = (found.difference if x is None else x for x in (found.low, found.high))
-        if found.low is None:
-            return Finding(conclusion, column, found, "unseen", "one seed has no spread")
+        low, high = found.low, found.high
+        if low is None or high is None:
+            reason = "one seed has no spread" if column.distance else "no prompt tells them apart"
+            return Finding(conclusion, column, found, "unseen", reason)
+        verdict: Verdict = "undecided"
         if conclusion.gain:
-            verdict: Verdict = "holds" if low > 0 else "reversed" if high < 0 else "undecided"
-        else:
+            verdict = "holds" if low > 0 else "reversed" if high < 0 else "undecided"
+        elif low > 0 or high < MARGIN:
             verdict = "reversed" if low > 0 else "holds"
         return Finding(conclusion, column, found, verdict)
 
@@ -211,16 +224,8 @@ def over_seeds(values: Array) -> Estimate:
     count, mean = len(values), float(values.mean())
     if count < 2:
         return Estimate(mean, None, None, count)
-    half = _student(count - 1) * float(values.std(ddof=1)) / math.sqrt(count)
+    half = student(count - 1) * float(values.std(ddof=1)) / math.sqrt(count)
     return Estimate(mean, mean - half, mean + half, count)
-
-
-def _student(freedom: int) -> float:
-    """The 97.5 % quantile of t; beyond the table by Fisher's expansion, good to 0.001."""
-    if freedom <= len(STUDENT):
-        return STUDENT[freedom - 1]
-    z = NormalDist().inv_cdf(0.975)
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
 
 
 def _mean(values: Sequence[float | None]) -> float:
@@ -237,9 +242,6 @@ def _known(strata: list[str], *scores: Array) -> tuple[Any, ...]:
 
 
 def _suite(record: dict[str, Any], name: str) -> dict[str, Any] | None:
-    """The scores of a suite, or of a part of it."""
-    for key, suite in record["suites"].items():
-        if key.partition(":")[0] == name:
-            found: dict[str, Any] = suite
-            return found
-    return None
+    """The scores of a suite."""
+    found: dict[str, Any] | None = record["suites"].get(name)
+    return found

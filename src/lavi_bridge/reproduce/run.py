@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
+from accelerate import PartialState
+
 from lavi_bridge.config import ReproduceConfig
-from lavi_bridge.device import join_processes, processes
+from lavi_bridge.device import choose_device, join_processes, processes
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.reproduce.page import write_page
 from lavi_bridge.reproduce.planning import plan, table
-from lavi_bridge.reproduce.settings import Places, folder
-from lavi_bridge.reproduce.work import jobs_of, work, workers
+from lavi_bridge.reproduce.settings import Places, device_of, folder
+from lavi_bridge.reproduce.work import claim, jobs_of, work, workers
 
 
 def reproduce(config: ReproduceConfig) -> Path | None:
@@ -28,17 +31,19 @@ def reproduce(config: ReproduceConfig) -> Path | None:
     places = Places(folder(config))
     jobs = jobs_of(config)
     left = sum(not job.done(places) for job in jobs)
-    join_processes()
+    _join(config)
     first = processes()[0] == 0
     if config.full and config.data is None and not config.dry_run:
         raise BridgeError("--full trains on captioned images: give --data (see `train --help`)")
+    if not config.dry_run:
+        claim(places, config)
     if config.full and (left or config.dry_run):
         if first:
             print(table(config, plan(config)), flush=True)
         if not config.dry_run and not _agreed(config, first):
             return None
     if first:
-        team = workers(config)
+        team = max(workers(config), processes()[1])
         print(f"{len(jobs) - left} of {len(jobs)} jobs are done in '{folder(config)}'; "
               f"{team} process{'es' * (team > 1)}", flush=True)  # fmt: skip
     if config.dry_run:
@@ -59,4 +64,15 @@ def _agreed(config: ReproduceConfig, first: bool) -> bool:
         return True
     if processes()[1] > 1 or not sys.stdin.isatty():
         raise BridgeError("--full starts when asked to: add --yes, or call it from a terminal")
-    return input("Start? [y/N] ").strip().lower() in ("y", "yes")
+    try:
+        return input("Start? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
+def _join(config: ReproduceConfig) -> None:
+    """Meet the other processes of torchrun: on GPUs as training does, which then takes the group
+    as it is."""
+    if processes()[1] > 1 and choose_device(device_of(config)).type == "cuda":
+        PartialState(timeout=timedelta(hours=12))
+    join_processes()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lavi_bridge.config import EvaluateConfig, ReproduceConfig, Sampling, TrainConfig
+from lavi_bridge.device import processes
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.recipes import PAPER, PAPER_SUFFIX, RECIPES
 from lavi_bridge.reproduce.rows import LANGUAGES, UNTRAINED, VISIONS, Row
@@ -32,7 +33,7 @@ ZOO: dict[str, dict[str, Any]] = {
     "paper": PAPER | {"steps": 320, "lr_adapter": 1e-3, "lr_language": 5e-5, "lr_vision": 1e-3},
 }  # fmt: skip
 ZOO_ALL: dict[str, Any] = {
-    "data": "shapes", "rank": 16, "batch_size": 16, "flip": False, "device": "cpu",
+    "data": "shapes", "rank": 16, "batch_size": 16, "flip": False,
     "sample_every": 0, "tracker": "none", "validation": VALIDATION, "log_every": 40,
     "warm_start_report": False,
 }  # fmt: skip
@@ -78,8 +79,13 @@ def where(id: str, config: ReproduceConfig) -> str:
         name, told, folder = text.partition("=")
         if not told:
             raise BridgeError(f"--models takes ID=FOLDER, not '{text}'")
+        known = [m.full.removesuffix("/text_encoder") for m in (*LANGUAGES.values(),
+                                                                *VISIONS.values())]  # fmt: skip
+        if name not in known:
+            listed = ", ".join(dict.fromkeys(known))
+            raise BridgeError(f"--models: no row has '{name}'; known: {listed}")
         if id == name or id.startswith(f"{name}/"):
-            return folder + id.removeprefix(name)
+            return str(Path(folder).expanduser()) + id.removeprefix(name)
     return id
 
 
@@ -105,6 +111,7 @@ def training(row: Row, config: ReproduceConfig, *, seed: int, factor: float, out
         share: of the steps.
     """
     values = dict(_full(row, config) if config.full else ZOO[row.recipe] | ZOO_ALL)
+    values["device"] = device_of(config)
     values |= {"adapter": row.adapter, "recipe": "paper" if row.recipe == "paper" else "default"}
     for name in LEARNING_RATES:
         if name in values:
@@ -136,8 +143,11 @@ def _full(row: Row, config: ReproduceConfig) -> dict[str, Any]:
         kept = ("resolution", "lr_adapter", "lr_language", "lr_vision", "steps", "rank")
         theirs = {k: v for k, v in theirs.items() if k in kept}
         theirs |= {"warm_start": FULL_WARM_START, "lr_warm_start": TrainConfig.lr_warm_start}
-    place = {"data": config.data or "captions.tsv", "batch_size": config.batch_size}
-    return theirs | place | {"device": config.device}
+    world = processes()[1]
+    if config.batch_size % world:
+        raise BridgeError(f"'batch_size' {config.batch_size} cannot be shared by {world} processes")
+    batch = config.batch_size // world
+    return theirs | {"data": config.data or "captions.tsv", "batch_size": batch}
 
 
 def evaluation(row: Row, config: ReproduceConfig, entry: str, out: Path) -> EvaluateConfig:
@@ -147,13 +157,18 @@ def evaluation(row: Row, config: ReproduceConfig, entry: str, out: Path) -> Eval
         return EvaluateConfig(
             entries, ["shapes"], ["shapes", "shapes-facts", "shapes-fd"], out,
             limit=config.prompts or ZOO_PROMPTS, reference=Places(folder(config)).reference,
-            sampling=ZOO_SAMPLING, device="cpu",
+            sampling=ZOO_SAMPLING, device=device_of(config),
         )  # fmt: skip
     return EvaluateConfig(
         entries, list(config.suites or FULL_SUITES), out=out, prompts=config.prompt_files,
         limit=config.prompts, reference=config.reference, scorers=config.scorers,
         sampling=FULL_SAMPLING, suffix=PAPER_SUFFIX, device=config.device,
     )  # fmt: skip
+
+
+def device_of(config: ReproduceConfig) -> str | None:
+    """Where it runs; the bundled models are so small that a CPU is the place for them."""
+    return config.device if config.full else config.device or "cpu"
 
 
 def folder(config: ReproduceConfig) -> Path:

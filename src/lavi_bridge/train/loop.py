@@ -34,7 +34,7 @@ from lavi_bridge.config import TrainConfig
 from lavi_bridge.data.cache import SHARD
 from lavi_bridge.data.opening import open_source
 from lavi_bridge.device import choose_device
-from lavi_bridge.errors import BridgeError
+from lavi_bridge.errors import BridgeError, Diverged
 from lavi_bridge.files import make_folder, write_text
 from lavi_bridge.plan import make_plan
 from lavi_bridge.progress import progress
@@ -428,7 +428,7 @@ class Run:
             return
         last = checkpoints.latest(self.config.out)
         good = f"the last good checkpoint is '{last}'" if last else "nothing was saved before"
-        raise BridgeError(
+        raise Diverged(
             f"the loss or its gradient is not a number in the steps up to {step}; {good}; lower "
             "the learning rates, or train in float32"
         )
@@ -545,7 +545,9 @@ class Run:
                 if done.step % config.log_every == 0 or warm.finished or done.held_out is not None:
                     self._record(warm_start_step=done.step, match=done.match, mismatch=done.loss,
                                  held_out=done.held_out)  # fmt: skip
-        report = warm.report(predictions=config.warm_start_report or not warm.comparable)
+        report = warm.report(
+            predictions=config.warm_start_report or config.warm_start_match != "states"
+        )
         self.bridge.training_summary["warm_start_report"] = dataclasses.asdict(report)
         if self.main:
             text = json.dumps(dataclasses.asdict(report), indent=2) + "\n"
