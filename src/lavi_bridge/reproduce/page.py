@@ -258,7 +258,7 @@ def _budgets(results: Results) -> Iterator[str]:
     """What every row was given."""
     config = results.config
     yield "## Budgets\n"
-    tried = " ".join(f"{r:g}" for r in rates(config))
+    tried = " or ".join(f"{r:g}" for r in rates(config))
     if len(rates(config)) > 1:
         yield (
             "All rows of one recipe have the same steps and batches. The learning rate of each was "
@@ -294,7 +294,7 @@ def _budgets(results: Results) -> Iterator[str]:
             "settings (constant rate, dropout .1, no caption left out, the language model's rate a "
             "twentieth), but for the length, LoRA of rank 16, ten times the rates, and no "
             "mirroring, because captions speak of left and right. A step on captions takes a "
-            "third of the time of one on pictures, so that neither recipe is given more time.\n"
+            "third of the time of one on pictures: a run under *ours* is the shorter one.\n"
         )
 
 

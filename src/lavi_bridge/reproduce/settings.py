@@ -25,7 +25,7 @@ VALIDATION = 64
 LEARNING_RATES = ("lr_adapter", "lr_language", "lr_vision", "lr_warm_start")
 
 ZOO: dict[str, dict[str, Any]] = {
-    # no longer than the other: a step on captions takes a third of the time of one on pictures
+    # the shorter of the two: a step on captions takes a third of the time of one on pictures
     "ours": {"warm_start": 500, "warm_start_batch": 16, "steps": 40, "lr_warm_start": 3e-3,
              "lr_adapter": 3e-4, "lr_language": 3e-4, "lr_vision": 3e-4, "schedule": "cosine",
              "warmup": 20, "dropout": 0.0},
