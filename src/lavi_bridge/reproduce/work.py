@@ -332,7 +332,7 @@ def search(row: Row, config: ReproduceConfig, places: Places) -> None:
     factors, scratch = rates(config), places.search(row).parent
     runs = {factor: scratch / f"search-{factor:g}" for factor in factors}
     control = scratch / f"language-{SEARCH_SEED}"
-    with _clock(scratch / "search-seconds.json", "search") as clock:
+    with _clock(scratch / "seconds.json", "search") as clock:
         if len(factors) > 1:
             language = _control(row, config, SEARCH_SEED, control)
             for factor, out in runs.items():
