@@ -423,6 +423,7 @@ def test_bad_settings_are_named(changes: dict[str, Any], reason: str, tmp_path: 
         settings(tmp_path, **changes)
 
 
+@pytest.mark.large
 def test_a_failing_job_ends_the_others_and_says_so(tmp_path: Path) -> None:
     config = settings(tmp_path, "visions", full=True, workers=2, data=str(tmp_path / "none.tsv"),
                       models=stand_ins())  # fmt: skip
