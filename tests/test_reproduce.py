@@ -16,10 +16,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from lavi_bridge import BridgeError
 from lavi_bridge.config import ReproduceConfig
+from lavi_bridge.evaluate.shapes import ShapesDistance
 from lavi_bridge.locate import locate
+from lavi_bridge.pictures import to_images
 from lavi_bridge.recipes import METRICS
 from lavi_bridge.reproduce.page import write_page
 from lavi_bridge.reproduce.planning import TFLOPS, plan, table
@@ -28,7 +31,8 @@ from lavi_bridge.reproduce.rows import LANGUAGES, VISIONS, Row, Table, rows_of, 
 from lavi_bridge.reproduce.run import _agreed, reproduce
 from lavi_bridge.reproduce.settings import Places, seeds_of, training
 from lavi_bridge.reproduce.work import _take, jobs_of, search, work
-from lavi_bridge.zoo.world import CATEGORIES
+from lavi_bridge.zoo.scenes import render
+from lavi_bridge.zoo.world import CATEGORIES, evaluation_set
 from tests import real
 
 ALL = ["languages", "visions", "ablations"]
@@ -153,6 +157,9 @@ def test_a_search_takes_the_rate_of_the_lower_loss(tmp_path: Path) -> None:
 def test_a_run_leaves_bridges_scores_and_tables(done: Path) -> None:
     job = done / "rows" / "t5-large-sd" / "seed-0"
     assert (job / "run" / "bridge" / "bridge.json").is_file()
+    report = json.loads((job / "run" / "warm-start" / "report.json").read_text())
+    assert report["states"]
+    assert not report["predictions"]  # no pictures were drawn for it
     record = json.loads((job / "result.json").read_text())
     assert record["parameters"] == {"adapter": 280928, "language_lora": 65536,
                                     "vision_lora": 684544}  # fmt: skip
@@ -240,6 +247,27 @@ def test_killed_at_random_the_tables_are_the_same_to_the_digit(
             time.sleep(0.5)
     assert kills
     assert (out / "results.json").read_text() == (done / "results.json").read_text()
+
+
+@pytest.mark.large
+def test_two_processes_of_torchrun_share_every_row(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m",
+               "lavi_bridge", "reproduce", "visions", "--seeds", "1", "--prompts", "6", "--scale",
+               "0.01", "--rates", "1", "--out", str(tmp_path)]  # fmt: skip
+    subprocess.run(command, check=True, timeout=600)
+    assert (tmp_path / "paper-in-miniature.md").is_file()
+    assert len(list(tmp_path.rglob("result.json"))) == 6
+
+
+def test_the_zoos_distance_is_nought_from_itself_and_grows_with_noise() -> None:
+    metric = ShapesDistance()
+    scenes = render(evaluation_set(8)[1])
+    noise = torch.randn(scenes.shape, generator=torch.Generator().manual_seed(0))
+    drawn, little, much = (metric.features(to_images(scenes + share * noise))
+                           for share in (0.0, 0.1, 0.5))  # fmt: skip
+    assert drawn.shape == (48, 16)
+    assert metric.distance(drawn, drawn) == pytest.approx(0, abs=1e-6)
+    assert 0 < metric.distance(little, drawn) < metric.distance(much, drawn)
 
 
 # ---- results

@@ -26,7 +26,7 @@ from lavi_bridge.pictures import grid
 from lavi_bridge.prompts import Prompt
 from lavi_bridge.recipes import METRICS
 from lavi_bridge.reproduce.results import EXACT, MARGIN, Column, Finding, Results
-from lavi_bridge.reproduce.rows import Row, Table, rows_of, table_of
+from lavi_bridge.reproduce.rows import TABLES, Row, Table, rows_of, table_of
 from lavi_bridge.reproduce.settings import (
     SEARCH_SHARE,
     VALIDATION,
@@ -40,7 +40,6 @@ NAMES = {False: "paper-in-miniature", True: "paper-tables"}
 """Of the page, with the bundled and with the real models."""
 SHOWN = 6
 """Prompts in a grid."""
-TABLES = ("languages", "visions", "ablations")
 VERDICTS = {
     "holds": "Holds",
     "reversed": "Does not hold: the opposite is seen",
@@ -66,7 +65,7 @@ def write_page(config: ReproduceConfig) -> Path:
             except BridgeError:
                 continue  # not finished, and not asked for
             names.append(name)
-    names.sort(key=TABLES.index)
+    names.sort(key=list(TABLES).index)
     results = Results(config, rows_of(names, full=config.full))
     tables = [table_of(name, full=config.full) for name in names]
     out = folder(config)
@@ -191,7 +190,7 @@ def _reading(results: Results, findings: dict[str, list[Finding]]) -> Iterator[s
             "pictures to such texts; the share of facts that are met stands in for it), long "
             "prompts, and whether the differences grow or vanish with real sizes and 50,000 steps. "
             "The Fréchet distance sees paper, contrast and edges of the pictures, not what is "
-            "drawn; guidance moves it more than training does.\n"
+            "drawn.\n"
         )
 
 
@@ -245,11 +244,8 @@ def _scores(results: Results, table: Table) -> Iterator[str]:
     for row in table.rows:
         cells = []
         for column in results.columns:
-            cell = _cell(results.estimate(row.slug, column), column.digits)
-            value, _, rest = cell.partition("<br>")
-            if row.slug in best.get(column.title, ()):
-                cell = f"**{value}**" + (f"<br>{rest}" if rest else "")
-            cells.append(cell)
+            cells.append(_cell(results.estimate(row.slug, column), column.digits,
+                               best=row.slug in best.get(column.title, ())))  # fmt: skip
         yield _line([_title(row, table), *cells])
     yield ""
 
@@ -327,10 +323,11 @@ def _title(row: Row, table: Table) -> str:
     return f"{row.title} ({row.recipe})" if row.trained and len(recipes) > 1 else row.title
 
 
-def _cell(found: Estimate | None, digits: int) -> str:
+def _cell(found: Estimate | None, digits: int, *, best: bool) -> str:
     if found is None:
         return NONE
     value = _number(found.value, digits)
+    value = f"**{value}**" if best else value
     if found.low is None or found.high is None:
         return value
     return f"{value}<br>{_number(found.low, digits)}–{_number(found.high, digits)}"

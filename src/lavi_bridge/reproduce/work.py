@@ -35,7 +35,7 @@ from lavi_bridge.errors import BridgeError, Diverged
 from lavi_bridge.evaluate.results import Evaluation
 from lavi_bridge.evaluate.run import evaluate
 from lavi_bridge.evaluate.suites import load_suite
-from lavi_bridge.files import make_folder, new_folder, write_text
+from lavi_bridge.files import make_folder, new_folder, read_safetensors, write_text
 from lavi_bridge.locate import locate
 from lavi_bridge.pictures import to_images
 from lavi_bridge.plan import PARTS
@@ -66,6 +66,8 @@ WAIT = 2.0
 """Seconds between two looks at what others are doing."""
 GRACE = 15.0
 """Seconds for the others to end by themselves after Ctrl-C."""
+NONE_LEFT, ALL_TAKEN = -1, -2
+"""In the place of a job's number."""
 SHARED = ("tables", "zoo", "seeds", "page", "workers", "dry_run", "yes", "out", "models",
           "scorers", "prompt_files")  # fmt: skip
 """Settings that may differ from one call to the next."""
@@ -237,7 +239,7 @@ def _worker(config: ReproduceConfig, number: int, count: int) -> None:
         if parent is not None and not parent.is_alive():
             return  # it was killed; whoever repeats the command goes on
         lock: FileLock | None = None
-        place = -1
+        place = NONE_LEFT
         if processes()[0] == 0:
             place, lock = _take(jobs, places)
         place = from_first(place)  # under torchrun the first process chooses for all
@@ -252,9 +254,6 @@ def _worker(config: ReproduceConfig, number: int, count: int) -> None:
             if lock is not None:
                 lock.release()
         _tell(jobs[place], places, jobs)
-
-
-NONE_LEFT, ALL_TAKEN = -1, -2
 
 
 def _take(jobs: Sequence[Job], places: Places) -> tuple[int, FileLock | None]:
@@ -347,8 +346,8 @@ def search(row: Row, config: ReproduceConfig, places: Places) -> None:
         if losses and math.isinf(losses[f"{best:g}"]):
             raise BridgeError("the loss is not a number at any of the rates; give lower --rates")
     if processes()[0] == 0:
-        for folder in (*runs.values(), control):
-            shutil.rmtree(folder, ignore_errors=True)
+        for scrap in (*runs.values(), control):
+            shutil.rmtree(scrap, ignore_errors=True)
         record = {"factor": best, "losses": losses, "seconds": clock["search"]}
         write_text(places.search(row), json.dumps(record) + "\n")
 
@@ -370,7 +369,7 @@ def one_seed(row: Row, seed: int, config: ReproduceConfig, places: Places) -> No
     with _clock(job / "seconds.json", "evaluation") as clock:
         found = evaluate(evaluation(row, config, entry, job / "evaluation"))
     if processes()[0] == 0:
-        record = about | {"suites": _suites(found), "metrics": _metrics(found), "seconds": clock}
+        record = about | {"suites": _suites(found), "seconds": clock}
         write_text(places.result(row, seed), json.dumps(record, default=str) + "\n")
 
 
@@ -439,17 +438,8 @@ def _budget(settings: TrainConfig, factor: float, config: ReproduceConfig) -> di
 
 def _count(part: Path) -> int:
     """Parameters in the safetensors files of a folder."""
-    from safetensors import safe_open
-
-    total = 0
-    for path in sorted(part.glob("*.safetensors")):
-        with safe_open(path, "pt") as file:
-            for name in file.keys():  # noqa: SIM118 - no dictionary
-                size = 1
-                for side in file.get_slice(name).get_shape():
-                    size *= side
-                total += size
-    return total
+    files = part.glob("*.safetensors")
+    return sum(t.numel() for path in files for t in read_safetensors(path).values())
 
 
 def _suites(found: Evaluation) -> dict[str, Any]:
@@ -464,10 +454,6 @@ def _suites(found: Evaluation) -> dict[str, Any]:
             "distances": judged.distances,
         }
     return record
-
-
-def _metrics(found: Evaluation) -> dict[str, Any]:
-    return {name: {"title": m.title, "higher": m.higher} for name, m in found.metrics.items()}
 
 
 def _control(row: Row, config: ReproduceConfig, seed: int, made: Path) -> str | None:
