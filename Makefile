@@ -1,6 +1,8 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Both set up .venv when needed.
 PYTHON ?= python3
 BIN := .venv/bin
+# threads that wait sleep instead of spinning, so that a busy machine does not stop them
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test setup lint matrix large clean
 

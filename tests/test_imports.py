@@ -26,6 +26,7 @@ LAYERS: list[tuple[str, ...]] = [
         "pictures",
         "curves",
         "device",
+        "openmp",
         "progress",
         "prompts",
         "resume",

@@ -28,6 +28,7 @@ from lavi_bridge.config import (
     read_yaml,
 )
 from lavi_bridge.errors import BridgeError, nearest
+from lavi_bridge.openmp import sleep_while_waiting
 
 EPILOG = """\
 A model is a folder, a Hub id (owner/name[/subfolder][@revision]) or zoo:NAME.
@@ -449,6 +450,7 @@ def overview() -> str:
 
 def main() -> None:
     """Run the command that the arguments name; bad input is one line on stderr and exit code 2."""
+    sleep_while_waiting()  # before a command imports torch
     args = sys.argv[1:]
     if not args or args[0] in ("-h", "--help"):
         print(overview())

@@ -37,6 +37,7 @@ from lavi_bridge.evaluate.run import evaluate
 from lavi_bridge.evaluate.suites import load_suite
 from lavi_bridge.files import make_folder, new_folder, read_safetensors, write_text
 from lavi_bridge.locate import locate
+from lavi_bridge.openmp import sleep_while_waiting
 from lavi_bridge.pictures import to_images
 from lavi_bridge.plan import PARTS
 from lavi_bridge.reproduce.rows import Row, rows_of
@@ -192,6 +193,7 @@ def _draw_reference(places: Places, config: ReproduceConfig) -> None:
 
 def _spread(config: ReproduceConfig, count: int) -> None:
     """Let so many processes work side by side; the first failure ends them all."""
+    sleep_while_waiting()  # each imports torch anew
     context = multiprocessing.get_context("spawn")
     team = [context.Process(target=_member, args=(config, i, count)) for i in range(count)]
     with stopping() as asked:
