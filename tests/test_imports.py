@@ -15,6 +15,7 @@ PACKAGE = Path(lavi_bridge.__file__).parent
 LAYERS: list[tuple[str, ...]] = [
     ("errors",),
     (
+        "alignment",
         "blocks",
         "config",
         "registry",
@@ -44,7 +45,7 @@ LAYERS: list[tuple[str, ...]] = [
         "zoo.world",
         "zoo.scorer",
     ),
-    ("bridge", "legacy", "storage", "testing", "warm_start"),
+    ("bridge", "legacy", "storage", "testing", "matching", "warm_start"),
     ("train", "plan", "generation", "evaluate"),
     ("zoo.demo", "zoo.pretrain", "reproduce"),
     ("cli", "__main__"),

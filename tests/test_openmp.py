@@ -1,4 +1,4 @@
-"""Threads that wait sleep: set before torch is imported, for every process, unless a user says so."""
+"""Threads that wait sleep: set before torch is imported, unless a user says otherwise."""
 
 import os
 import subprocess

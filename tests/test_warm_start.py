@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from lavi_bridge import Bridge, BridgeError, lora, warm_start
+from lavi_bridge.alignment import align
 from lavi_bridge.config import TrainConfig
 from lavi_bridge.train.loop import Run
-from lavi_bridge.warm_start import WarmStart, align, by_topic
+from lavi_bridge.warm_start import WarmStart, by_topic
 from lavi_bridge.zoo.world import ShapesWorld
 
 Tiny = Callable[[str], Path]

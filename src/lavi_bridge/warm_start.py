@@ -15,8 +15,9 @@ from __future__ import annotations
 import hashlib
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -30,18 +31,21 @@ from lavi_bridge.errors import BridgeError, Diverged
 from lavi_bridge.files import make_folder
 from lavi_bridge.languages import Language, load_language
 from lavi_bridge.locate import locate
+from lavi_bridge.matching import Groups, Matched, Matcher, tokens_read
 from lavi_bridge.progress import progress
 from lavi_bridge.resume import RunState, stopping
 from lavi_bridge.seeds import seed_of, seeded
 from lavi_bridge.text import Text
 from lavi_bridge.visions.process import gaussian
 
-Span = tuple[int, int]
-
 HELD_OUT = 128
 """Captions that are kept aside for the stopping rule and the report (at most a tenth of all)."""
 NULL_SHARE = 16
 """One caption in so many is the empty one: guidance needs its features, too."""
+GROUPS = 4
+"""Groups of captions in a step: their order is drawn anew in every pass over the captions."""
+KEPT = 256 * 2**20
+"""Bytes of teacher's states that are kept for the next pass."""
 FALL = 0.4
 """The last part of the steps, over which the rate falls to zero."""
 CHECKS = 20
@@ -155,12 +159,14 @@ class WarmStart:
         self.comparable = not reason
         parts = bridge.parts()
         self.parameters = parts["adapter"] + parts["language"]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=lr, weight_decay=0.0)
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=lr, weight_decay=0.0, fused=True)
         self.step, self.seconds, self.fall = 0, 0.0, round((1 - FALL) * steps)
         self.turn = round(STATES_SHARE * steps) if match == "both" else 0
         """The first step of predictions, where they follow the states."""
         self.checks: list[float] = []
         self.stopped_early = False
+        self._matcher = Matcher(bridge, self.teacher)
+        self._groups = Groups(self._matcher, self.captions, -(-self._told // GROUPS), KEPT)
         self._banks: dict[int, Bank] = {}
         self.saves = saves
         self.state = self._on_disk(folder) if folder else None
@@ -244,14 +250,27 @@ class WarmStart:
 
     def loss(self) -> Tensor:
         """The loss of the coming step."""
-        rng = random.Random(seed_of(self.seed, "captions", self.step))
-        size = self.batch_size
         if self.phase == "predictions":
-            size = min(size, PREDICTIONS_BATCH)
+            size = min(self.batch_size, PREDICTIONS_BATCH)
             return self._predictions(self._bank(self.step), size, seed_of(self.seed, self.step))
-        batch = rng.choices(self.captions, k=size)
-        batch[: -(-size // NULL_SHARE)] = [""] * -(-size // NULL_SHARE)
-        return self._states(batch).mean()
+        # read once and counted as often as it would have been drawn
+        null = 1 - self._told / max(self.batch_size, self._told + 1)
+        errors = self._states(Matched.cat([self._null, *self._batch(self.step)]))
+        return null * errors[0] + (1 - null) * errors[1:].mean()
+
+    @property
+    def _told(self) -> int:
+        """Captions with text in a step."""
+        return max(1, self.batch_size - -(-self.batch_size // NULL_SHARE))
+
+    def _batch(self, step: int) -> list[Matched]:
+        """The groups of a step: each comes once in every pass over the captions."""
+        count = max(1, round(self._told / len(self._groups.groups[0])))
+        found = []
+        for position in range(step * count, (step + 1) * count):
+            visit, place = divmod(position, len(self._groups))
+            found.append(self._groups[_order(self.seed, visit, len(self._groups))[place]])
+        return found
 
     def _check(self, phase: Match) -> float | None:
         """Look at the captions kept aside; begin the fall early where nothing is gained."""
@@ -277,46 +296,32 @@ class WarmStart:
         if phase == "predictions":
             value = self._predictions(self._bank(None), BANK, seed=0).item()
         else:
-            value = self._states(self.aside).mean().item()
+            value = self._states(self._held_out).mean().item()
         self.bridge.train(training)
         return value
 
-    def _states(self, captions: Sequence[str]) -> Tensor:
-        """Squared difference to the teacher's states over their variance, by caption (batch,)."""
-        # padding that is masked is neither read nor matched; leaving it out saves its time
-        features = self.bridge.features(captions, trim=True)
+    def _states(self, matched: Matched) -> Tensor:
+        """Squared difference to the teacher's states over their variance, by caption."""
+        mask = matched.mask if self.bridge.vision.masks else None
+        features = Text(self.bridge.language.hidden(matched.ids, mask), mask)
         given = self.bridge.adapt(features).hidden.float()
-        wanted, targets = self._wanted(captions, given.shape[1])
-        there = targets >= 0
-        index = targets.clamp(min=0).unsqueeze(-1).expand(-1, -1, wanted.shape[-1])
-        error = (given - wanted.gather(1, index)).square().mean(-1) * there
-        return error.sum(1) / there.sum(1).clamp(min=1) / wanted.var()
+        errors = (given - matched.states.float()).square().mean(-1)
+        return (errors * matched.weights).sum(1) / self._variance
 
-    @torch.no_grad()
-    def _wanted(self, captions: Sequence[str], tokens: int) -> tuple[Tensor, Tensor]:
-        """The teacher's states (batch, its tokens, width), and which of them each token takes.
+    @cached_property
+    def _null(self) -> Matched:
+        """The empty caption."""
+        return self._matcher([""])
 
-        Args:
-            tokens: how many of ours there are.
-        """
-        bridge, teacher = self.bridge, self.teacher
-        length = _tokens(teacher, bridge)
-        masked = bridge.vision.masks
-        mine = bridge.language.tokenize(captions, tokens)
-        theirs = teacher.tokenize(captions, length)
-        if masked:
-            length = min(theirs.longest, length)
-        ids, mask = theirs.ids[:, :length], theirs.mask[:, :length]
-        states = teacher.hidden(ids, mask if masked else None).float()
-        rows = zip(
-            bridge.language.spans(captions, tokens),
-            teacher.spans(captions, length),
-            mine.mask.sum(1).tolist(),
-            mask.sum(1).tolist(),
-            strict=True,
-        )
-        targets = [align(a, b, n, m, masked=masked) for a, b, n, m in rows]
-        return states, torch.tensor(targets, device=states.device)
+    @cached_property
+    def _held_out(self) -> Matched:
+        """The captions kept aside."""
+        return self._matcher(self.aside)
+
+    @cached_property
+    def _variance(self) -> Tensor:
+        """Variance of the states that are to be matched, over the captions kept aside."""
+        return self._held_out.states[self._held_out.weights > 0].float().var()
 
     def _predictions(self, bank: Bank, size: int, seed: int) -> Tensor:
         """Squared difference to the vision model's prediction under the teacher, over the gap.
@@ -340,7 +345,7 @@ class WarmStart:
     @torch.no_grad()
     def _taught(self, captions: Sequence[str]) -> Text:
         """What the vision model's own encoder makes of captions."""
-        tokens = self.teacher.tokenize(captions, _tokens(self.teacher, self.bridge))
+        tokens = self.teacher.tokenize(captions, tokens_read(self.teacher, self.bridge))
         mask = tokens.mask if self.bridge.vision.masks else None
         return Text(self.teacher.hidden(tokens.ids, mask).float(), mask)
 
@@ -398,7 +403,7 @@ class WarmStart:
         training = self.bridge.training
         self.bridge.eval()
         if self.comparable:
-            errors = self._states(self.aside)
+            errors = self._states(self._held_out)
             report.states = {k: round(errors[i].mean().item(), 4) for k, i in topics.items()}
         ratios = self._gaps() if predictions else torch.zeros(0, 2)
         for topic, indices in topics.items():
@@ -440,6 +445,7 @@ class WarmStart:
         """Hold on to the state in `folder`, and go on from it where there is one."""
         make_folder(folder)
         settings = {
+            "order": 2,  # a state of before took its captions in another
             "match": self.match, "steps": self.steps, "batch_size": self.batch_size, "lr": self.lr,
             "seed": self.seed, "language": self.bridge.language.fingerprint,
             "vision": self.bridge.vision.fingerprint, "teacher": self.teacher.fingerprint,
@@ -478,91 +484,6 @@ def run_warm_start(bridge: Bridge, captions: Sequence[str], *, show: bool = True
     return report
 
 
-def align(ours: Sequence[Span], theirs: Sequence[Span], our_count: int, their_count: int,
-          *, masked: bool = False) -> list[int]:  # fmt: skip
-    """For each of our token positions the one of theirs whose state it should take; -1 for none.
-
-    Tokens that cover the same characters belong together: the last piece of a word takes the last
-    piece's state, which in a causal model alone has read the whole word. A cross-attention does not
-    see the order of the text, so where nothing is masked the other positions are matched one to one
-    as well, whatever they stand for: marks with marks, padding with padding at the same place, and
-    what is left over in order. The vision model then reads the very same set of states. Where
-    padding is masked only real tokens count, and further pieces of a word repeat its state.
-
-    Args:
-        ours, theirs: the characters that each token covers; (0, 0) for marks and padding.
-        our_count, their_count: how many of them are real tokens.
-    """
-    target = [-1] * len(ours)
-    free = dict.fromkeys(range(their_count if masked else len(theirs)))  # an ordered set
-    repeats: dict[int, int] = {}
-
-    def pair(a: int, b: int) -> None:
-        target[a] = b
-        free.pop(b, None)
-
-    for mine, their in _groups(ours[:our_count], theirs[:their_count]):
-        for a, b in zip(reversed(mine), reversed(their), strict=False):
-            pair(a, b)
-        repeats |= {a: their[-1] for a in mine if target[a] < 0}
-    early, late = _pair_marks(ours[:our_count], theirs[:their_count], pair)
-    if masked:
-        for a in range(our_count):
-            if target[a] < 0:
-                spare = next(iter(free), their_count - 1)
-                pair(a, repeats.get(a, spare))
-        return target
-    # marks that ours lack have a fixed place in the padding: ends first, starts last
-    padding = [a for a in range(our_count, len(ours)) if target[a] < 0]
-    for a, b in [*zip(padding, late, strict=False), *zip(reversed(padding), early, strict=False)]:
-        pair(a, b)
-    for position in range(max(our_count, their_count), min(len(ours), len(theirs))):
-        if target[position] < 0 and position in free:
-            pair(position, position)  # padding in both
-    for a in range(len(ours)):
-        if target[a] < 0:
-            pair(a, next(iter(free), len(theirs) - 1))
-    return target
-
-
-def _groups(ours: Sequence[Span], theirs: Sequence[Span]) -> Iterator[tuple[list[int], list[int]]]:
-    """Positions, ours and theirs, of tokens that cover overlapping characters."""
-    tokens = [(span, 0, i) for i, span in enumerate(ours) if span != (0, 0)]
-    tokens += [(span, 1, i) for i, span in enumerate(theirs) if span != (0, 0)]
-    group: tuple[list[int], list[int]] = ([], [])
-    reached = 0
-    for (start, stop), side, position in sorted(tokens):
-        if start >= reached and group != ([], []):
-            if group[0] and group[1]:
-                yield group
-            group = ([], [])
-        group[side].append(position)
-        reached = max(reached, stop)
-    if group[0] and group[1]:
-        yield group
-
-
-def _pair_marks(ours: Sequence[Span], theirs: Sequence[Span],
-                pair: Callable[[int, int], None]) -> tuple[list[int], list[int]]:  # fmt: skip
-    """Pair what stands before the first word with its like, and what stands after the last.
-
-    Returns those of theirs that found none: before the first word, after the last.
-    """
-    left = []
-    for mine, their in zip(_marks(ours), _marks(theirs), strict=True):
-        for a, b in zip(mine, their, strict=False):
-            pair(a, b)
-        left.append(their[len(mine) :])
-    return left[0], left[1]
-
-
-def _marks(spans: Sequence[Span]) -> tuple[list[int], list[int]]:
-    words = [i for i, span in enumerate(spans) if span != (0, 0)]
-    first, last = (words[0], words[-1]) if words else (1, len(spans) - 2)  # "": start, …, end
-    marks = [i for i, span in enumerate(spans) if span == (0, 0)]
-    return [i for i in marks if i < first], [i for i in marks if i > max(last, first - 1)]
-
-
 def by_topic(captions: Sequence[str]) -> dict[str, list[int]]:
     """Indices of captions by what they speak of; `all` first, topics that no caption has left out.
 
@@ -582,7 +503,7 @@ def by_topic(captions: Sequence[str]) -> dict[str, list[int]]:
 
 def states_impossible(bridge: Bridge, teacher: Language, captions: Sequence[str]) -> str | None:
     """Why the teacher's states cannot be matched one by one; None where they can."""
-    theirs = _tokens(teacher, bridge)
+    theirs = tokens_read(teacher, bridge)
     if bridge.tokens != theirs and not bridge.vision.masks:
         return (
             f"the vision model reads {theirs} tokens of its own encoder, padding included, but "
@@ -619,13 +540,17 @@ def _teacher(bridge: Bridge, source: str | Path | None) -> Language:
     return teacher.to(vision.device).eval()
 
 
-def _tokens(teacher: Language, bridge: Bridge) -> int:
-    return min(bridge.vision.tokens, teacher.max_tokens or bridge.vision.tokens)
-
-
 def _ratio(pairs: Tensor, indices: Sequence[int]) -> float:
     given, untold = pairs[indices].sum(0).tolist()
     return given / untold
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, visit: int, count: int) -> list[int]:
+    """The order of groups in a pass over the captions."""
+    order = list(range(count))
+    random.Random(seed_of(seed, "groups", visit)).shuffle(order)
+    return order
 
 
 def _cuda(bridge: Bridge) -> list[torch.device]:

@@ -124,11 +124,11 @@ class Vision(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Precision of the frozen weights."""
-        return self.backbone.dtype
+        return _telling(self.backbone).dtype
 
     @property
     def device(self) -> torch.device:
-        return self.backbone.device
+        return _telling(self.backbone).device
 
     @property
     def side_step(self) -> int:
@@ -256,6 +256,16 @@ def load_vision(place: Place, *, dtype: torch.dtype | None = None) -> Vision:
     """
     family = VISIONS[place.json("model_index.json").get("_class_name", "?")]
     return family.load(place, dtype=dtype)
+
+
+def _telling(model: nn.Module) -> nn.Parameter:
+    """The parameter that tells a model's device and precision.
+
+    diffusers' own properties walk through all modules at every call, for milliseconds; some of its
+    models keep certain parameters in float32.
+    """
+    kept = getattr(model, "_keep_in_fp32_modules", None) or ()
+    return next(p for name, p in model.named_parameters() if not any(k in name for k in kept))
 
 
 def _channels_last(model: nn.Module) -> nn.Module:

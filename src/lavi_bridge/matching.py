@@ -1,0 +1,131 @@
+"""What a warm start on states compares, made once a caption: our tokens, and the teacher's states.
+
+Captions come in groups that never change: a group's states are the same bits whenever they are
+made, so a start that goes on from its folder ends with the very same weights as one that kept them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+
+from lavi_bridge.alignment import align
+from lavi_bridge.bridge import Bridge
+from lavi_bridge.languages import Language
+
+ROUND = 8
+"""Masked batches are as long as their longest caption, rounded up to a multiple of this."""
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Captions as our language model reads them, and the state that each token should become."""
+
+    ids: Tensor  # (captions, tokens)
+    mask: Tensor  # (captions, tokens), 1 = real token
+    states: Tensor  # (captions, tokens, teacher's width)
+    weights: Tensor  # (captions, tokens): of the tokens' errors, in sum 1; 0 where none is matched
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory in bytes."""
+        return sum(tensor.nbytes for tensor in self._parts())
+
+    @staticmethod
+    def cat(parts: Sequence[Matched]) -> Matched:
+        """Join captions; shorter parts are padded with tokens that are masked and not matched."""
+        length = max(part.ids.shape[1] for part in parts)
+        columns = zip(*(part._padded(length) for part in parts), strict=True)
+        return Matched(*(torch.cat(column) for column in columns))
+
+    def _parts(self) -> list[Tensor]:
+        return [getattr(self, entry.name) for entry in fields(self)]
+
+    def _padded(self, length: int) -> list[Tensor]:
+        missing = length - self.ids.shape[1]
+        return [
+            nn.functional.pad(part, (0, 0) * (part.ndim - 2) + (0, missing)) if missing else part
+            for part in self._parts()
+        ]
+
+
+class Matcher:
+    """Matches the tokens of a bridge's language model with those of a teacher."""
+
+    def __init__(self, bridge: Bridge, teacher: Language) -> None:
+        self.bridge, self.teacher = bridge, teacher
+        self.masked = bridge.vision.masks
+        self.length = tokens_read(teacher, bridge)
+        """Tokens of the teacher."""
+
+    @torch.no_grad()
+    def __call__(self, captions: Sequence[str]) -> Matched:
+        """Tokenize captions for both models and let the teacher read them."""
+        language, tokens = self.bridge.language, self.bridge.tokens
+        ours = language.tokenize(captions, tokens)
+        theirs = self.teacher.tokenize(captions, self.length)
+        rows = zip(
+            language.spans(captions, tokens),
+            self.teacher.spans(captions, self.length),
+            ours.mask.sum(1).tolist(),
+            theirs.mask.sum(1).tolist(),
+            strict=True,
+        )
+        targets = torch.tensor([align(a, b, n, m, masked=self.masked) for a, b, n, m in rows])
+        if self.masked:  # padding is neither read nor matched; leaving it out saves its time
+            tokens = min(-(-ours.longest // ROUND) * ROUND, tokens)
+            targets = targets[:, :tokens]
+        states = self._taught(theirs.ids, theirs.mask, theirs.longest)
+        targets = targets.to(states.device)
+        index = targets.clamp(min=0).unsqueeze(-1).expand(-1, -1, states.shape[-1])
+        there = (targets >= 0).float()
+        return Matched(
+            ours.ids[:, :tokens],
+            ours.mask[:, :tokens],
+            states.gather(1, index),
+            there / there.sum(1, keepdim=True).clamp(min=1),
+        )
+
+    def _taught(self, ids: Tensor, mask: Tensor, longest: int) -> Tensor:
+        """The teacher's states (captions, its tokens, width); of masked padding none."""
+        if not self.masked:
+            return self.teacher.hidden(ids)
+        length = min(longest, self.length)
+        return self.teacher.hidden(ids[:, :length], mask[:, :length])
+
+
+class Groups:
+    """Captions in groups, matched when they are first asked for and kept while memory allows.
+
+    Args:
+        size: captions a group.
+        limit: bytes that are kept; beyond it the group that was made first is made again.
+    """
+
+    def __init__(self, matcher: Matcher, captions: Sequence[str], size: int, limit: int) -> None:
+        self.matcher, self.limit = matcher, limit
+        self.groups = [captions[i : i + size] for i in range(0, len(captions), size)]
+        self._kept: dict[int, Matched] = {}
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, number: int) -> Matched:
+        if number not in self._kept:
+            self._kept[number] = made = self.matcher(self.groups[number])
+            self._bytes += made.nbytes
+            while self._bytes > self.limit and len(self._kept) > 1:
+                self._bytes -= self._kept.pop(next(iter(self._kept))).nbytes
+        return self._kept[number]
+
+
+def tokens_read(language: Language, bridge: Bridge) -> int:
+    """Tokens of a prompt that a language model would hand to the bridge's vision model."""
+    return min(bridge.vision.tokens, language.max_tokens or bridge.vision.tokens)
