@@ -1,6 +1,10 @@
 """The demo in small: every stage runs, and what it leaves behind has its shape."""
 
+import contextlib
+import io
+import itertools
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -14,11 +18,24 @@ from lavi_bridge.zoo.world import CATEGORIES
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
     settings, demo.SAMPLING["steps"] = demo.SAMPLING["steps"], 2
+    told = io.StringIO()
     try:
-        demo.run(folder, prompts=6, scale=0.005)
+        with contextlib.redirect_stderr(told):
+            demo.run(folder, prompts=6, scale=0.005)
     finally:
         demo.SAMPLING["steps"] = settings
+    (folder / "told.txt").write_text(told.getvalue(), encoding="utf-8")
     return folder
+
+
+def test_every_bar_tells_how_much_is_left_in_all(out: Path) -> None:
+    lines = re.split(r"[\r\n]+", (out / "told.txt").read_text(encoding="utf-8"))
+    names = [name for name, _ in demo.bars(6, 0.005)]
+    ends = [line for line in lines if "100%" in line and line.startswith(tuple(names))]
+    told = [name for name, _ in itertools.groupby(line.rpartition(": ")[0] for line in ends)]
+    assert told == names
+    assert all(re.search(r"\] \d\d:\d\d left in all", line) for line in ends)
+    assert "] 00:00 left in all" in ends[-1]
 
 
 def test_scores_json_has_the_documented_shape(out: Path) -> None:

@@ -10,6 +10,7 @@ import base64
 import io
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from lavi_bridge.device import machine
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files import write_text
 from lavi_bridge.pictures import grid
-from lavi_bridge.progress import progress
+from lavi_bridge.progress import progress, whole
 from lavi_bridge.train.loop import Run
 from lavi_bridge.zoo.scorer import by_category, intervals, score
 from lavi_bridge.zoo.world import CATEGORIES, Prompt, evaluation_set
@@ -37,6 +38,8 @@ SAMPLING: dict[str, Any] = {
     "batch_size": 48,
     "seed": 0,
 }
+DRAWING, WARM_STEP, STEP = 0.08, 0.12, 0.36
+"""Seconds of a picture, a step on captions and a step on pictures, on two cores."""
 SHOWN = 4
 """Prompts of each category on the page; the grid shows one of each."""
 
@@ -100,16 +103,8 @@ def run(out: Path, *, prompts: int = 144, scale: float = 1.0) -> list[Row]:
     started = time.perf_counter()
     asked, _scenes = evaluation_set(prompts // len(CATEGORIES))
     print(f"{len(asked)} prompts, such as: {asked[0].text!r}; pictures of 64 px", flush=True)
-    rows = [
-        judge("own encoder", f"{VISION}/text_encoder", 0, Bridge.own(VISION, device="cpu"), asked)
-    ]
-    for pair in PAIRS:
-        config = settings(pair, out, scale)
-        training = Run(config)
-        rows.append(judge(f"{pair.name}, untrained", pair.language, 0, training.bridge, asked))
-        bridge = training.train()
-        steps = config.warm_start + config.steps
-        rows.append(judge(f"{pair.name} bridge", pair.language, steps, bridge, asked))
+    with whole(list(bars(len(asked), scale))):
+        rows = list(compare(out, asked, scale))
     seconds = round(time.perf_counter() - started, 1)
     report(out, rows, asked, seconds)
     print(table(rows))
@@ -117,6 +112,28 @@ def run(out: Path, *, prompts: int = 144, scale: float = 1.0) -> list[Row]:
           f"  {out / 'scores.json'}\nThen draw your own:\n  .venv/bin/lavi-bridge generate "
           f'{out / "llama"} "a large striped red circle above a blue square"')  # fmt: skip
     return rows
+
+
+def compare(out: Path, asked: list[Prompt], scale: float) -> Iterator[Row]:
+    """The image model alone, and every pair before and after its training."""
+    yield judge("own encoder", f"{VISION}/text_encoder", 0, Bridge.own(VISION, device="cpu"), asked)
+    for pair in PAIRS:
+        config = settings(pair, out, scale)
+        training = Run(config)
+        yield judge(f"{pair.name}, untrained", pair.language, 0, training.bridge, asked)
+        bridge = training.train()
+        steps = config.warm_start + config.steps
+        yield judge(f"{pair.name} bridge", pair.language, steps, bridge, asked)
+
+
+def bars(prompts: int, scale: float) -> Iterator[tuple[str, float]]:
+    """The progress bars of the demo in their order, with about how many seconds each takes."""
+    yield "drawing: own encoder", prompts * DRAWING
+    for pair in PAIRS:
+        yield f"drawing: {pair.name}, untrained", prompts * DRAWING
+        yield "warm start", pair.warm_start * scale * WARM_STEP
+        yield "training", pair.steps * scale * STEP
+        yield f"drawing: {pair.name} bridge", prompts * DRAWING
 
 
 def settings(pair: Pair, out: Path, scale: float) -> TrainConfig:
