@@ -1,25 +1,26 @@
 """What does a busy machine do to a training step, and which OpenMP setting is the cure?
 
-    python benchmarks/busy.py                     # what users get, beside what they had
+    python benchmarks/busy.py                     # what the command line sets, beside what was
     python benchmarks/busy.py --settings none OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=1000
 
-Every setting has a process of its own, with two threads, that waits for its turn: all take turns at
-steps of tiny-llama × tiny-sd, alone, beside one and beside three processes that only count. Figures
-are medians over the rounds, in seconds a step, and ratios to the first setting.
+Every setting has a process of its own with two threads; all take turns at steps of tiny-llama ×
+tiny-sd (16 pictures), alone, beside one and beside three processes that only count. Figures are
+medians over the rounds, in seconds a step, and ratios to the first setting.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
+from turns import Worker
+
+LOADS = (0, 1, 3)
 STEP = """
-import sys, time
 import torch
 from lavi_bridge.bridge import Bridge
 
@@ -28,41 +29,12 @@ optimizer = torch.optim.AdamW(bridge.trainable_parameters(), lr=1e-4)
 generator = torch.Generator().manual_seed(0)
 latents = torch.randn(16, *bridge.vision.latent_shape(64, 64), generator=generator)
 captions = ["a red circle left of a blue square"] * len(latents)
-print("ready", flush=True)
-for count in sys.stdin:
-    begun = time.perf_counter()
-    for _ in range(int(count)):
-        bridge.loss(latents=latents, captions=captions).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    print((time.perf_counter() - begun) / int(count), flush=True)
+
+def step():
+    bridge.loss(latents=latents, captions=captions).backward()
+    optimizer.step()
+    optimizer.zero_grad()
 """
-
-
-class Worker:
-    """A process that makes training steps under one setting when it is asked to."""
-
-    def __init__(self, setting: str) -> None:
-        chosen = dict([setting.split("=")]) if "=" in setting else {}
-        known = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_NUM_THREADS")
-        env = {k: v for k, v in os.environ.items() if k not in known}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", STEP], env=env | {"OMP_NUM_THREADS": "2"} | chosen, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        self.answer()
-
-    def answer(self) -> str:
-        """Return the next line that the process prints."""
-        assert self.process.stdout
-        return self.process.stdout.readline().strip()
-
-    def seconds(self, steps: int) -> float:
-        """Return the mean seconds of so many steps."""
-        assert self.process.stdin
-        self.process.stdin.write(f"{steps}\n")
-        self.process.stdin.flush()
-        return float(self.answer())
 
 
 @contextmanager
@@ -79,25 +51,24 @@ def busy(count: int) -> Iterator[None]:
 
 def measure(settings: Sequence[str], rounds: int, steps: int) -> None:
     """Print a table: a row a setting, a column a number of busy processes."""
-    workers = {setting: Worker(setting) for setting in settings}
-    loads = (0, 1, 3)
-    found: dict[tuple[str, int], list[float]] = {(s, n): [] for s in settings for n in loads}
-    for worker in workers.values():
-        worker.seconds(2)
-    for _ in range(rounds):
-        for load in loads:
-            with busy(load):
-                for setting, worker in workers.items():
-                    found[setting, load].append(worker.seconds(steps))
-    for worker in workers.values():
-        worker.process.kill()
-        worker.process.wait()
-    print(f"| seconds a step, medians of {rounds} | alone | beside 1 | beside 3 |")
-    print("|---|---|---|---|")
+    found: dict[tuple[str, int], list[float]] = {(s, n): [] for s in settings for n in LOADS}
+    with ExitStack() as stack:
+        workers = {}
+        for setting in settings:
+            chosen = dict([setting.split("=")]) if "=" in setting else {}
+            worker = stack.enter_context(Worker(STEP, {"OMP_NUM_THREADS": "2"} | chosen))
+            worker.seconds(2)
+            workers[setting] = worker
+        for _ in range(rounds):
+            for load in LOADS:
+                with busy(load):
+                    for setting, worker in workers.items():
+                        found[setting, load].append(worker.seconds(steps))
+    medians = {key: statistics.median(values) for key, values in found.items()}
+    print(f"| s a step, medians of {rounds} | alone | beside 1 | beside 3 |\n|---|---|---|---|")
     for setting in settings:
-        medians = [statistics.median(found[setting, load]) for load in loads]
-        first = [statistics.median(found[settings[0], load]) for load in loads]
-        cells = [f"{m:.2f} ({m / f:.2f})" for m, f in zip(medians, first, strict=True)]
+        cells = [f"{(m := medians[setting, n]):.2f} ({m / medians[settings[0], n]:.2f})"
+                 for n in LOADS]  # fmt: skip
         print(f"| {setting} | " + " | ".join(cells) + " |", flush=True)
 
 
