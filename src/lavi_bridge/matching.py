@@ -1,7 +1,7 @@
 """What a warm start on states compares, made once a caption: our tokens, and the teacher's states.
 
-Captions come in groups that never change: a group's states are the same bits whenever they are
-made, so a start that goes on from its folder ends with the very same weights as one that kept them.
+Captions come in groups and chunks that never change: a group's states are the same bits whenever
+they are made, so a start that goes on from its folder ends with the very same weights.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from lavi_bridge.alignment import align
 from lavi_bridge.bridge import Bridge
 from lavi_bridge.languages import Language
 
+CHUNK = 16
+"""Groups that are matched at once: a call of a tokenizer costs as much as dozens of captions."""
 ROUND = 8
 """Masked batches are as long as their longest caption, rounded up to a multiple of this."""
 
@@ -43,6 +45,11 @@ class Matched:
         length = max(part.ids.shape[1] for part in parts)
         columns = zip(*(part._padded(length) for part in parts), strict=True)
         return Matched(*(torch.cat(column) for column in columns))
+
+    def split(self, size: int) -> list[Matched]:
+        """Parts of so many captions; the last may be smaller."""
+        columns = (part.split(size) for part in self._parts())
+        return [Matched(*row) for row in zip(*columns, strict=True)]
 
     def _parts(self) -> list[Tensor]:
         return [getattr(self, entry.name) for entry in fields(self)]
@@ -101,29 +108,30 @@ class Matcher:
 
 
 class Groups:
-    """Captions in groups, matched when they are first asked for and kept while memory allows.
+    """Captions in groups, matched a chunk of groups at a time when first asked for.
 
     Args:
         size: captions a group.
-        limit: bytes that are kept; beyond it the group that was made first is made again.
     """
 
-    def __init__(self, matcher: Matcher, captions: Sequence[str], size: int, limit: int) -> None:
-        self.matcher, self.limit = matcher, limit
-        self.groups = [captions[i : i + size] for i in range(0, len(captions), size)]
-        self._kept: dict[int, Matched] = {}
-        self._bytes = 0
+    def __init__(self, matcher: Matcher, captions: Sequence[str], size: int) -> None:
+        self.matcher, self.captions, self.size = matcher, captions, size
+        self._kept: dict[int, list[Matched]] = {}
 
     def __len__(self) -> int:
-        return len(self.groups)
+        return -(-len(self.captions) // self.size)
 
     def __getitem__(self, number: int) -> Matched:
-        if number not in self._kept:
-            self._kept[number] = made = self.matcher(self.groups[number])
-            self._bytes += made.nbytes
-            while self._bytes > self.limit and len(self._kept) > 1:
-                self._bytes -= self._kept.pop(next(iter(self._kept))).nbytes
-        return self._kept[number]
+        chunk, place = divmod(number, CHUNK)
+        if chunk not in self._kept:
+            start = chunk * CHUNK * self.size
+            found = self.matcher(self.captions[start : start + CHUNK * self.size])
+            self._kept[chunk] = found.split(self.size)
+        return self._kept[chunk][place]
+
+    def forget(self) -> None:
+        """Let go of all that is kept."""
+        self._kept.clear()
 
 
 def tokens_read(language: Language, bridge: Bridge) -> int:

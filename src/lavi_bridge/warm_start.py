@@ -43,9 +43,12 @@ HELD_OUT = 128
 NULL_SHARE = 16
 """One caption in so many is the empty one: guidance needs its features, too."""
 GROUPS = 4
-"""Groups of captions in a step: their order is drawn anew in every pass over the captions."""
-KEPT = 256 * 2**20
-"""Bytes of teacher's states that are kept for the next pass."""
+"""Groups of captions in a step: which come together is drawn anew in every pass."""
+PASSES = 4
+"""Each caption is matched once and read so many times."""
+KEPT = 512 * 2**20
+"""Bytes of the teacher's states that are kept for these passes; with more, captions come in windows
+of as many as fit."""
 FALL = 0.4
 """The last part of the steps, over which the rate falls to zero."""
 CHECKS = 20
@@ -166,7 +169,7 @@ class WarmStart:
         self.checks: list[float] = []
         self.stopped_early = False
         self._matcher = Matcher(bridge, self.teacher)
-        self._groups = Groups(self._matcher, self.captions, -(-self._told // GROUPS), KEPT)
+        self._groups = Groups(self._matcher, self.captions, -(-self._told // GROUPS))
         self._banks: dict[int, Bank] = {}
         self.saves = saves
         self.state = self._on_disk(folder) if folder else None
@@ -264,13 +267,28 @@ class WarmStart:
         return max(1, self.batch_size - -(-self.batch_size // NULL_SHARE))
 
     def _batch(self, step: int) -> list[Matched]:
-        """The groups of a step: each comes once in every pass over the captions."""
-        count = max(1, round(self._told / len(self._groups.groups[0])))
+        """The groups of a step."""
         found = []
-        for position in range(step * count, (step + 1) * count):
-            visit, place = divmod(position, len(self._groups))
-            found.append(self._groups[_order(self.seed, visit, len(self._groups))[place]])
+        for position in range(step * self._count, (step + 1) * self._count):
+            window, rest = divmod(position, self._window * PASSES)
+            visit, place = divmod(rest, self._window)
+            if rest == 0 and self._window < len(self._groups):
+                self._groups.forget()
+            order = _order(self.seed, window, visit, self._window)
+            found.append(self._groups[(window * self._window + order[place]) % len(self._groups)])
         return found
+
+    @property
+    def _count(self) -> int:
+        """Groups of a step."""
+        return max(1, round(self._told / self._groups.size))
+
+    @cached_property
+    def _window(self) -> int:
+        """Groups that are passed over several times before others come."""
+        fit = KEPT // (self._held_out.nbytes // len(self._held_out) * self._groups.size)
+        wanted = -(-self.steps * self._count // PASSES)
+        return max(1, min(len(self._groups), wanted, fit))
 
     def _check(self, phase: Match) -> float | None:
         """Look at the captions kept aside; begin the fall early where nothing is gained."""
@@ -546,10 +564,11 @@ def _ratio(pairs: Tensor, indices: Sequence[int]) -> float:
 
 
 @lru_cache(maxsize=2)
-def _order(seed: int, visit: int, count: int) -> list[int]:
-    """The order of groups in a pass over the captions."""
+def _order(seed: int, window: int, visit: int, count: int) -> list[int]:
+    """The order of groups in a pass; at first as they are, chunk by chunk."""
     order = list(range(count))
-    random.Random(seed_of(seed, "groups", visit)).shuffle(order)
+    if visit:
+        random.Random(seed_of(seed, "groups", window, visit)).shuffle(order)
     return order
 
 
