@@ -1,7 +1,9 @@
 """Sources of many kinds, their order, and the sizes of batches."""
 
+import gzip
 import io
 import json
+import lzma
 import random
 import tarfile
 from collections import Counter
@@ -26,6 +28,7 @@ from lavi_bridge.data import (
     to_pixels,
 )
 from lavi_bridge.data.opening import open_source
+from lavi_bridge.train.check import check
 
 
 def png(color: str = "red", size: tuple[int, int] = (20, 12)) -> bytes:
@@ -153,6 +156,7 @@ def test_a_mix_draws_from_each_source_its_share(tmp_path: Path) -> None:
     visits = Counter(key.index for key in keys)
     assert max(v for i, v in visits.items() if i >= 30) == 12  # 120 visits of ten pictures
     assert {visits[i] for i in range(30)} == {2, 3}
+    assert mix.captions(1) == ["a", "b"]  # of each source one at least
     with pytest.raises(BridgeError, match="no data 'nowhere'"):
         open_source(f"{tmp_path}/a.tsv + nowhere")
     with pytest.raises(BridgeError, match="has no weight"):
@@ -230,6 +234,54 @@ def test_large_jpegs_decode_smaller_but_not_too_small(tmp_path: Path) -> None:
 
 
 # ---- bad input
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("x.tar.gz", gzip.compress(b"x"), r"is compressed \(gzip\): unpack it, to \.tar or \.tsv"),
+        ("c.tsv.xz", lzma.compress(b"a.png\ta"), r"is compressed \(xz\): unpack it"),
+        ("x.tar", gzip.compress(b"x"), r"is compressed \(gzip\): unpack it"),
+        ("x.tar", b"PK\3\4\0", "is a zip archive: unpack it, and give the folder"),
+        ("x.zip", b"PK\3\4\0", "is a zip archive: unpack it, and give the folder"),
+        ("x.parquet", b"PAR1\xff", r"is one file of a data set: give its folder '.*'"),
+        ("x.arrow", b"\xff\xff\xff\xff\0", r"is one file of a data set: give its folder '.*'"),
+        ("x.png", png(), r"is one picture: give its folder '.*', or a caption file \(\.tsv\)"),
+        ("x.jfif", b"", "is one picture: give its folder"),
+        ("metadata.jsonl", b"{}", r"is the index of a folder: give the folder '.*'"),
+        ("x.safetensors", b"\x10\0\0\0\0\0\0\0{}", "is no caption file, as it is no text"),
+        ("x.tsv", "a.png\ta".encode("utf-16"), r"x\.tsv:1: not UTF-8 text; save the file as UTF-8"),
+    ],
+    ids=["tar.gz", "tsv.xz", "gzip as tar", "zip as tar", "zip", "parquet", "arrow", "png", "jfif",
+         "index", "safetensors", "UTF-16"],
+)  # fmt: skip
+def test_a_file_of_the_wrong_kind_is_told_what_to_do(
+    tmp_path: Path, name: str, content: bytes, reason: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(BridgeError, match=reason):
+        open_source(str(tmp_path / name))
+    with pytest.raises(BridgeError, match=reason):
+        open_source(f"shapes + {tmp_path / name}")
+    if not name.endswith(".tsv"):
+        with pytest.raises(BridgeError, match=reason):
+            check(str(tmp_path / name))
+
+
+def test_files_of_the_right_kind_may_have_any_name(tmp_path: Path) -> None:
+    content = shard(tmp_path / "0.tar", {"x.png": png(), "x.txt": b"a"}).read_bytes()
+    for name in ("0.TAR", "0.shard"):
+        (tmp_path / name).write_bytes(content)
+        assert open_source(str(tmp_path / name)).captions(1) == ["a"]
+    for name in ("c.txt", "captions", "c.csv"):
+        (tmp_path / name).write_text("x.png\ta\n")
+        assert open_source(str(tmp_path / name)).captions(1) == ["a"]
+
+
+def test_a_folder_without_pictures_says_what_else_is_in_it(tmp_path: Path) -> None:
+    (tmp_path / "x.tar.gz").write_bytes(gzip.compress(b"x"))
+    with pytest.raises(BridgeError, match=r"holds no images .*; left out are .*'x\.tar\.gz'"):
+        open_source(str(tmp_path))
 
 
 def test_a_name_that_no_file_can_have_is_one_line(tmp_path: Path) -> None:

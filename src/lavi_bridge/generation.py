@@ -86,11 +86,13 @@ def draw(bridge: Bridge, prompts: Sequence[str], out: Path, sampling: Sampling, 
     A picture counts as there if its file says that it was drawn by the same bridge from the same
     prompt, seed and settings. So an interrupted call, repeated, goes on where it stopped.
     """
+    from lavi_bridge.data.base import whole
+
     make_folder(out)
     identity = made_by(bridge) | {"version": __version__}
     settings = settings_of(bridge, sampling)
     jobs: list[tuple[Path, dict[str, Any]]] = []
-    for index, prompt in enumerate(prompts):
+    for index, prompt in enumerate(map(whole, prompts)):
         record = {"prompt": prompt, "seed": sampling.seed + index} | settings | identity
         jobs.append((out / file_name(index, prompt, record), record))
     missing = {path: record for path, record in jobs if read_record(path) != record}

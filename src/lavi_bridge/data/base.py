@@ -3,39 +3,46 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import IO, Protocol
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
+from lavi_bridge.data.pixels import as_shown, shown_size
 from lavi_bridge.errors import BridgeError
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+HALVES = re.compile("[\ud800-\udfff]")
+"""Halves of surrogate pairs, as a text cut within an emoji has them: no UTF-8, and no tokens."""
 
 
 class Source(Protocol):
-    """Captioned images by number."""
+    """Captioned images by number.
+
+    A source may also have `left_out()`: lines that say what of the data is in none of its samples.
+    """
 
     def __len__(self) -> int: ...
 
     def picture(self, index: int, at_least: int | None = None) -> Image.Image:
-        """The picture, RGB; where `at_least` is given, a JPEG may be decoded smaller than it is,
-        with neither side under that.
+        """The picture as viewers show it, RGB; where `at_least` is given, a JPEG may be decoded
+        smaller than it is, with neither side under that.
 
         Raises:
-            BadImage: it is missing or damaged.
+            BadImage: it is missing or damaged, or has no caption.
         """
 
     def size(self, index: int) -> tuple[int, int]:
         """Width and height in pixels, from the header alone; BadImage as above."""
 
     def texts(self, index: int) -> Sequence[str]:
-        """Its captions, one at least."""
+        """Its captions, one at least; "" alone where it has none."""
 
     def where(self, index: int) -> str:
         """The file, and line or member, that it comes from."""
@@ -49,6 +56,9 @@ class Source(Protocol):
 
 class BadImage(BridgeError):
     """A picture that is missing or damaged, with the place that names it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(whole(message))  # a file's name may be no UTF-8
 
 
 class Listed(ABC):
@@ -68,17 +78,23 @@ class Listed(ABC):
         """What Pillow opens, and how errors name it; BadImage where there is nothing."""
 
     def picture(self, index: int, at_least: int | None = None) -> Image.Image:
-        with _Reading(*self._open(index), where=self.where(index)) as picture:
+        with self._reading(index) as picture:
             if at_least and picture.format == "JPEG":
                 picture.draft("RGB", (at_least, at_least))  # by halves, while decoding
-            return picture.convert("RGB")
+            return as_shown(picture)
 
     def size(self, index: int) -> tuple[int, int]:
-        with _Reading(*self._open(index), where=self.where(index)) as picture:
-            return picture.size
+        with self._reading(index) as picture:
+            return shown_size(picture)
+
+    def _reading(self, index: int) -> _Reading:
+        if not self.texts(index)[0]:
+            raise BadImage(f"{self.where(index)}: no caption")
+        return _Reading(*self._open(index), where=self.where(index))
 
     def captions(self, count: int) -> list[str]:
-        return [self.texts(index)[0] for index in range(min(count, len(self)))]
+        given = (self.texts(index)[0] for index in range(len(self)))
+        return list(islice(filter(None, given), count))
 
     def identity(self) -> str:
         return self._identity
@@ -103,7 +119,10 @@ class Rows(Listed):
 
     def path(self, index: int) -> Path:
         """The file of a picture."""
-        return Path(self._paths[index])
+        path = Path(name := self._paths[index])
+        if "\\" in name and not path.exists():  # as Windows writes it
+            return Path(name.replace("\\", "/"))
+        return path
 
     def texts(self, index: int) -> Sequence[str]:
         return self._captions[index]
@@ -112,8 +131,9 @@ class Rows(Listed):
         return self._places[index]
 
     def _open(self, index: int) -> tuple[Path | IO[bytes], str]:
-        path, where = self.path(index), self.where(index)
+        path, where = Path(self._paths[index]), self.where(index)
         try:
+            path = self.path(index)
             found, size = path.is_file(), path.stat().st_size if path.is_file() else 0
         except OSError as error:  # a name that is too long, or a folder that may not be read
             raise BadImage(f"{where}: no image '{str(path)[:60]}…': {error.strerror}") from error
@@ -172,6 +192,8 @@ class _Reading:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
+                # one text of a PNG, a workflow say, may be as long as all of them together
+                PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
                 self.picture = Image.open(self.file)
         except Exception as error:
             raise self._bad(error) from error
@@ -209,4 +231,9 @@ def read_text(path: Path) -> str:
 def texts_of(value: object) -> list[str]:
     """Captions out of a JSON or column value: a string, or a list of them; none if neither."""
     found = value if isinstance(value, list | tuple) else [value]
-    return [text.strip() for text in found if isinstance(text, str) and text.strip()]
+    return [whole(text.strip()) for text in found if isinstance(text, str) and text.strip()]
+
+
+def whole(text: str) -> str:
+    """Text with U+FFFD in place of every half of a surrogate pair."""
+    return HALVES.sub("\ufffd", text)

@@ -163,6 +163,11 @@ def check_about(folder: Path, about: dict[str, Any], kind: str) -> None:
         return
     found = json.loads(path.read_text(encoding="utf-8"))
     wanted = json.loads(json.dumps(about))
+    if wanted.get("reading") != found.get("reading"):
+        raise BridgeError(
+            f"the {kind} in '{folder}' are of a version that read pictures otherwise (orientation, "
+            "transparency, 16 bits); delete that folder, or choose another --cache"
+        )
     for key in wanted | found:
         if wanted.get(key) != found.get(key):
             raise BridgeError(

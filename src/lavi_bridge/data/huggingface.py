@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from lavi_bridge.data.base import BadImage, Captions, Listed, texts_of
+from lavi_bridge.data.finding import LeftOut, stray, walk
 from lavi_bridge.errors import BridgeError
 
+SPLIT = "train"
 CAPTION_COLUMNS = ("text", "caption", "captions", "prompt", "description")
 
 
 class HuggingFace(Listed):
     """A split of a data set with an image column and a caption column.
+
+    A row whose caption is empty counts as a picture that cannot be read.
 
     Args:
         name: `owner/name[@revision][:split]` of the Hub, or a folder of .parquet or .arrow files
@@ -22,11 +27,11 @@ class HuggingFace(Listed):
 
     Raises:
         BridgeError: `datasets` is not installed, the data set cannot be loaded, or it has no image
-            or no caption column.
+            or no caption column, or no caption.
     """
 
     def __init__(self, name: str | Path) -> None:
-        self.name = str(name)
+        self.name, self._place = str(name), name
         self.data = _load(name)
         features = self.data.features
         images = [key for key, kind in features.items() if type(kind).__name__ == "Image"]
@@ -39,13 +44,20 @@ class HuggingFace(Listed):
         self.image, self.text = images[0], texts[0]
         if not len(self.data):
             raise BridgeError(f"'{name}' holds no rows")
-        self._captions = Captions(self._read())
+        self._captions = Captions(texts_of(value) for value in self.data[self.text])
+        if not self.captions(1):
+            raise BridgeError(f"{self.where(0)}: the caption is empty, as all others are")
 
-    def _read(self) -> Iterator[list[str]]:
-        for row, value in enumerate(self.data[self.text]):
-            if not (found := texts_of(value)):
-                raise BridgeError(f"{self.where(row)}: the caption is empty")
-            yield found
+    def left_out(self) -> list[str]:
+        """Of a local data set the splits and files that are not read."""
+        left = LeftOut()
+        if isinstance(self._place, Path):
+            for split in _splits(self._place):
+                if split != SPLIT:
+                    left.add(f"splits other than '{SPLIT}'", split)
+            used = {path for path in walk(self._place) if path.suffix in (".parquet", ".arrow")}
+            stray(self._place, used, left)
+        return left.lines()
 
     def __len__(self) -> int:
         return len(self._captions)
@@ -78,7 +90,7 @@ def _load(name: str | Path) -> Any:
         else:
             place, _, split = name.partition(":")
             place, _, revision = place.partition("@")
-            data = datasets.load_dataset(place, split=split or "train", revision=revision or None)
+            data = datasets.load_dataset(place, split=split or SPLIT, revision=revision or None)
         for key, kind in data.features.items():
             if isinstance(kind, datasets.Image):
                 data = data.cast_column(key, datasets.Image(decode=False))
@@ -91,6 +103,11 @@ def _load(name: str | Path) -> Any:
 def _local(datasets: Any, folder: Path) -> Any:
     if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
         data = datasets.load_from_disk(str(folder))
-        return data["train"] if isinstance(data, datasets.DatasetDict) else data
-    files = sorted(map(str, folder.rglob("*.parquet")))
+        return data[SPLIT] if isinstance(data, datasets.DatasetDict) else data
+    files = sorted(str(path) for path in walk(folder) if path.suffix == ".parquet")
     return datasets.Dataset.from_parquet(files)
+
+
+def _splits(folder: Path) -> list[str]:
+    path = folder / "dataset_dict.json"
+    return list(json.loads(path.read_text(encoding="utf-8"))["splits"]) if path.is_file() else []

@@ -9,6 +9,7 @@ from itertools import accumulate
 from PIL import Image
 
 from lavi_bridge.data.base import Source, digest
+from lavi_bridge.data.finding import left_out
 
 
 class Mix:
@@ -43,13 +44,17 @@ class Mix:
         return source.where(row)
 
     def captions(self, count: int) -> list[str]:
-        """Of each source its share."""
+        """Of each source its share, one at least."""
         total = sum(self.weights)
         return [
             caption
             for source, weight in zip(self.sources, self.weights, strict=True)
-            for caption in source.captions(round(count * weight / total))
+            for caption in source.captions(max(1, round(count * weight / total)))
         ]
 
     def identity(self) -> str:
         return digest([*(s.identity() for s in self.sources), self.weights])
+
+    def left_out(self) -> list[str]:
+        """What its sources leave out."""
+        return [line for source in self.sources for line in left_out(source)]

@@ -6,11 +6,12 @@ import re
 from pathlib import Path
 
 from lavi_bridge.data.base import Source
-from lavi_bridge.data.folder import INDEX, Folder
+from lavi_bridge.data.finding import is_tar, walk, wrong_kind
+from lavi_bridge.data.folder import INDEX, INDEXES, Folder
 from lavi_bridge.data.huggingface import HuggingFace
 from lavi_bridge.data.mix import Mix
 from lavi_bridge.data.tsv import TSV
-from lavi_bridge.data.webdataset import WebDataset
+from lavi_bridge.data.webdataset import WebDataset, shards_of
 from lavi_bridge.errors import BridgeError
 
 HUB = "hf:"
@@ -21,8 +22,11 @@ KNOWN = (
 )
 
 
-def open_source(data: str, *, seed: int = 0) -> Source:
+def open_source(data: str, *, seed: int = 0, problems: list[str] | None = None) -> Source:
     """Open what `data` names; `0.6*A + 0.4*B` mixes.
+
+    Args:
+        problems: gets what is wrong with lines of caption files instead of an error at the first.
 
     Raises:
         BridgeError: there is nothing of that name, or it is malformed.
@@ -30,18 +34,18 @@ def open_source(data: str, *, seed: int = 0) -> Source:
     parts = [part.strip() for part in data.split(" + ")]
     if len(parts) == 1:
         found = WEIGHTED.fullmatch(parts[0])
-        return _open(found["data"] if found else data, seed)
+        return _open(found["data"] if found else data, seed, problems)
     matches = [WEIGHTED.fullmatch(part) for part in parts]
     told = [match["weight"] for match in matches if match and match["weight"]]
     if not all(matches) or len(told) not in (0, len(parts)):
         raise BridgeError(f"'{data}': expected `0.6*FIRST + 0.4*SECOND`, or no weights at all")
     if any(float(weight) == 0 for weight in told):
         raise BridgeError(f"'{data}': a source has no weight; leave it out")
-    sources = [_open(match["data"], seed) for match in matches if match]
+    sources = [_open(match["data"], seed, problems) for match in matches if match]
     return Mix(sources, [float(w) for w in told] or [float(len(s)) for s in sources])
 
 
-def _open(data: str, seed: int) -> Source:
+def _open(data: str, seed: int, problems: list[str] | None) -> Source:
     if data == "shapes":
         from lavi_bridge.zoo.world import ShapesWorld
 
@@ -50,13 +54,24 @@ def _open(data: str, seed: int) -> Source:
         return HuggingFace(data.removeprefix(HUB))
     path = Path(data).expanduser()
     if path.is_dir():
-        if (path / INDEX).is_file():
-            return Folder(path)
-        if next(path.glob("*.tar"), None):
-            return WebDataset(path)
-        if (path / "state.json").is_file() or next(path.rglob("*.parquet"), None):
-            return HuggingFace(path)
-        return Folder(path)
-    if path.is_file():
-        return WebDataset(path) if path.suffix == ".tar" else TSV(path)
-    raise BridgeError(f"no data '{data}': give {KNOWN}")
+        return _open_folder(path)
+    if not path.is_file():
+        raise BridgeError(f"no data '{data}': give {KNOWN}")
+    if path.name in INDEXES:
+        raise BridgeError(f"'{path}' is the index of a folder: give the folder '{path.parent}'")
+    if is_tar(path):
+        return WebDataset(path)
+    if reason := wrong_kind(path):
+        raise BridgeError(f"'{path}' {reason}; data may be {KNOWN}")
+    return TSV(path, problems)
+
+
+def _open_folder(folder: Path) -> Source:
+    if (folder / INDEX).is_file():
+        return Folder(folder)
+    if shards_of(folder):
+        return WebDataset(folder)
+    saved = any((folder / name).is_file() for name in ("state.json", "dataset_dict.json"))
+    if saved or any(path.suffix == ".parquet" for path in walk(folder)):
+        return HuggingFace(folder)
+    return Folder(folder)

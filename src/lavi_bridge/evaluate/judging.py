@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from lavi_bridge.config import EvaluateConfig
+from lavi_bridge.data.finding import walk
 from lavi_bridge.device import own_device, processes, wait_for_all
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.evaluate import shapes
@@ -197,12 +198,12 @@ def _distance(name: str, metric: Distance, files: list[list[Path]], folder: Path
 
 
 def reference_images(folder: Path) -> list[Path]:
-    """The images under a folder, in the order of their paths.
+    """The images under a folder, linked folders included, in the order of their paths.
 
     Raises:
         BridgeError: there are fewer than two.
     """
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    files = sorted(p for p in walk(folder) if p.suffix.lower() in SUFFIXES)
     if len(files) < 2:
         raise BridgeError(f"'{folder}' holds {len(files)} images to compare with")
     return files

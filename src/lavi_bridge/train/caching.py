@@ -12,7 +12,9 @@ from lavi_bridge.config import CacheConfig, TrainConfig
 from lavi_bridge.data import Key, LatentCache, Source
 from lavi_bridge.data.cache import chunks
 from lavi_bridge.data.features import FeatureCache, padded
+from lavi_bridge.data.finding import left_out
 from lavi_bridge.data.opening import open_source
+from lavi_bridge.data.pixels import READING
 from lavi_bridge.device import choose_dtype, own_device, processes
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.locate import locate
@@ -28,12 +30,14 @@ def open_cache(vision: Vision, source: Source, config: TrainConfig | CacheConfig
     """The cache that a configuration names, if it names one.
 
     Raises:
-        BridgeError: it was made with another autoencoder, precision, size, or data set.
+        BridgeError: it was made with another autoencoder, precision, size, or data set, or by a
+            version that read pictures otherwise.
     """
     if config.cache is None:
         return None
     about: dict[str, Any] = {
         "format": 1,
+        "reading": READING,
         "autoencoder": vision.vae_fingerprint,
         "precision of the autoencoder": str(vision.vae.dtype).removeprefix("torch."),
         "dtype": config.cache_dtype,
@@ -105,6 +109,8 @@ def fill(config: CacheConfig) -> tuple[int, list[str]]:
     vision.vae.to(device)
     resolution = config.resolution or vision.resolution
     vision.latent_shape(resolution, resolution)  # refuses bad sizes
+    for line in left_out(source) if rank == 0 else []:
+        print(f"left out, {line}", flush=True)
     sizes, size_of = sizes_of(source, vision, resolution, config, show=rank == 0)
     cache = open_cache(vision, source, config, sizes)
     assert cache is not None

@@ -14,7 +14,9 @@ from pathlib import Path
 
 from lavi_bridge import __version__
 from lavi_bridge.bridge import Bridge
-from lavi_bridge.data import TSV, BadImage, Source, buckets, nearest_bucket
+from lavi_bridge.data import BadImage, Source, buckets, nearest_bucket
+from lavi_bridge.data.base import whole
+from lavi_bridge.data.finding import left_out
 from lavi_bridge.data.opening import open_source
 from lavi_bridge.files import make_folder, write_text
 from lavi_bridge.languages.base import load_tokenizer
@@ -53,6 +55,8 @@ class DataReport:
     """Captions that lose their end."""
     longest: list[str] = field(default_factory=list)
     """The longest captions."""
+    left_out: list[str] = field(default_factory=list)
+    """What of the data is in no sample: reason, number, first names."""
 
     def __str__(self) -> str:
         lines = [
@@ -70,6 +74,7 @@ class DataReport:
         if self.sizes:
             most = sorted(self.sizes.items(), key=lambda item: -item[1])[:BARS]
             lines.append("with --buckets: " + ", ".join(f"{k} ({v:,})" for k, v in most))
+        lines += [f"left out, {line}" for line in self.left_out]
         lines.append(f"{len(self.errors):,} errors" + (":" if self.errors else ""))
         lines += [f"  {error}" for error in self.errors[:20]]
         if len(self.errors) > 20:
@@ -93,10 +98,7 @@ def check(data: str, *, language: str | None = None, vision: str | None = None,
     if out:
         make_folder(out)
     errors: list[str] = []
-    path = Path(data).expanduser()
-    source: Source = TSV(path, errors) if path.is_file() and path.suffix != ".tar" else (
-        open_source(data)
-    )  # fmt: skip
+    source = open_source(data, problems=errors)
     outline = Bridge.outline(language, vision) if language and vision else None
     if outline and not resolution:
         resolution = outline.vision.resolution
@@ -111,7 +113,8 @@ def check(data: str, *, language: str | None = None, vision: str | None = None,
                           desc="reading pictures", unit="image"))  # fmt: skip
     errors += [result for result in found if isinstance(result, str)]
     sizes = [result for result in found if not isinstance(result, str)]
-    captions = [text for index in range(len(source)) for text in source.texts(index)]
+    captions = [text for index in range(len(source)) for text in source.texts(index)
+                if text]  # fmt: skip
     report = DataReport(
         data=data,
         pictures=len(source),
@@ -122,6 +125,7 @@ def check(data: str, *, language: str | None = None, vision: str | None = None,
         shorter_sides=_spread([min(size) for size in sizes]),
         words=_spread([len(text.split()) for text in captions]),
         longest=sorted(dict.fromkeys(captions), key=len, reverse=True)[:5],
+        left_out=[whole(line) for line in left_out(source)],
     )
     if resolution:
         step = outline.vision.side_step if outline else 8
@@ -159,7 +163,7 @@ def _page(report: DataReport, source: Source, lengths: Sequence[int]) -> str:
         file = io.BytesIO()
         picture.save(file, "PNG")
         url = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-        pictures.append((url, source.texts(index)[0], source.where(index)))
+        pictures.append((url, source.texts(index)[0], whole(source.where(index))))
     return Environment(autoescape=True).from_string(template).render(
         report=report, pictures=pictures, bars=_bars(lengths, report.token_limit),
         version=__version__, unit="tokens" if report.token_limit else "words",

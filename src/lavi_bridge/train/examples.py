@@ -33,6 +33,7 @@ from lavi_bridge.data import (
     rounded,
     to_pixels,
 )
+from lavi_bridge.data.pixels import READING
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files import make_folder, read_safetensors
 from lavi_bridge.progress import progress
@@ -266,10 +267,10 @@ def assign_sizes(
 ) -> NDArray[np.int64]:
     """Of each sample the number of the size whose shape is nearest to its picture's.
 
-    Headers are read once and kept in `cache`. A picture that cannot be read gets the first size;
-    it is counted when its turn comes.
+    Headers are read once and kept in `cache`, by data set and way of reading. A picture that cannot
+    be read gets the first size; it is counted when its turn comes.
     """
-    identity = source.identity()
+    identity = f"{source.identity()} read by {READING}"
     sides: Tensor | None = None
     if cache.exists():
         sides = read_safetensors(cache).get(identity)

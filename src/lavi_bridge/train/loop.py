@@ -32,6 +32,7 @@ from lavi_bridge.blocks import compile_blocks, gathered, shard, uncompiled, whol
 from lavi_bridge.bridge import Bridge
 from lavi_bridge.config import TrainConfig
 from lavi_bridge.data.cache import SHARD
+from lavi_bridge.data.finding import left_out
 from lavi_bridge.data.opening import open_source
 from lavi_bridge.device import choose_device
 from lavi_bridge.errors import BridgeError, Diverged
@@ -203,6 +204,7 @@ class Run:
             f"{config.language} × {config.vision}",
             f"{self.order.samples:,} pairs at {self._shown_sizes()} from {config.data}"
             + (f", {held} held out" if held else ""),
+            *(f"left out, {line}" for line in left_out(self.source)),
             f"trained parameters: {counts}",
             f"{config.steps:,} steps of {batch} images, {epochs:.2f} epochs",
             f"prompts: {bridge.tokens} tokens, {'masked' if bridge.vision.masks else 'no mask'}; "

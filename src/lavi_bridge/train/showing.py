@@ -71,7 +71,7 @@ def some_captions(source: Source, count: int) -> list[str]:
     """Different ones, from all over the data."""
     step = max(1, len(source) // 64)
     texts = [source.texts(index)[0] for index in range(0, len(source), step)]
-    different = list(dict.fromkeys(texts))
+    different = list(dict.fromkeys(filter(None, texts)))
     return different[:: max(1, len(different) // count)][:count]
 
 
