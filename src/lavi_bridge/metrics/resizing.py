@@ -76,6 +76,10 @@ MIDDLES: dict[Resize, float] = {"clean": 128.0, "pytorch": 127.5, "tf1": 128.0}
 
 
 def _pixels(image: Image) -> Tensor:
-    """(3, height, width), float32, whole numbers in [0, 255]."""
+    """(3, height, width), float32, whole numbers in [0, 255].
+
+    Pillow's own way to RGB, as the sources have it: unlike in training, EXIF is not looked at,
+    transparency is dropped, and greys of 16 bits are clipped, so scores stay comparable.
+    """
     array = np.asarray(image.convert("RGB"), dtype=np.float32)
     return torch.from_numpy(array.transpose(2, 0, 1).copy())
