@@ -22,6 +22,7 @@ LAYERS: list[tuple[str, ...]] = [
         "files",
         "fetch",
         "locate",
+        "lock",
         "recipes",
         "text",
         "pictures",

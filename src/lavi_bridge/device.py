@@ -2,12 +2,16 @@
 
 import os
 import platform
+from collections.abc import Callable
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
 from lavi_bridge.errors import BridgeError
+
+T = TypeVar("T")
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
@@ -59,13 +63,29 @@ def wait_for_all() -> None:
         dist.barrier()
 
 
-def from_first(value: int) -> int:
-    """A number that the first process chose, for all of them."""
+def from_first(value: T) -> T:
+    """What the first process chose, for all of them."""
     if not dist.is_initialized():
         return value
     chosen = [value]
     dist.broadcast_object_list(chosen)
     return chosen[0]
+
+
+def on_first(action: Callable[[], object]) -> None:
+    """Do something in the first process alone; its BridgeError is that of all of them.
+
+    Processes that have not met do not wait, and only the first one fails.
+    """
+    failed: BridgeError | None = None
+    if processes()[0] == 0:
+        try:
+            action()
+        except BridgeError as error:
+            failed = error
+    failed = from_first(failed)
+    if failed is not None:
+        raise failed
 
 
 def machine() -> str:

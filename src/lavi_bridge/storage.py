@@ -23,6 +23,7 @@ from lavi_bridge.errors import BridgeError
 from lavi_bridge.files import new_folder
 from lavi_bridge.languages import Language, load_language
 from lavi_bridge.locate import Place, locate
+from lavi_bridge.lock import LOCK
 from lavi_bridge.visions import load_vision
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ def save_bridge(bridge: Bridge, folder: Path) -> None:
         | {name: version(name) for name in ("torch", "diffusers", "transformers", "peft")},
         "training": bridge.training_summary,
     }
-    if folder.exists() and not (folder / INDEX).is_file() and any(folder.iterdir()):
+    others = folder.exists() and any(entry.name != LOCK for entry in folder.iterdir())
+    if others and not (folder / INDEX).is_file():
         raise BridgeError(f"'{folder}' holds something else than a bridge; choose another folder")
     with new_folder(folder, own=ENTRIES) as scratch:
         bridge.adapter.save(scratch / "adapter")

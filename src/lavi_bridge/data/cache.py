@@ -23,6 +23,7 @@ from torch import Tensor
 
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files import make_folder, write_text
+from lavi_bridge.lock import in_turn
 from lavi_bridge.resume import write_tensors
 
 ABOUT = "cache.json"
@@ -157,10 +158,12 @@ def check_about(folder: Path, about: dict[str, Any], kind: str) -> None:
     """
     path = folder / ABOUT
     if not path.exists():
-        if next(folder.glob("*.safetensors"), None):
-            raise BridgeError(f"'{folder}' holds other files; choose another folder")
-        write_text(path, json.dumps(about, indent=2) + "\n")
-        return
+        with in_turn(folder):  # two runs may begin one cache
+            if not path.exists():
+                if next(folder.glob("*.safetensors"), None):
+                    raise BridgeError(f"'{folder}' holds other files; choose another folder")
+                write_text(path, json.dumps(about, indent=2) + "\n")
+                return
     found = json.loads(path.read_text(encoding="utf-8"))
     wanted = json.loads(json.dumps(about))
     if wanted.get("reading") != found.get("reading"):

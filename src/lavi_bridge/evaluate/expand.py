@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from lavi_bridge.config import ExpandConfig
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.evaluate.suites import duplicates, load_suite, prompt_hash
-from lavi_bridge.files import disk_trouble, fingerprint, make_folder, write_text
+from lavi_bridge.files import disk_trouble, fingerprint, write_text
 from lavi_bridge.locate import locate
 from lavi_bridge.progress import progress as bar
 from lavi_bridge.prompts import Prompt
@@ -75,16 +75,25 @@ def expand(config: ExpandConfig, *, progress: bool = False) -> Expansion:
 
     Raises:
         BridgeError: the prompts or the model cannot be read, the model cannot take a prompt's
-            length, or the file was made with other settings.
+            length, the file was made with other settings, or another call is at it.
     """
     from lavi_bridge.device import choose_device, choose_dtype
+    from lavi_bridge.lock import held, refuse_if_held
+
+    refuse_if_held(config.out)
 
     prompts = load_suite(config.suite, folder=config.prompts, limit=config.limit)
     device = choose_device(config.device)
     writer = Writer(config, device, choose_dtype(config.dtype, device))
     requests = [writer.request(prompt) for prompt in prompts]
     about = {"prompts": prompt_hash(prompts), "count": len(prompts), **writer.about()}
-    make_folder(config.out.parent)
+    with held(config.out):
+        return _expand(config, prompts, requests, writer, about, progress)
+
+
+def _expand(config: ExpandConfig, prompts: Sequence[Prompt], requests: Sequence[str],
+            writer: Writer, about: dict[str, Any], progress: bool) -> Expansion:  # fmt: skip
+    """Write what is missing."""
     _same_settings(config.out, about)
     pairs = _finished(config.out, prompts)
     kept = len(pairs)

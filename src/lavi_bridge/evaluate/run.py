@@ -12,6 +12,7 @@ from __future__ import annotations
 import gc
 import re
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import groupby
@@ -39,9 +40,9 @@ from lavi_bridge.evaluate.judging import (
 from lavi_bridge.evaluate.report import write_report
 from lavi_bridge.evaluate.results import Entry, Evaluation, MetricInfo, SuiteResults
 from lavi_bridge.evaluate.suites import SUITES, duplicates, load_suite, prompt_hash
-from lavi_bridge.files import make_folder
 from lavi_bridge.generation import made_by, settings_of
 from lavi_bridge.locate import locate
+from lavi_bridge.lock import held, refuse_if_held
 from lavi_bridge.metrics import Metric
 from lavi_bridge.prompts import Prompt
 from lavi_bridge.recipes import RECIPES
@@ -63,9 +64,17 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
 
     Raises:
         BridgeError: an entry, suite, metric or scorer is missing or does not fit; images of other
-            settings are in the way; or it was stopped (what is finished is kept).
+            settings are in the way, or another evaluation is at work there; or it was stopped (what
+            is finished is kept).
     """
     join_processes()
+    refuse_if_held(config.out)
+    with ExitStack() as stack:
+        return _evaluate(config, stack)
+
+
+def _evaluate(config: EvaluateConfig, stack: ExitStack) -> Evaluation:
+    """The evaluation; `stack` takes the lock of its folder once all that was asked for is there."""
     contestants = contestants_of(config.entries)
     asked = _suites(config)
     names = {suite: chosen(suite, config) for suite in asked}
@@ -77,7 +86,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     for contestant in contestants:
         if contestant.kind == "images":  # whether any is missing, before others are drawn
             _found(contestant, asked, config)
-    make_folder(config.out)
+    stack.enter_context(held(config.out))
     folders = {suite: re.sub(r"[^\w.-]+", "-", suite) for suite in asked}
     entries, files = [], dict[tuple[str, str], list[list[Path]]]()
     for contestant in contestants:

@@ -12,6 +12,7 @@ from accelerate import PartialState
 from lavi_bridge.config import ReproduceConfig
 from lavi_bridge.device import choose_device, join_processes, processes
 from lavi_bridge.errors import BridgeError
+from lavi_bridge.lock import in_turn
 from lavi_bridge.reproduce.page import write_page
 from lavi_bridge.reproduce.planning import plan, table
 from lavi_bridge.reproduce.settings import Places, device_of, folder
@@ -51,7 +52,10 @@ def reproduce(config: ReproduceConfig) -> Path | None:
             print("\n".join(job.name for job in jobs if not job.done(places)))
         return None
     work(config)
-    return write_page(config) if first else None
+    if not first:
+        return None
+    with in_turn(places.out):
+        return write_page(config)
 
 
 def _agreed(config: ReproduceConfig, first: bool) -> bool:

@@ -37,6 +37,7 @@ from lavi_bridge.evaluate.run import evaluate
 from lavi_bridge.evaluate.suites import load_suite
 from lavi_bridge.files import make_folder, new_folder, read_safetensors, write_text
 from lavi_bridge.locate import locate
+from lavi_bridge.lock import in_turn
 from lavi_bridge.openmp import sleep_while_waiting
 from lavi_bridge.pictures import to_images
 from lavi_bridge.plan import PARTS
@@ -127,7 +128,7 @@ def work(config: ReproduceConfig) -> None:
     if all(job.done(places) for job in jobs_of(config)):
         return
     if not config.full:
-        _draw_reference(places, config)
+        _reference(places, config)
     count = 1 if processes()[1] > 1 else workers(config)
     if count == 1:
         _worker(config, 0, 1)
@@ -160,6 +161,10 @@ def claim(places: Places, config: ReproduceConfig) -> None:
         mine["budgets"] = {name: values | ZOO_ALL for name, values in ZOO.items()}
     mine = json.loads(json.dumps(mine, default=str))
     make_folder(places.out)
+    if processes()[0] == 0 and not places.settings.is_file():
+        with in_turn(places.out):  # two calls may begin one folder
+            if not places.settings.is_file():
+                write_text(places.settings, json.dumps(mine, indent=1) + "\n")
     if places.settings.is_file():
         theirs = json.loads(places.settings.read_text(encoding="utf-8"))
         for key, value in mine.items():
@@ -168,24 +173,28 @@ def claim(places: Places, config: ReproduceConfig) -> None:
                     f"'{places.out}' was begun with other settings ({key}: {theirs.get(key)} "
                     f"there, {value} here); choose another --out"
                 )
-    elif processes()[0] == 0:
-        write_text(places.settings, json.dumps(mine, indent=1) + "\n")
+
+
+def _reference(places: Places, config: ReproduceConfig) -> None:
+    """Have the reference drawn, once, by whichever call comes first: the others read it whole."""
+    if processes()[0] == 0:
+        with in_turn(places.out):
+            if not (places.reference / "whole").exists():
+                _draw_reference(places, config)
+    wait_for_all()
 
 
 def _draw_reference(places: Places, config: ReproduceConfig) -> None:
     """Draw the scenes that the prompts were written from, for the Fréchet distance."""
-    whole = places.reference / "whole"
-    if processes()[0] == 0 and not whole.exists():
-        limit = evaluation(rows_of(["languages"])[0], config, "", places.out).limit
-        facts = [prompt.facts for prompt in load_suite("shapes", limit=limit)]
-        scenes = evaluation_set(facts[0]["per_category"], facts[0]["seed"])[1]
-        make_folder(places.reference)
-        for number, fact in enumerate(facts):
-            scene = scenes[fact["index"] : fact["index"] + 1]
-            (image,) = to_images(render(scene))
-            image.save(places.reference / f"{number:04}.png")
-        write_text(whole, f"{len(facts)} scenes\n")
-    wait_for_all()
+    limit = evaluation(rows_of(["languages"])[0], config, "", places.out).limit
+    facts = [prompt.facts for prompt in load_suite("shapes", limit=limit)]
+    scenes = evaluation_set(facts[0]["per_category"], facts[0]["seed"])[1]
+    make_folder(places.reference)
+    for number, fact in enumerate(facts):
+        scene = scenes[fact["index"] : fact["index"] + 1]
+        (image,) = to_images(render(scene))
+        image.save(places.reference / f"{number:04}.png")
+    write_text(places.reference / "whole", f"{len(facts)} scenes\n")
 
 
 # Processes ----------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from lavi_bridge.data.pixels import READING
 from lavi_bridge.device import choose_dtype, own_device, processes
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.locate import locate
+from lavi_bridge.lock import held, refuse_if_held
 from lavi_bridge.progress import progress
 from lavi_bridge.resume import stopping
 from lavi_bridge.text import Text
@@ -99,10 +100,11 @@ def fill(config: CacheConfig) -> tuple[int, list[str]]:
         cannot be read.
 
     Raises:
-        BridgeError: the cache is of something else, the disk is full, too many pictures cannot be
-            read, or it was stopped (what is done is kept).
+        BridgeError: the cache is of something else or being filled by another call, the disk is
+            full, too many pictures cannot be read, or it was stopped (what is done is kept).
     """
     assert config.cache is not None
+    refuse_if_held(config.cache, option="--cache")
     (rank, world), device = processes(), own_device(config.device)
     source = open_source(config.data, seed=config.seed)
     vision = load_vision(locate(config.vision), dtype=choose_dtype(config.dtype, device))
@@ -127,6 +129,7 @@ def fill(config: CacheConfig) -> tuple[int, list[str]]:
     errors: dict[int, str] = {}
     encoded = 0
     with (
+        held(config.cache, option="--cache"),
         stopping() as asked,
         readers(),
         progress(total=sum(map(len, todo)), desc="encoding", unit="image", disable=rank > 0) as bar,

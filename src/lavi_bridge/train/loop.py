@@ -37,6 +37,7 @@ from lavi_bridge.data.opening import open_source
 from lavi_bridge.device import choose_device
 from lavi_bridge.errors import BridgeError, Diverged
 from lavi_bridge.files import make_folder, write_text
+from lavi_bridge.lock import held, refuse_if_held
 from lavi_bridge.plan import make_plan
 from lavi_bridge.progress import progress
 from lavi_bridge.resume import RunState, stopping
@@ -100,6 +101,8 @@ class Run:
             )
         self.main = self.accelerator.is_main_process
         self.processes = self.accelerator.num_processes
+        if not config.dry_run:
+            refuse_if_held(config.out)
         self.bridge = Bridge.connect(
             config.language,
             config.vision,
@@ -152,9 +155,17 @@ class Run:
         """Run to the end, from wherever an earlier call stopped, and save the bridge.
 
         Raises:
-            BridgeError: the folder holds a run with other settings, the loss is not a number, too
-                many pictures cannot be read, the disk is full, or the run was stopped.
+            BridgeError: the folder holds a run with other settings or one that goes on at this
+                moment, the loss is not a number, too many pictures cannot be read, the disk is
+                full, or the run was stopped.
         """
+        if self.config.dry_run:
+            return self._train()
+        with held(self.config.out):
+            return self._train()
+
+    def _train(self) -> Bridge:
+        """The run, in a folder of its own."""
         config = self.config
         state = self._prepare()
         self.bridge.training_summary = self._summary()

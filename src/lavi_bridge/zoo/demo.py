@@ -24,6 +24,7 @@ from lavi_bridge.config import TrainConfig
 from lavi_bridge.device import machine
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files import write_text
+from lavi_bridge.lock import LOCK, held, refuse_if_held
 from lavi_bridge.pictures import grid
 from lavi_bridge.progress import progress, whole
 from lavi_bridge.train.loop import Run
@@ -95,10 +96,17 @@ def run(out: Path, *, prompts: int = 144, scale: float = 1.0) -> list[Row]:
         scale: multiplies the numbers of training steps.
 
     Raises:
-        BridgeError: `out` holds something else than an earlier demo, or there are too few prompts.
+        BridgeError: `out` holds something else than an earlier demo, or one that goes on at this
+            moment; or there are too few prompts.
     """
     if prompts < len(CATEGORIES):
         raise BridgeError(f"the demo needs at least {len(CATEGORIES)} prompts, one a category")
+    with held(out):
+        return _run(out, prompts, scale)
+
+
+def _run(out: Path, prompts: int, scale: float) -> list[Row]:
+    """The demo, in a folder of its own."""
     disable_progress_bar()  # of loading: the models are small
     started = time.perf_counter()
     asked, _scenes = evaluation_set(prompts // len(CATEGORIES))
@@ -167,12 +175,14 @@ def fresh(folder: Path) -> Path:
     """Make room for a run: an earlier one of the demo is replaced, anything else is kept.
 
     Raises:
-        BridgeError: the folder holds something that is no training run.
+        BridgeError: the folder holds something that is no training run, or one that goes on.
     """
     import shutil
 
     if folder.exists():
-        if not (folder / "metrics.jsonl").is_file() and any(folder.iterdir()):
+        refuse_if_held(folder)
+        others = any(entry.name != LOCK for entry in folder.iterdir())
+        if others and not (folder / "metrics.jsonl").is_file():
             raise BridgeError(f"'{folder}' holds no earlier demo; choose another --out")
         shutil.rmtree(folder)
     return folder

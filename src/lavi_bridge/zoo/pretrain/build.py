@@ -21,6 +21,7 @@ from lavi_bridge.curves import draw_curves, read_curve
 from lavi_bridge.errors import BridgeError, nearest
 from lavi_bridge.files import make_folder, new_folder, write_text
 from lavi_bridge.locate import ZOO
+from lavi_bridge.lock import held
 from lavi_bridge.zoo.grammar import vocabulary
 from lavi_bridge.zoo.pretrain import tokens
 from lavi_bridge.zoo.pretrain.engine import Schedule, Task, fit
@@ -512,13 +513,15 @@ def build(names: Sequence[str] = (), *, out: Path, check: bool = False, device: 
     total = sum(len(MODELS[name].stages) for name in chosen)
     done = 0
     for name in chosen:
-        for stage in MODELS[name].stages:
-            done += 1
-            title = f"[{done}/{total}] {name} {stage.name}"
-            schedule = reduced(stage.schedule) if check else stage.schedule
-            if steps:
-                schedule = replace(schedule, steps=steps, warmup=min(schedule.warmup, steps // 10))
-            run_stage(context, name, replace(stage, schedule=schedule), title)
+        with held(context.work(name)):  # calls that make other models may share the folder
+            for stage in MODELS[name].stages:
+                done += 1
+                title = f"[{done}/{total}] {name} {stage.name}"
+                schedule = reduced(stage.schedule) if check else stage.schedule
+                if steps:
+                    warmup = min(schedule.warmup, steps // 10)
+                    schedule = replace(schedule, steps=steps, warmup=warmup)
+                run_stage(context, name, replace(stage, schedule=schedule), title)
     logs = sorted((out / "work").glob("*/*/log.jsonl"))
     curves = {f"{log.parts[-3]} {log.parts[-2]}": read_curve(log, "loss") for log in logs}
     write_text(out / "curves.svg", draw_curves(curves))

@@ -1,0 +1,153 @@
+"""One run at a time in a folder: an advisory lock that ends with its process, however that ends.
+
+The lock is the kernel's, on a hidden file inside; the file stays, says who has or had it, and never
+stands in the way by itself. Processes that are forked meanwhile do not share it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from lavi_bridge.errors import BridgeError
+from lavi_bridge.files import make_folder
+
+LOCK = ".lock"
+"""In a folder that a run writes into; no content of it."""
+TURN = ".turn.lock"
+"""Of short pieces of work that wait for each other."""
+PATIENCE = 15.0
+"""Seconds for what a killed run has left behind, its readers of images say, to end as well."""
+
+
+@contextmanager
+def held(place: Path, *, option: str = "--out") -> Iterator[None]:
+    """Keep other runs out of a folder, or away from a file; a folder is made where there is none.
+
+    Under torchrun the first process holds the lock, and where it cannot all of them raise.
+
+    Args:
+        option: what names the place on the command line, for the error.
+
+    Raises:
+        BridgeError: another run is at it.
+    """
+    from lavi_bridge.device import on_first  # brings torch
+
+    lock = _lock(_file(place))
+    on_first(lambda: _take(lock, place, option))
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def refuse_if_held(place: Path, *, option: str = "--out") -> None:
+    """Ask early whether another run is at a place, before models are loaded for nothing.
+
+    Raises:
+        BridgeError: one is.
+    """
+    from lavi_bridge.device import on_first
+
+    def ask() -> None:
+        if _file(place).exists():
+            lock = _lock(_file(place))
+            _take(lock, place, option)
+            lock.release()
+
+    on_first(ask)
+
+
+@contextmanager
+def in_turn(folder: Path) -> Iterator[None]:
+    """Do a short piece of work in a folder after all others that are at theirs."""
+    lock = _lock(folder / TURN)
+    try:
+        lock.acquire()
+    except OSError as error:
+        _warn(folder, error)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _file(place: Path) -> Path:
+    return place.with_name(f".{place.name}{LOCK}") if place.suffix == ".jsonl" else place / LOCK
+
+
+def _lock(file: Path) -> FileLock:
+    # with a hook there is no fallback to a lock that outlives its process
+    return FileLock(file, thread_local=False, on_acquired=_sign)
+
+
+def _sign(file: int) -> None:
+    """Write into the lock's file who has it; a full disk is no reason not to have it."""
+    since = datetime.now().isoformat(" ", "minutes")
+    record = {"process": os.getpid(), "host": platform.node(), "since": since}
+    with suppress(OSError):
+        os.ftruncate(file, 0)
+        os.write(file, json.dumps(record).encode())
+
+
+def _take(lock: FileLock, place: Path, option: str) -> None:
+    """Take the lock, waiting only for what is left of a run that is dead."""
+    make_folder(Path(lock.lock_file).parent)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        holder = _holder(lock)
+        if not _lives(holder):
+            print(f"'{place}' is in use, perhaps by what is left of a run that was killed; waiting "
+                  f"{PATIENCE:.0f} s at most", file=sys.stderr)  # fmt: skip
+            with suppress(Timeout):
+                lock.acquire(timeout=PATIENCE)
+                return
+        told = " (process {process} on {host}, since {since})".format(**holder) if holder else ""
+        raise BridgeError(
+            f"'{place}' is in use by another run{told}; wait for it or choose another {option}"
+        ) from None
+    except OSError as error:
+        _warn(place, error)
+
+
+def _holder(lock: FileLock) -> dict[str, Any]:
+    """Who has the lock; {} where that cannot be read."""
+    try:
+        found = json.loads(Path(lock.lock_file).read_text(encoding="utf-8"))
+        return {key: found[key] for key in ("process", "host", "since")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _lives(holder: dict[str, Any]) -> bool:
+    """Whether the process that took the lock is there for sure."""
+    if os.name == "nt":
+        return True  # nothing is forked there, so the lock has gone with its process
+    if holder.get("host") != platform.node():
+        return False
+    try:
+        os.kill(holder["process"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's
+    return True
+
+
+def _warn(place: Path, error: OSError) -> None:
+    warnings.warn(
+        f"'{place}' cannot be locked ({error.strerror}): see that no other run writes there",
+        stacklevel=4,
+    )
