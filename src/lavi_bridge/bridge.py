@@ -21,7 +21,7 @@ from torch import Generator, Tensor, nn
 
 from lavi_bridge import lora
 from lavi_bridge.adapters import ADAPTERS, Adapter
-from lavi_bridge.config import LoRA, Match, Quantize
+from lavi_bridge.config import LoRA, Match, Quantize, check_guidance
 from lavi_bridge.device import choose_device, choose_dtype
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.languages import Language, load_language
@@ -395,6 +395,7 @@ class Bridge(nn.Module):
             scheduler: a diffusers scheduler, or a name known to the vision model.
             generators: one per image, for samplers that draw noise on the way.
         """
+        check_guidance(guidance)
         scheduler = (
             self.vision.process.scheduler(scheduler) if isinstance(scheduler, str) else scheduler
         )
@@ -462,7 +463,8 @@ class Bridge(nn.Module):
             on_step: called after every step of every batch.
 
         Raises:
-            BridgeError: bad size, scheduler or number of seeds.
+            BridgeError: bad size, scheduler, guidance or number of seeds.
+            NotANumber: a picture's values are no numbers; its batch yields none.
         """
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         seeds = ([int(s) for s in seed] if isinstance(seed, Sequence)
@@ -474,6 +476,7 @@ class Bridge(nn.Module):
         for option, value in (("steps", steps), ("batch_size", batch_size)):
             if value < 1:
                 raise BridgeError(f"{option} must be at least 1, not {value}")
+        check_guidance(guidance)
         side = self.vision.resolution
         shape = self.vision.latent_shape(height or side, width or side)
         name = scheduler or self.vision.default_scheduler
@@ -500,8 +503,16 @@ class Bridge(nn.Module):
                     ):
                         if on_step:
                             on_step(step)
-                images = to_images(self.vision.decode(step.latents))
+                pixels = self.vision.decode(step.latents)
+                images = to_images(pixels, prompts[batch], hint=self.overflow_hint())
             yield from images
+
+    def overflow_hint(self) -> str:
+        """What to do where pictures are not numbers."""
+        models = (self.language.dtype, self.vision.dtype, self.vision.vae.dtype)
+        if all(dtype == torch.float32 for dtype in models):
+            return "its bridge or models have damaged weights, or the guidance is far too high"
+        return "use --dtype float32"
 
     def warn_of_cut(self, prompts: Sequence[str]) -> None:
         """Warn once, with the count, if prompts are longer than the token limit."""

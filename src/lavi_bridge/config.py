@@ -7,6 +7,7 @@ file, then in the recipe, then in the defaults here.
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -345,6 +346,10 @@ class Sampling:
     batch_size: int = 4
     """Pictures drawn at once; does not change them."""
 
+    def __post_init__(self) -> None:
+        if _is_number(self.guidance):
+            check_guidance(self.guidance)
+
 
 @dataclass
 class EvaluateConfig:
@@ -521,6 +526,12 @@ def checked(cls: type, values: dict[str, Any], source: str) -> dict[str, Any]:
             reason = error.errors()[0]["msg"].lower()
             raise BridgeError(f"{source}: '{key}': {reason}, got {value!r}") from error
     return result
+
+
+def check_guidance(guidance: float) -> None:
+    """Refuse a weight of guidance that makes every picture something else than numbers."""
+    if not math.isfinite(guidance):
+        raise BridgeError(f"'guidance' must be a finite number, not {guidance}")
 
 
 def _is_given(value: object) -> bool:

@@ -12,6 +12,10 @@ class Diverged(BridgeError):
     """A loss is not a number: the learning rates are too high, as a rule."""
 
 
+class NotANumber(BridgeError):
+    """A picture has values that are no numbers, for which any grey would be a lie."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `"; did you mean 'x'?"` for the closest known name, or an empty string."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -116,7 +117,7 @@ def save_png(image: Image.Image, path: Path, record: dict[str, Any]) -> None:
     """Write a PNG atomically, with `record` inside."""
     info = PngInfo()
     info.add_itxt(KEY, json.dumps(record, ensure_ascii=False))
-    scratch = path.with_name(f".{path.name}.part")
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")  # others may draw it, too
     image.save(scratch, format="PNG", pnginfo=info)
     scratch.replace(path)
 

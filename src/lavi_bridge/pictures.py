@@ -8,11 +8,36 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from lavi_bridge.errors import NotANumber
 
-def to_images(pixels: Tensor) -> list[Image.Image]:
-    """Pixels (batch, 3, height, width) in [-1, 1] -> PIL pictures, rounded as diffusers does."""
-    array = (pixels / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
+
+def to_images(pixels: Tensor, names: Sequence[str] = (), *, hint: str = "") -> list[Image.Image]:
+    """Pixels (batch, 3, height, width) in [-1, 1] -> PIL pictures, rounded as diffusers does.
+
+    Raises:
+        NotANumber: a value is none, or infinite; see `check_numbers`.
+    """
+    values = (pixels / 2 + 0.5).permute(0, 2, 3, 1).cpu()
+    check_numbers(values, names, hint=hint)  # after the copy: nobody waits for a GPU twice
+    array = values.clamp(0, 1).numpy()
     return [Image.fromarray(picture) for picture in (array * 255).round().astype("uint8")]
+
+
+def check_numbers(values: Tensor, names: Sequence[str] = (), *, hint: str = "") -> None:
+    """Refuse pictures (batch, …) with values that are not finite: black or white would be a lie.
+
+    Args:
+        names: what each shows, for the error.
+        hint: what to do.
+
+    Raises:
+        NotANumber: the first of them is named.
+    """
+    good = values.isfinite().flatten(1).all(1).tolist()
+    if not all(good):
+        index = good.index(False)
+        name = textwrap.shorten(names[index], 60, placeholder="…") if names else f"number {index}"
+        raise NotANumber(f"the picture of '{name}' is not a number{hint and f'; {hint}'}")
 
 
 def grid(rows: Sequence[Sequence[Image.Image]], *, columns: Sequence[str] = (),

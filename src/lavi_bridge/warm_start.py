@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import random
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
@@ -27,11 +28,12 @@ from torch import Tensor, nn
 from lavi_bridge import lora
 from lavi_bridge.bridge import Bridge, own_encoder
 from lavi_bridge.config import Match
-from lavi_bridge.errors import BridgeError, Diverged
+from lavi_bridge.errors import BridgeError, Diverged, NotANumber
 from lavi_bridge.files import make_folder
 from lavi_bridge.languages import Language, load_language
 from lavi_bridge.locate import locate
 from lavi_bridge.matching import Groups, Matched, Matcher, tokens_read
+from lavi_bridge.pictures import check_numbers
 from lavi_bridge.progress import progress
 from lavi_bridge.resume import RunState, stopping
 from lavi_bridge.seeds import seed_of, seeded
@@ -398,6 +400,7 @@ class WarmStart:
                     steps=BANK_STEPS, guidance=BANK_GUIDANCE,
                 ):  # fmt: skip
                     latents = step.latents
+                check_numbers(latents, batch, hint=bridge.overflow_hint())
                 drawn.append(latents)
                 x_t, timesteps, _ = vision.noise(latents, generator=seeded(seed, start, "gap"))
                 told = vision.predict(x_t, timesteps, text)
@@ -423,7 +426,12 @@ class WarmStart:
         if self.comparable:
             errors = self._states(self._held_out)
             report.states = {k: round(errors[i].mean().item(), 4) for k, i in topics.items()}
-        ratios = self._gaps() if predictions else torch.zeros(0, 2)
+        ratios = torch.zeros(0, 2)
+        if predictions:
+            try:
+                ratios = self._gaps()
+            except NotANumber as error:  # a report is no reason to lose what it reports on
+                warnings.warn(f"predictions are not in the report: {error}", stacklevel=2)
         for topic, indices in topics.items():
             if drawn := [i for i in indices if i < len(ratios)]:
                 report.predictions[topic] = round(_ratio(ratios, drawn), 4)

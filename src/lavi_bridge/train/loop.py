@@ -35,7 +35,7 @@ from lavi_bridge.data.cache import SHARD
 from lavi_bridge.data.finding import left_out
 from lavi_bridge.data.opening import open_source
 from lavi_bridge.device import choose_device
-from lavi_bridge.errors import BridgeError, Diverged
+from lavi_bridge.errors import BridgeError, Diverged, NotANumber
 from lavi_bridge.files import make_folder, write_text
 from lavi_bridge.lock import held, refuse_if_held
 from lavi_bridge.plan import make_plan
@@ -495,9 +495,15 @@ class Run:
             if samples and config.sample_every:
                 prompts = config.sample_prompts or some_captions(self.source, 4)
                 side = self.resolution
-                images = self.bridge.generate(  # under sharding by all processes
-                    prompts, steps=config.sample_steps, seed=config.seed, height=side, width=side
-                )
+                try:
+                    images = self.bridge.generate(  # under sharding by all processes
+                        prompts, steps=config.sample_steps, seed=config.seed, height=side,
+                        width=side,
+                    )  # fmt: skip
+                except NotANumber as error:  # the loss may well be one, and is what matters
+                    if self.main:
+                        print(f"no sample grid at step {step:,}: {error}", flush=True)
+                    return
                 if self.main:
                     show_samples(self.accelerator, config, images, prompts, step)
 
