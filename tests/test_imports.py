@@ -29,6 +29,7 @@ LAYERS: list[tuple[str, ...]] = [
         "curves",
         "device",
         "openmp",
+        "output",
         "progress",
         "prompts",
         "resume",

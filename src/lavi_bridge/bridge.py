@@ -24,6 +24,7 @@ from lavi_bridge.adapters import ADAPTERS, Adapter
 from lavi_bridge.config import LoRA, Match, Quantize, check_guidance
 from lavi_bridge.device import choose_device, choose_dtype
 from lavi_bridge.errors import BridgeError
+from lavi_bridge.files import at_home
 from lavi_bridge.languages import Language, load_language
 from lavi_bridge.locate import locate
 from lavi_bridge.pictures import to_images
@@ -199,7 +200,7 @@ class Bridge(nn.Module):
         """Write the trained parts and a model card into `folder`, atomically; safetensors only."""
         from lavi_bridge.storage import save_bridge
 
-        save_bridge(self, Path(folder))
+        save_bridge(self, at_home(folder))
 
     # ---- what trains
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import shlex
 import sys
 import warnings
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from lavi_bridge.config import (
     Dtype,
     EvaluateConfig,
     ExpandConfig,
+    Homely,
     Quantize,
     ReproduceConfig,
     Sampling,
@@ -28,7 +30,9 @@ from lavi_bridge.config import (
     read_yaml,
 )
 from lavi_bridge.errors import BridgeError, nearest
+from lavi_bridge.files import at_home
 from lavi_bridge.openmp import sleep_while_waiting
+from lavi_bridge.output import tolerate_all_signs
 
 EPILOG = """\
 A model is a folder, a Hub id (owner/name[/subfolder][@revision]) or zoo:NAME.
@@ -42,7 +46,7 @@ A model is a folder, a Hub id (owner/name[/subfolder][@revision]) or zoo:NAME.
 
 
 @dataclass
-class Generate:
+class Generate(Homely):
     """Draw pictures with a trained bridge. Repeat an interrupted call and it goes on."""
 
     bridge: Positional[str]
@@ -100,7 +104,7 @@ class Plan:
 
 
 @dataclass
-class DataCheck:
+class DataCheck(Homely):
     """Read every picture and caption of a data set: what is unreadable and where, the sizes, and
     how many captions a pair's token limit cuts short. Exit code 1 where there are errors."""
 
@@ -138,7 +142,7 @@ class List:
 
 
 @dataclass
-class Convert:
+class Convert(Homely):
     """Turn a checkpoint of the published code (lora_vis.pt, lora_text.pt, adapter/) into ours."""
 
     published: Positional[Path]
@@ -152,7 +156,7 @@ class Convert:
 
 
 @dataclass
-class Demo:
+class Demo(Homely):
     """Join two small bundled language models to a bundled image model, train, draw and score."""
 
     out: Path = Path("runs/demo")
@@ -164,7 +168,7 @@ class Demo:
 
 
 @dataclass
-class ZooBuild:
+class ZooBuild(Homely):
     """Make the bundled models from nothing, each by its recipe (docs/zoo.md has them all).
 
     Every stage saves its state once a minute and when it is stopped; the same command goes on from
@@ -185,7 +189,7 @@ class ZooBuild:
 
 
 @dataclass
-class ZooScore:
+class ZooScore(Homely):
     """Score the bundled image models with their own text encoders, and their autoencoders."""
 
     names: Positional[list[str]] = field(default_factory=list)
@@ -206,8 +210,10 @@ def train(args: list[str]) -> None:
     run = Run(config)
     run.train()
     if run.main and not config.dry_run:
-        print(f"done: the bridge is in '{config.out}'; try:\n"
-              f'  lavi-bridge generate {config.out} "{run.source.captions(1)[0]}"')  # fmt: skip
+        caption = run.source.captions(1)[0]
+        dash = ["--"] * caption.startswith("-")
+        command = shlex.join(["lavi-bridge", "generate", str(config.out), *dash, caption])
+        print(f"done: the bridge is in '{config.out}'; try:\n  {command}")
 
 
 def train_config(args: list[str]) -> TrainConfig:
@@ -222,7 +228,7 @@ def train_config(args: list[str]) -> TrainConfig:
     files = [i for i, arg in enumerate(args) if arg.endswith((".yaml", ".yml"))]
     if files or (args and not args[0].startswith("-")):
         at = files[0] if files else 0
-        path, args = Path(args[at]), args[:at] + args[at + 1 :]
+        path, args = at_home(args[at]), args[:at] + args[at + 1 :]
         values = checked(TrainConfig, read_yaml(path), str(path))
     named = [v for flag, v in itertools.pairwise(args) if flag == "--recipe"]
     named += [flag.removeprefix("--recipe=") for flag in args if flag.startswith("--recipe=")]
@@ -451,6 +457,7 @@ def overview() -> str:
 def main() -> None:
     """Run the command that the arguments name; bad input is one line on stderr and exit code 2."""
     sleep_while_waiting()  # before a command imports torch
+    tolerate_all_signs()
     args = sys.argv[1:]
     if not args or args[0] in ("-h", "--help"):
         print(overview())

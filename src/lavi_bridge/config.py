@@ -16,6 +16,7 @@ from typing import Any, Literal
 from tyro.conf import OmitArgPrefixes, Positional
 
 from lavi_bridge.errors import BridgeError, nearest
+from lavi_bridge.files import at_home
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Match = Literal["states", "predictions", "both"]
@@ -37,8 +38,18 @@ class LoRA:
     """On the output of the low-rank branch, as published (PEFT's own falls on its input)."""
 
 
+class Homely:
+    """Settings whose paths may begin with `~`, wherever they come from: shells expand it in
+    `--out ~/run`, but neither in `--out=~/run` nor in a YAML file."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, Path):
+                setattr(self, name, at_home(value))
+
+
 @dataclass
-class TrainConfig:
+class TrainConfig(Homely):
     """Train a bridge: adapter and both LoRAs, while language and vision model stay frozen."""
 
     language: str
@@ -192,6 +203,7 @@ class TrainConfig:
     listed in out/bad.txt."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("steps", "batch_size", "accumulate", "resolution", "warm_start_batch",
                      "log_every", "sample_steps", "keep"):  # fmt: skip
             if _is_number(value := getattr(self, name)) and value < 1:
@@ -200,7 +212,7 @@ class TrainConfig:
                      "sample_every", "save_every", "validate_every", "validation", "min_size",
                      "min_snr", "lr_adapter", "lr_language", "lr_vision", "lr_warm_start",
                      "weight_decay", "clip", "seed"):  # fmt: skip
-            if _is_number(value := getattr(self, name)) and value < 0:
+            if _is_number(value := getattr(self, name)) and not value >= 0:  # nan is not, either
                 raise BridgeError(f"'{name}' must not be negative, not {value}")
         for name in ("caption_dropout", "dropout", "max_bad", "ema"):
             if _is_number(value := getattr(self, name)) and not 0 <= value <= 1:
@@ -232,7 +244,7 @@ class TrainConfig:
 
 
 @dataclass
-class CacheConfig:
+class CacheConfig(Homely):
     """Encode every picture of a data set once, for `train --cache` with the same settings.
 
     Shards are written whole or not at all; stopped and repeated it goes on. Several processes:
@@ -270,6 +282,7 @@ class CacheConfig:
     """Which `shapes` are drawn, where those are the data; as in `train`."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, least in (("batch_size", 1), ("resolution", 1), ("workers", 0), ("min_size", 0)):
             if _is_number(value := getattr(self, name)) and value < least:
                 raise BridgeError(f"'{name}' must be at least {least}, not {value}")
@@ -278,7 +291,7 @@ class CacheConfig:
 
 
 @dataclass
-class ExpandConfig:
+class ExpandConfig(Homely):
     """Write a long prompt for every short one with a language model, and keep them as pairs.
 
     The file has a JSON line a prompt (id, category, short, long) and is a suite itself; its
@@ -313,10 +326,11 @@ class ExpandConfig:
     """Print the instruction with its version and examples, and do nothing else."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("max_new_tokens", "batch_size", "limit"):
             if _is_number(value := getattr(self, name)) and value < 1:
                 raise BridgeError(f"'{name}' must be at least 1, not {value}")
-        if _is_number(self.temperature) and self.temperature < 0:
+        if _is_number(self.temperature) and not self.temperature >= 0:
             raise BridgeError(f"'temperature' must not be negative, not {self.temperature}")
         if _is_number(self.top_p) and not 0 < self.top_p <= 1:
             raise BridgeError(f"'top_p' is a fraction above 0 and up to 1, not {self.top_p}")
@@ -352,7 +366,7 @@ class Sampling:
 
 
 @dataclass
-class EvaluateConfig:
+class EvaluateConfig(Homely):
     """Draw prompt suites with bridges and image models, judge the images, and report.
 
     Everything finished is kept: the same command goes on wherever it was stopped. Several
@@ -396,6 +410,7 @@ class EvaluateConfig:
     """cpu, cuda, cuda:1 … (unset: cuda where there is one)."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if _is_number(self.images) and self.images < 1:  # type: ignore[operator]
             raise BridgeError(f"'images' must be at least 1, not {self.images}")
         if _is_list(self.suites) and not self.suites:
@@ -403,7 +418,7 @@ class EvaluateConfig:
 
 
 @dataclass
-class ReproduceConfig:
+class ReproduceConfig(Homely):
     """Make the paper's tables again: train every row with several seeds, evaluate, compare.
 
     On the bundled models (the default) it takes a laptop hours and needs nothing else; with --full
@@ -458,6 +473,7 @@ class ReproduceConfig:
     """cpu, cuda, cuda:1 … (unset: cpu; with --full cuda where there is one)."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.zoo and self.full:
             raise BridgeError("--zoo and --full exclude each other")
         if _is_list(self.tables) and not self.tables:
@@ -473,9 +489,9 @@ class ReproduceConfig:
                 raise BridgeError(f"'prompts' must be at least 6, one a category: {self.prompts}")
         if _is_list(self.suites) and (part := next((s for s in self.suites if ":" in s), None)):
             raise BridgeError(f"tables are of whole suites, not of '{part}'")
-        if _is_number(self.scale) and self.scale <= 0:
-            raise BridgeError(f"'scale' must be positive, not {self.scale}")
-        if _is_list(self.rates) and any(rate <= 0 for rate in self.rates):
+        if _is_number(self.scale) and not 0 < self.scale < math.inf:
+            raise BridgeError(f"'scale' must be positive and finite, not {self.scale}")
+        if _is_list(self.rates) and any(not rate > 0 for rate in self.rates):
             raise BridgeError("'rates' are factors above 0")
 
 

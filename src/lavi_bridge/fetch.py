@@ -11,7 +11,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.files import make_folder
+from lavi_bridge.files import at_home, make_folder
 
 STALL = 30.0  # seconds without a byte after which a download is given up
 LIMIT = 1800.0  # seconds that a whole download may take
@@ -21,7 +21,7 @@ CHUNK = 1 << 20  # bytes
 def cache() -> Path:
     """The folder of fetched files: `$LAVI_BRIDGE_CACHE`, or else `~/.cache/lavi-bridge`."""
     told = os.environ.get("LAVI_BRIDGE_CACHE")
-    return Path(told).expanduser() if told else Path.home() / ".cache" / "lavi-bridge"
+    return at_home(told) if told else Path.home() / ".cache" / "lavi-bridge"
 
 
 def checksum(path: Path) -> str:

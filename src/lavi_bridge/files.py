@@ -97,6 +97,17 @@ def disk_trouble(error: Exception) -> str | None:
     return str(error) if known else None
 
 
+def at_home(path: str | Path) -> Path:
+    """A path with `~` and `~user` at its start read as a shell reads them.
+
+    Where there is no such user the name stays as it is; `./~x` always names a file called `~x`.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder for output; a file in its place, or no permission, is a BridgeError."""
     try:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lavi_bridge.errors import BridgeError
+from lavi_bridge.files import at_home
 
 ZOO = Path(__file__).parent / "zoo" / "models"
 HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(/(?P<sub>[\w./-]+?))?(@(?P<revision>[\w./-]+))?")
@@ -108,7 +109,7 @@ def locate(source: str | Path) -> Place:
             known = ", ".join(zoo_names())
             raise BridgeError(f"no model '{name}' in the zoo; known: {known}")
         return Place(text, str(ZOO / name), subfolder=subfolder)
-    folder = Path(text).expanduser()
+    folder = at_home(text)
     if folder.is_dir():
         return Place(str(folder.resolve()), str(folder.resolve()))
     if isinstance(source, str) and (match := HUB_ID.fullmatch(text)) and text[0] not in "./~":

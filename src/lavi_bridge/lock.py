@@ -49,7 +49,7 @@ def held(place: Path, *, option: str = "--out") -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
+        _release(lock)
 
 
 def refuse_if_held(place: Path, *, option: str = "--out") -> None:
@@ -64,7 +64,7 @@ def refuse_if_held(place: Path, *, option: str = "--out") -> None:
         if _file(place).exists():
             lock = _lock(_file(place))
             _take(lock, place, option)
-            lock.release()
+            _release(lock)
 
     on_first(ask)
 
@@ -80,7 +80,7 @@ def in_turn(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
+        _release(lock)
 
 
 def _file(place: Path) -> Path:
@@ -99,6 +99,14 @@ def _sign(file: int) -> None:
     with suppress(OSError):
         os.ftruncate(file, 0)
         os.write(file, json.dumps(record).encode())
+
+
+def _release(lock: FileLock) -> None:
+    """Let go; what an ended run leaves says nothing of when it was, and by whom."""
+    if lock.is_locked:
+        with suppress(OSError):
+            os.truncate(lock.lock_file, 0)
+        lock.release()
 
 
 def _take(lock: FileLock, place: Path, option: str) -> None:

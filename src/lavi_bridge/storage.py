@@ -20,7 +20,7 @@ from lavi_bridge.bridge import Bridge, Side, inject
 from lavi_bridge.config import LoRA
 from lavi_bridge.device import choose_device, choose_dtype
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.files import new_folder
+from lavi_bridge.files import at_home, new_folder
 from lavi_bridge.languages import Language, load_language
 from lavi_bridge.locate import Place, locate
 from lavi_bridge.lock import LOCK
@@ -117,9 +117,10 @@ def find_bridge(folder: str | Path) -> Place:
     Raises:
         BridgeError: there is none.
     """
-    parts = Path(folder).parts
-    relative = not Path(folder).is_absolute()
-    if relative and len(parts) > 1 and not Path(folder).exists() and Path(parts[0]).is_dir():
+    path = at_home(folder)
+    parts = path.parts
+    relative = not path.is_absolute()
+    if relative and len(parts) > 1 and not path.exists() and Path(parts[0]).is_dir():
         # runs/typo has the form of a Hub id, but nobody should wait for the Hub to deny it
         raise BridgeError(f"no folder '{folder}', though there is a folder '{parts[0]}'")
     place = locate(folder)
@@ -138,7 +139,7 @@ def find_bridge(folder: str | Path) -> Place:
 
 def is_pipeline(folder: str | Path) -> bool:
     """Whether this is a whole image model rather than a bridge."""
-    local = Path(folder).is_dir() or str(folder).startswith("zoo:")
+    local = at_home(folder).is_dir() or str(folder).startswith("zoo:")
     return local and locate(folder).file("model_index.json") is not None
 
 

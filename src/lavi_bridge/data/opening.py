@@ -13,6 +13,7 @@ from lavi_bridge.data.mix import Mix
 from lavi_bridge.data.tsv import TSV
 from lavi_bridge.data.webdataset import WebDataset, shards_of
 from lavi_bridge.errors import BridgeError
+from lavi_bridge.files import at_home
 
 HUB = "hf:"
 WEIGHTED = re.compile(r"(?:(?P<weight>\d*\.?\d+)\s*\*\s*)?(?P<data>.+)")
@@ -52,7 +53,7 @@ def _open(data: str, seed: int, problems: list[str] | None) -> Source:
         return ShapesWorld(seed=seed)
     if data.startswith(HUB):
         return HuggingFace(data.removeprefix(HUB))
-    path = Path(data).expanduser()
+    path = at_home(data)
     if path.is_dir():
         return _open_folder(path)
     if not path.is_file():

@@ -40,6 +40,7 @@ from lavi_bridge.evaluate.judging import (
 from lavi_bridge.evaluate.report import write_report
 from lavi_bridge.evaluate.results import Entry, Evaluation, MetricInfo, SuiteResults
 from lavi_bridge.evaluate.suites import SUITES, duplicates, load_suite, prompt_hash
+from lavi_bridge.files import at_home
 from lavi_bridge.generation import made_by, settings_of
 from lavi_bridge.locate import locate
 from lavi_bridge.lock import held, refuse_if_held
@@ -169,8 +170,9 @@ def contestants_of(specs: Sequence[str]) -> list[Contestant]:
     found = []
     for text in specs:
         name, given, spec = text.partition("=")
-        if not given or Path(text).exists():
+        if not given or at_home(text).exists():
             name, spec = "", text
+        spec = str(at_home(spec)) if spec.startswith("~") else spec
         kind = _kind(spec)
         found.append(Contestant(name or _name(spec), spec, kind))
     for contestant in found:

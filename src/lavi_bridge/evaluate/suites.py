@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from lavi_bridge.errors import BridgeError, nearest
 from lavi_bridge.fetch import fetched
+from lavi_bridge.files import at_home
 from lavi_bridge.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ def load_suite(spec: str, *, folder: Path | None = None, limit: int | None = Non
     if limit is not None and limit < 1:
         raise BridgeError(f"the limit must be at least 1 prompt, not {limit}")
     if reader := READERS.get(Path(spec).suffix.lower()):
-        prompts = _prompts(reader(Path(spec)), Path(spec).stem)
+        prompts = _prompts(reader(at_home(spec)), Path(spec).stem)
         if not prompts:
             raise BridgeError(f"'{spec}' holds no prompts")
     else:

@@ -13,7 +13,7 @@ from torch.nn.functional import linear, normalize
 
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.fetch import checksum, fetched
-from lavi_bridge.files import read_pickle
+from lavi_bridge.files import at_home, read_pickle
 from lavi_bridge.metrics.base import METRICS, Score
 from lavi_bridge.metrics.clip import LARGE, load_clip
 from lavi_bridge.prompts import Prompt
@@ -66,7 +66,7 @@ class Aesthetic(Score):
         device: str | torch.device | None = None,
     ) -> None:
         self.clip = load_clip(scorer, device)
-        self.head = Path(head).expanduser() if head else self._published()
+        self.head = at_home(head) if head else self._published()
         self.layers = read_head(self.head, self.clip.width)
 
     def __call__(self, images: Sequence[Image], prompts: Sequence[Prompt]) -> list[float]:

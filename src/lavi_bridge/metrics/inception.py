@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.fetch import fetched
-from lavi_bridge.files import read_pickle
+from lavi_bridge.files import at_home, read_pickle
 from lavi_bridge.metrics.resizing import MIDDLES, Resize
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"
@@ -162,7 +162,7 @@ def weights_file(given: str | Path | None = None) -> Path:
     Raises:
         BridgeError: none is given, and it is not in the cache and cannot be fetched.
     """
-    return Path(given).expanduser() if given else fetched(FILE, url=URL, sha256=SHA256)
+    return at_home(given) if given else fetched(FILE, url=URL, sha256=SHA256)
 
 
 def published(path: Path, *, resize: Resize = "clean") -> Inception:

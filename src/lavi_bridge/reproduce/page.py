@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -160,7 +161,7 @@ def _flags(config: ReproduceConfig) -> str:
     for name in ("scale", "prompts", "rates", "suites", "device"):
         value = getattr(config, name)
         if value != getattr(ReproduceConfig(["languages"]), name):
-            shown = " ".join(map(str, value)) if isinstance(value, list) else value
+            shown = shlex.join(map(str, value)) if isinstance(value, list) else value
             flags.append(f"--{name} {shown}")
     return " ".join(flags)
 

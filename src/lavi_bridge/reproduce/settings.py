@@ -9,6 +9,7 @@ from typing import Any
 from lavi_bridge.config import EvaluateConfig, ReproduceConfig, Sampling, TrainConfig
 from lavi_bridge.device import processes
 from lavi_bridge.errors import BridgeError
+from lavi_bridge.files import at_home
 from lavi_bridge.recipes import PAPER, PAPER_SUFFIX, RECIPES
 from lavi_bridge.reproduce.rows import LANGUAGES, UNTRAINED, VISIONS, Row
 
@@ -85,7 +86,7 @@ def where(id: str, config: ReproduceConfig) -> str:
             listed = ", ".join(dict.fromkeys(known))
             raise BridgeError(f"--models: no row has '{name}'; known: {listed}")
         if id == name or id.startswith(f"{name}/"):
-            return str(Path(folder).expanduser()) + id.removeprefix(name)
+            return str(at_home(folder)) + id.removeprefix(name)
     return id
 
 

@@ -39,6 +39,7 @@ from lavi_bridge.files import make_folder, new_folder, read_safetensors, write_t
 from lavi_bridge.locate import locate
 from lavi_bridge.lock import in_turn
 from lavi_bridge.openmp import sleep_while_waiting
+from lavi_bridge.output import tolerate_all_signs
 from lavi_bridge.pictures import to_images
 from lavi_bridge.plan import PARTS
 from lavi_bridge.reproduce.rows import Row, rows_of
@@ -229,6 +230,7 @@ def _spread(config: ReproduceConfig, count: int) -> None:
 
 def _member(config: ReproduceConfig, number: int, count: int) -> None:
     """One of the processes."""
+    tolerate_all_signs()
     try:
         _worker(config, number, count)
     except BridgeError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -116,9 +117,10 @@ def _run(out: Path, prompts: int, scale: float) -> list[Row]:
     seconds = round(time.perf_counter() - started, 1)
     report(out, rows, asked, seconds)
     print(table(rows))
+    draw = ["generate", str(out / "llama"), "a large striped red circle above a blue square"]
     print(f"\n{seconds:.0f} seconds. Look at:\n  {out / 'index.html'}\n  {out / 'grid.png'}\n"
-          f"  {out / 'scores.json'}\nThen draw your own:\n  .venv/bin/lavi-bridge generate "
-          f'{out / "llama"} "a large striped red circle above a blue square"')  # fmt: skip
+          f"  {out / 'scores.json'}\nThen draw your own:\n  .venv/bin/lavi-bridge "
+          f"{shlex.join(draw)}")  # fmt: skip
     return rows
 
 
@@ -245,7 +247,7 @@ def page(out: Path, rows: list[Row], asked: list[Prompt], shown: list[int],
             for i in shown
         ],
         version=__version__,
-        out=out,
+        llama=shlex.quote(str(out / "llama")),
     )  # fmt: skip
 
 
