@@ -26,6 +26,8 @@ LOCK = ".lock"
 """In a folder that a run writes into; no content of it."""
 TURN = ".turn.lock"
 """Of short pieces of work that wait for each other."""
+GRACE = 0.5
+"""Seconds that a process which is being killed takes to go."""
 PATIENCE = 15.0
 """Seconds for what a killed run has left behind, its readers of images say, to end as well."""
 
@@ -113,7 +115,7 @@ def _take(lock: FileLock, place: Path, option: str) -> None:
     """Take the lock, waiting only for what is left of a run that is dead."""
     make_folder(Path(lock.lock_file).parent)
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(timeout=GRACE)
     except Timeout:
         holder = _holder(lock)
         if not _lives(holder):
