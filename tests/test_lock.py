@@ -82,7 +82,7 @@ def runs(flags: list[object], tmp_path_factory: pytest.TempPathFactory) -> Itera
     forked = {name: FORK.Process(target=command, args=given) for name, given in others.items()}
     for name, process in forked.items():
         process.start()
-        until(lambda name=name: (root / name / LOCK).is_file(), process.is_alive)  # type: ignore[misc]
+        until(lambda name=name: signed(root / name), process.is_alive)  # type: ignore[misc]
         os.kill(process.pid or 0, signal.SIGSTOP)  # it is there, and takes nobody's time
     until((root / "train" / "step-20" / STATE).is_file, lambda: user.poll() is None)
     os.kill(user.pid, signal.SIGSTOP)
@@ -92,6 +92,12 @@ def runs(flags: list[object], tmp_path_factory: pytest.TempPathFactory) -> Itera
     for process in forked.values():
         process.kill()
         process.join()
+
+
+def signed(folder: Path) -> bool:
+    """Whether somebody has the folder's lock: the file alone is there a moment earlier."""
+    file = folder / LOCK
+    return file.is_file() and file.stat().st_size > 0
 
 
 def until(there: Callable[[], bool], alive: Callable[[], bool]) -> None:
