@@ -6,8 +6,19 @@ from typing import Any
 import pytest
 
 from lavi_bridge import RECIPES, BridgeError
-from lavi_bridge.cli import train_config
-from lavi_bridge.config import ExpandConfig, ReproduceConfig, TrainConfig
+from lavi_bridge.cli import DataCheck, Demo, Generate, ZooBuild, train_config
+from lavi_bridge.config import (
+    CacheConfig,
+    EvaluateConfig,
+    ExpandConfig,
+    ReproduceConfig,
+    TrainConfig,
+)
+from lavi_bridge.data.opening import open_source
+from lavi_bridge.evaluate.run import contestants_of
+from lavi_bridge.evaluate.suites import load_suite
+from lavi_bridge.files import at_home
+from lavi_bridge.locate import locate
 from lavi_bridge.recipes import DIFFERENCES, METRICS, PAPER
 
 PAIR = ["--language", "a", "--vision", "b", "--data", "d", "--out", "o"]
@@ -128,3 +139,68 @@ def test_the_differences_are_the_ones_between_the_two_recipes() -> None:
     for change in DIFFERENCES:
         assert (PAPER[change.key], getattr(ours, change.key)) == (change.paper, change.ours)
         assert change.reason
+
+
+# ---- paths that begin with ~
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home folder, and another one to stand in."""
+    for name in ("home", "elsewhere"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return tmp_path / "home"
+
+
+def test_a_tilde_is_the_home_folder_in_a_file_in_a_flag_and_in_python(
+    home: Path, tmp_path: Path
+) -> None:
+    path = yaml(tmp_path, "out: ~/run\ncache: ~/latents\n")
+    assert train_config([path, *PAIR[:-2]]).out == home / "run"
+    assert train_config([path, *PAIR[:-2]]).cache == home / "latents"
+    assert train_config([*PAIR[:-2], "--out=~/x y"]).out == home / "x y"
+    assert train_config([*PAIR[:-2], "--out", "~"]).out == home
+    ours = TrainConfig("a", "b", "d", Path("~/run"), text_cache=Path("~/t"), language_rank=0)
+    assert (ours.out, ours.text_cache) == (home / "run", home / "t")
+
+
+def test_a_tilde_is_the_home_folder_in_every_command(home: Path) -> None:
+    there = Path("~/there")
+    commands = [
+        CacheConfig("a", "d", there), EvaluateConfig(["a"], ["shapes"], out=there),
+        ExpandConfig("shapes", "a", Path("~/there.jsonl")),
+        ReproduceConfig(["languages"], out=there), Generate("a", out=there),
+        DataCheck("d", out=there), Demo(there), ZooBuild(out=there),
+    ]  # fmt: skip
+    for command in commands:
+        out = getattr(command, "cache", None) or command.out  # type: ignore[attr-defined]
+        assert out.with_suffix("") == home / "there"
+    evaluation = EvaluateConfig(["a"], ["shapes"], prompts=there, reference=there, export=there)
+    assert {evaluation.prompts, evaluation.reference, evaluation.export} == {home / "there"}
+    tables = ReproduceConfig(["languages"], full=True, prompt_files=there, page=there)
+    assert {tables.prompt_files, tables.page} == {home / "there"}
+
+
+def test_a_tilde_is_the_home_folder_within_other_settings(home: Path) -> None:
+    (home / "pictures").mkdir()
+    (home / "pictures" / "a.png").touch()
+    (home / "pictures" / "a.txt").write_text("a wall")
+    (home / "short.txt").write_text("a cat\n")
+    entry, other = contestants_of(["~/pictures", "b=~/pictures"])
+    assert (entry.name, entry.kind, other.name) == ("pictures", "images", "b")
+    assert entry.spec == other.spec == str(home / "pictures")
+    assert [p.text for p in load_suite("~/short.txt")] == ["a cat"]
+    assert len(open_source("0.5*~/pictures + 0.5*~/pictures")) == 2
+    assert locate("~/pictures").root == str(home / "pictures")
+
+
+def test_a_name_that_only_begins_with_a_tilde_stays_as_in_a_shell(home: Path) -> None:
+    kept = [str(home / "~" / "run"), "a/~/b", "x~", "~nobody-of-this-name/run"]
+    assert [str(at_home(path)) for path in kept] == kept
+    with pytest.raises(BridgeError, match="no folder '~nobody-of-this-name/t5'"):
+        locate("~nobody-of-this-name/t5")
+    with pytest.raises(BridgeError, match="no data '~nobody-of-this-name/d'"):
+        open_source("~nobody-of-this-name/d")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from lavi_bridge import Bridge, BridgeError
 from lavi_bridge.config import EvaluateConfig, Sampling
@@ -95,6 +96,23 @@ def test_image_i_is_what_generate_draws_from_seed_i(tmp_path: Path) -> None:
     for row, picture in zip(noted[4:], drawn, strict=True):
         with Image.open(tmp_path / "tiny-sd" / "shapes" / "images" / row["file"]) as saved:
             assert np.array_equal(np.asarray(saved), np.asarray(picture))
+
+
+def test_pictures_that_are_no_numbers_are_not_scored(tiny: Tiny, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny("sd"), broken)
+    file = broken / "vae" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    weights["decoder.conv_out.bias"][:] = float("inf")
+    save_file(weights, file, {"format": "pt"})
+    Bridge.connect(tiny("t5"), broken, rank=2, device="cpu").save(tmp_path / "bridge")
+    (tmp_path / "prompts.txt").write_text("a cat\n")
+    changes = {"suites": [str(tmp_path / "prompts.txt")], "metrics": ["shapes"]}
+    for _ in range(2):
+        with pytest.raises(BridgeError, match="the picture of 'a cat' is not a number"):
+            evaluate(settings(tmp_path / "out", tmp_path / "bridge", **changes))
+    assert not list((tmp_path / "out").rglob("*.png"))
+    assert not (tmp_path / "out" / "report.json").exists()
 
 
 # ---- interrupted, and in several processes

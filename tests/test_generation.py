@@ -1,15 +1,24 @@
 """Pictures on disk: names, contents, and going on after an interruption."""
 
+import io
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
 from lavi_bridge import Bridge, BridgeError, cli
-from lavi_bridge.config import Sampling
+from lavi_bridge.config import ReproduceConfig, Sampling
+from lavi_bridge.errors import NotANumber
 from lavi_bridge.generation import draw, file_name, read_prompts, read_record
+from lavi_bridge.output import tolerate_all_signs
+from lavi_bridge.pictures import to_images
+from lavi_bridge.reproduce import work
 
 Tiny = Callable[[str], Path]
 
@@ -148,3 +157,125 @@ def test_bad_input_is_a_line_on_stderr_and_exit_code_2(
     error = capsys.readouterr().err
     assert re.search(message, error)
     assert "Traceback" not in error
+
+
+# ---- pictures that are no numbers
+
+
+@pytest.fixture
+def broken(tiny: Tiny) -> Bridge:
+    """Its autoencoder gives what one that overflows in 16 bits gives."""
+    made = Bridge.connect(tiny("t5"), tiny("sd"), rank=2, device="cpu")
+    torch.nn.init.constant_(made.vision.vae.decoder.conv_out.bias, torch.nan)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("dtype", "hint"),
+    [(torch.float32, "damaged weights"), (torch.bfloat16, "use --dtype float32")],
+)
+def test_a_picture_that_is_not_a_number_is_named_and_nothing_is_written(
+    broken: Bridge, tmp_path: Path, dtype: torch.dtype, hint: str
+) -> None:
+    broken.vision.vae.to(dtype)
+    for _ in range(2):  # nor is it by a second call
+        with pytest.raises(NotANumber, match=rf"the picture of 'a cat' is not a number; .*{hint}"):
+            list(draw(broken, ["a cat", "a dog"], tmp_path, Sampling(steps=1)))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_one_value_that_is_not_finite_spoils_its_picture(value: float) -> None:
+    pixels = torch.zeros(3, 3, 4, 4)
+    pixels[2, 0, 1, 1] = value
+    with pytest.raises(NotANumber, match=r"of 'number 2' is not a number$"):
+        to_images(pixels)
+    with pytest.raises(NotANumber, match=r"of 'a very long prompt.*…' is not"):
+        to_images(pixels, ["", "", "a very long prompt, " * 20])
+
+
+def test_values_far_outside_are_black_and_white() -> None:
+    [picture] = to_images(torch.tensor([-1e30, 1e30, 0.0]).reshape(1, 1, 1, 3).expand(1, 3, 1, 3))
+    assert [picture.getpixel((x, 0)) for x in range(3)] == [(n,) * 3 for n in (0, 255, 128)]
+
+
+@pytest.mark.parametrize("guidance", [float("nan"), float("inf"), -float("inf")])
+def test_guidance_is_a_finite_number(
+    bridge: Bridge, guidance: float, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    message = f"'guidance' must be a finite number, not {guidance}"
+    with pytest.raises(BridgeError, match=message):
+        Sampling(guidance=guidance)
+    with pytest.raises(BridgeError, match=message):
+        bridge.generate("a", guidance=guidance)
+    text, latents = bridge.encode("a"), torch.zeros(1, *bridge.vision.latent_shape(16, 16))
+    with pytest.raises(BridgeError, match=message):
+        next(bridge.sample(text, latents=latents, scheduler="ddim", guidance=guidance))
+    for command in (["generate", "zoo:tiny-sd", "a"],
+                    ["evaluate", "zoo:tiny-sd", "--suites", "shapes"]):  # fmt: skip
+        with pytest.raises(SystemExit):  # before anything is loaded
+            run(monkeypatch, *command, f"--guidance={guidance}")
+        assert capsys.readouterr().err == f"error: {message}\n"
+
+
+def test_guidance_below_zero_leads_away_from_the_prompt(bridge: Bridge) -> None:
+    toward, away = (bridge.generate("a", guidance=g, steps=1)[0] for g in (2.0, -2.0))
+    assert toward.tobytes() != away.tobytes()
+
+
+# ---- consoles and pipes that lack signs
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_help_and_errors_take_any_pipe(encoding: str) -> None:
+    for command in (["--help"], ["train", "--help"], ["猫"]):
+        done = subprocess.run(
+            [sys.executable, "-X", "utf8=0", "-m", "lavi_bridge", *command], capture_output=True,
+            env=os.environ | {"PYTHONIOENCODING": encoding},
+        )  # fmt: skip
+        assert done.returncode == (2 if command == ["猫"] else 0)
+        assert len((done.stdout + done.stderr).decode(encoding)) > 50
+        assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_captions_and_tables_take_any_console(
+    encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"")
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text("une 猫", encoding="utf-8")
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    run(monkeypatch, "list", "recipes")
+    with pytest.raises(SystemExit):  # one picture is damaged
+        run(monkeypatch, "data", "check", tmp_path)
+    stream.flush()
+    told = stream.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
+    assert ("×" in told) is (encoding != "ascii")
+    assert "paper-llama2-sd" in told
+
+
+def test_output_that_takes_all_signs_or_is_no_stream_stays_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    strict = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    escaping = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="backslashreplace")
+    for stream in (strict, escaping, io.StringIO()):
+        monkeypatch.setattr(sys, "stdout", stream)
+        tolerate_all_signs()
+        print("×", end="", flush=True)
+    assert (strict.errors, escaping.errors) == ("replace", "backslashreplace")
+    assert strict.buffer.getvalue() == b"?"  # type: ignore[attr-defined]
+
+
+def test_what_a_worker_process_prints_may_have_any_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes of `reproduce` open streams of their own."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(work, "_worker", lambda *_: print("猫 × ✓"))
+    work._member(ReproduceConfig(["languages"]), 0, 1)
+    stream.flush()
+    assert stream.buffer.getvalue().decode("cp1252").strip() == "? × ?"  # type: ignore[attr-defined]

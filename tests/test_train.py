@@ -1,6 +1,7 @@
 """Training from the command line, as a user starts it."""
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,9 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from lavi_bridge import Bridge, BridgeError, testing
+from lavi_bridge import Bridge, BridgeError, cli, testing
 from lavi_bridge.config import FlowWeighting, Quantize, TrainConfig
 from lavi_bridge.data import TSV, Key, Order
+from lavi_bridge.generation import read_record
 from lavi_bridge.languages import load_language
 from lavi_bridge.locate import locate
 from lavi_bridge.train.examples import Examples
@@ -489,3 +491,39 @@ def test_real_tokenizers_meet_small_models(
     assert (text.mask[:, 0] == 1).all()  # even an empty prompt keeps one real token
     assert 4 < int(text.mask[0].sum()) < 12
     bridge.loss(torch.zeros(1, 3, 16, 16), ["a photo of a red apple"]).backward()
+
+
+def test_a_sample_grid_that_is_not_a_number_is_left_out_and_training_goes_on(
+    tiny: Tiny, captions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(config(tiny, captions, tmp_path / "run", sample_every=2, cache=tmp_path / "cache"))
+    torch.nn.init.constant_(run.bridge.vision.vae.decoder.conv_out.bias, torch.inf)
+    run.train()
+    told = [x for x in capsys.readouterr().out.splitlines() if x.startswith("no sample grid")]
+    assert [x.partition(":")[0] for x in told] == [f"no sample grid at step {n}" for n in (0, 2, 4)]
+    assert "the picture of 'a red wall' is not a number; " in told[0]
+    assert not (tmp_path / "run" / "samples").exists()
+    assert len(metrics(tmp_path / "run")) >= 4
+
+
+@pytest.mark.parametrize("caption", ['it\'s a "red" wall, $5', "-1 walls", "a wall"])
+def test_the_command_that_is_told_at_the_end_works_when_it_is_pasted(
+    tiny: Tiny, captions: Path, tmp_path: Path, caption: str,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    captions.write_text(f"red.png\t{caption}\n")
+    monkeypatch.chdir(tmp_path)
+    given = ["train", "--language", tiny("t5"), "--vision", tiny("sd"), "--data", captions,
+             "--out", "my run", "--rank", 2, "--steps", 1, "--batch-size", 1, "--sample-every", 0,
+             "--validate-every", 0, "--save-every", 0, "--tracker", "none",
+             "--device", "cpu"]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["lavi-bridge", *map(str, given)])
+    cli.main()
+    told = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    told[2:2] = ["--steps", "1", "--device", "cpu", "--out", "png"]
+    monkeypatch.setattr(sys, "argv", told)
+    cli.main()
+    [picture] = (tmp_path / "png").glob("*.png")
+    record = read_record(picture)
+    assert record is not None
+    assert record["prompt"] == caption

@@ -13,6 +13,7 @@ import torch
 from lavi_bridge import Bridge, BridgeError, lora, warm_start
 from lavi_bridge.alignment import align
 from lavi_bridge.config import TrainConfig
+from lavi_bridge.errors import NotANumber
 from lavi_bridge.train.loop import Run
 from lavi_bridge.warm_start import WarmStart, by_topic
 from lavi_bridge.zoo.world import ShapesWorld
@@ -266,3 +267,15 @@ def test_captions_are_sorted_by_what_they_speak_of() -> None:
     topics = by_topic(["A red circle left of a ring and a cross.", "two wooden chairs", "hello"])
     assert topics == {"all": [0, 1, 2], "colour": [0], "texture": [1], "position": [0],
                       "number": [1], "three things": [0]}  # fmt: skip
+
+
+def test_pictures_of_the_teacher_that_are_no_numbers_are_an_error_but_a_report_goes_on() -> None:
+    bridge = Bridge.connect("zoo:tiny-t5-small", "zoo:tiny-sd", rank=2, device="cpu")
+    torch.nn.init.constant_(bridge.vision.backbone.conv_out.bias, torch.nan)
+    message = "the picture of '.*' is not a number; its bridge or models have damaged weights"
+    with pytest.raises(NotANumber, match=message):
+        bridge.warm_start(CAPTIONS, match="predictions", steps=1, batch_size=2)
+    with pytest.warns(UserWarning, match=f"predictions are not in the report: {message}"):
+        report = bridge.warm_start(CAPTIONS, match="states", steps=1, batch_size=2)
+    assert report.states
+    assert not report.predictions

@@ -100,7 +100,8 @@ def disk_trouble(error: Exception) -> str | None:
 def at_home(path: str | Path) -> Path:
     """A path with `~` and `~user` at its start read as a shell reads them.
 
-    Where there is no such user the name stays as it is; `./~x` always names a file called `~x`.
+    Where there is no such user the name stays as it is. What is really called `~` or as a user is
+    named by its whole path (a leading `./` is not kept).
     """
     try:
         return Path(path).expanduser()
