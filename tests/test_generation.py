@@ -253,7 +253,7 @@ def test_captions_and_tables_take_any_console(
     with pytest.raises(SystemExit):  # one picture is damaged
         run(monkeypatch, "data", "check", tmp_path)
     stream.flush()
-    told = stream.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
+    told = stream.buffer.getvalue().decode(encoding)
     assert ("×" in told) is (encoding != "ascii")
     assert "paper-llama2-sd" in told
 
@@ -268,7 +268,7 @@ def test_output_that_takes_all_signs_or_is_no_stream_stays_as_it_is(
         tolerate_all_signs()
         print("×", end="", flush=True)
     assert (strict.errors, escaping.errors) == ("replace", "backslashreplace")
-    assert strict.buffer.getvalue() == b"?"  # type: ignore[attr-defined]
+    assert strict.buffer.getvalue() == b"?"
 
 
 def test_what_a_worker_process_prints_may_have_any_sign(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,4 +278,4 @@ def test_what_a_worker_process_prints_may_have_any_sign(monkeypatch: pytest.Monk
     monkeypatch.setattr(work, "_worker", lambda *_: print("猫 × ✓"))
     work._member(ReproduceConfig(["languages"]), 0, 1)
     stream.flush()
-    assert stream.buffer.getvalue().decode("cp1252").strip() == "? × ?"  # type: ignore[attr-defined]
+    assert stream.buffer.getvalue().decode("cp1252").strip() == "? × ?"
