@@ -478,8 +478,8 @@ class Bridge(nn.Module):
             if value < 1:
                 raise BridgeError(f"{option} must be at least 1, not {value}")
         check_guidance(guidance)
-        side = self.vision.resolution
-        shape = self.vision.latent_shape(height or side, width or side)
+        own = self.vision.size
+        shape = self.vision.latent_shape(height or own[0], width or own[1])
         name = scheduler or self.vision.default_scheduler
         self.warn_of_cut(prompts)
         self.warn_of_cut([negative])

@@ -16,6 +16,12 @@ class NotANumber(BridgeError):
     """A picture has values that are no numbers, for which any grey would be a lie."""
 
 
+def in_a_line(error: Exception) -> str:
+    """An error's type and first line: what fits into a one-line message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `"; did you mean 'x'?"` for the closest known name, or an empty string."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

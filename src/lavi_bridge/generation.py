@@ -69,13 +69,13 @@ def made_by(bridge: Bridge) -> dict[str, Any]:
 
 def settings_of(bridge: Bridge, sampling: Sampling) -> dict[str, Any]:
     """Arguments of `Bridge.stream` that change a picture, with the model's own where unset."""
-    side = bridge.vision.resolution
+    own = bridge.vision.size
     return {
         "steps": sampling.steps,
         "guidance": sampling.guidance,
         "negative": sampling.negative,
-        "height": sampling.height or side,
-        "width": sampling.width or side,
+        "height": sampling.height or own[0],
+        "width": sampling.width or own[1],
         "scheduler": sampling.scheduler or bridge.vision.default_scheduler,
     }
 

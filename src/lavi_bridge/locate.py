@@ -73,7 +73,7 @@ class Place:
         """Read a JSON file of this place.
 
         Raises:
-            BridgeError: the file is missing or is no JSON.
+            BridgeError: the file is missing, is no JSON, or no object.
         """
         path = self.file(name)
         if path is None:
@@ -81,9 +81,12 @@ class Place:
                 f"'{self.id}' has no {name}: is it a model folder in the Hub's layout?"
             )
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise BridgeError(f"{path} is not valid JSON: {error}") from error
+        if not isinstance(found, dict):
+            raise BridgeError(f"{path} holds no JSON object, but a {type(found).__name__}")
+        return found
 
     def pretrained(self) -> dict[str, Any]:
         """Arguments for a `from_pretrained` of transformers or diffusers."""

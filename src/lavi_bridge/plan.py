@@ -342,7 +342,8 @@ def _fused(model: nn.Module) -> float:
 def _decoding(bridge: Bridge, side: int, dtype: torch.dtype) -> float:
     """GB of the autoencoder's widest stage: its first width at full size, a few tensors deep."""
     config = bridge.vision.vae.config
-    widths = config.get("decoder_block_out_channels") or config.get("block_out_channels")
+    keys = ("decoder_block_out_channels", "block_out_channels", "up_block_out_channels")
+    widths = next(found for key in keys if (found := config.get(key)))
     return 4 * widths[min(1, len(widths) - 1)] * side * side * dtype.itemsize / 1e9
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from lavi_bridge.config import LoRA, Quantize
-from lavi_bridge.errors import BridgeError
+from lavi_bridge.errors import BridgeError, in_a_line
 from lavi_bridge.files import fingerprint
 from lavi_bridge.locate import Place
 from lavi_bridge.registry import Registry
@@ -79,7 +79,9 @@ class Language(nn.Module):
                     **cls.model_options, **quantized(quantize, dtype, device),
                 )  # fmt: skip
         except Exception as error:  # the libraries raise many types; all mean this
-            raise BridgeError(f"cannot load language model '{place.id}': {_line(error)}") from error
+            raise BridgeError(
+                f"cannot load language model '{place.id}': {in_a_line(error)}"
+            ) from error
         # a pooler sits behind the hidden states and is not used
         if missing := sorted(key for key in report["missing_keys"] if "pooler" not in key):
             raise BridgeError(
@@ -321,7 +323,9 @@ def load_tokenizer(place: Place) -> Any:
     try:
         return AutoTokenizer.from_pretrained(**source)
     except Exception as error:  # many types again
-        raise BridgeError(f"cannot load the tokenizer of '{place.id}': {_line(error)}") from error
+        raise BridgeError(
+            f"cannot load the tokenizer of '{place.id}': {in_a_line(error)}"
+        ) from error
 
 
 @contextmanager
@@ -335,9 +339,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(before)
-
-
-def _line(error: Exception) -> str:
-    """An error's type and first line: what fits into a one-line message."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from lavi_bridge.errors import BridgeError
-from lavi_bridge.languages.base import _line, _quiet, load_tokenizer
+from lavi_bridge.errors import BridgeError, in_a_line
+from lavi_bridge.languages.base import _quiet, load_tokenizer
 from lavi_bridge.locate import Place
 
 
@@ -27,7 +27,7 @@ def load_causal(place: Place, *, dtype: torch.dtype) -> tuple[Any, Any]:
             )
     except Exception as error:  # the libraries raise many types; all mean this
         raise BridgeError(
-            f"cannot load '{place.id}' as a causal language model: {_line(error)}"
+            f"cannot load '{place.id}' as a causal language model: {in_a_line(error)}"
         ) from error
     if missing := sorted(report["missing_keys"]):
         raise BridgeError(

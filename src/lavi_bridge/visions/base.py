@@ -18,7 +18,7 @@ from diffusers.utils import logging
 from torch import Tensor, nn
 
 from lavi_bridge.config import LoRA
-from lavi_bridge.errors import BridgeError
+from lavi_bridge.errors import BridgeError, in_a_line
 from lavi_bridge.files import fingerprint
 from lavi_bridge.locate import Place
 from lavi_bridge.registry import Registry
@@ -46,8 +46,12 @@ class Vision(nn.Module):
     """Where the pipeline keeps the text encoder that it was trained with."""
     text_config: ClassVar[str] = "caption_channels"
     """Key of the backbone's config that holds the width of its text features."""
+    other_inputs: ClassVar[tuple[str, ...]] = ()
+    """Keys of the backbone's config that, where set, ask for inputs that a bridge does not have."""
     default_tokens: ClassVar[int]
     """How many tokens the model was trained to read."""
+    default_side: ClassVar[int] = 64
+    """Latents along one side where the config names no size."""
     masks: ClassVar[bool]
     """Whether padding is masked: in the backbone and in the language model, or in neither."""
     lora_targets: ClassVar[str]
@@ -67,6 +71,7 @@ class Vision(nn.Module):
         self.vae = _channels_last(vae.requires_grad_(False).eval())
         self.process = process
         self.place = place
+        self._check_inputs()
         self.tokens = self._tokens()
         self.lora: LoRA | None = None
 
@@ -78,8 +83,33 @@ class Vision(nn.Module):
         """
         backbone = _load_part(place / cls.backbone_folder, cls.backbone_class, dtype)
         vae = _load_part(place / cls.vae_folder, None, dtype)
-        noising = process((place / "scheduler").json("scheduler_config.json"))
+        config = (place / "scheduler").json("scheduler_config.json")
+        try:
+            noising = process(config)
+        except BridgeError as error:
+            raise BridgeError(f"'{place.id}': {error}") from error
         return cls(backbone, vae, noising, place)
+
+    def _check_inputs(self) -> None:
+        """Refuse a backbone that takes anything but an image's latents and a text.
+
+        Raises:
+            BridgeError: it is for inpainting, editing, depth or enlarging, say.
+        """
+        config = self.vae.config
+        given = config.get("vq_embed_dim") or config.get("latent_channels")
+        taken, answered = self.latent_channels, self.backbone.config.get("out_channels")
+        if given is not None and (taken != given or (answered or taken) < given):
+            raise BridgeError(
+                f"'{self.place.id}' is no text-to-image model: its {self.backbone_folder} takes "
+                f"{taken} channels and answers {answered or taken}, the autoencoder gives {given}"
+            )
+        for key in self.other_inputs:
+            if (value := self.backbone.config.get(key)) is not None:
+                raise BridgeError(
+                    f"'{self.place.id}' asks for more than a bridge gives, an image's latents and "
+                    f"a text: the config of its {self.backbone_folder} has {key} {value!r}"
+                )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -98,7 +128,15 @@ class Vision(nn.Module):
     @property
     def text_width(self) -> int:
         """Width of the text features that cross-attention reads."""
-        return int(self.backbone.config[self.text_config])
+        given = self.backbone.config.get(self.text_config)
+        widths = set(given) if isinstance(given, list | tuple) else {given}
+        width = widths.pop() if len(widths) == 1 else None
+        if not isinstance(width, int):
+            raise BridgeError(
+                f"'{self.place.id}' names no width of its text: {self.text_config} in the config "
+                f"of its {self.backbone_folder} is {given!r}, not one number"
+            )
+        return width
 
     def _tokens(self) -> int:
         return self.default_tokens
@@ -113,13 +151,30 @@ class Vision(nn.Module):
     def scale(self) -> int:
         """Pixels per latent along one side."""
         config = self.vae.config
-        blocks = config.get("encoder_block_out_channels") or config.get("block_out_channels")
+        keys = ("encoder_block_out_channels", "block_out_channels", "down_block_out_channels")
+        blocks = next((found for key in keys if (found := config.get(key))), None)
+        if blocks is None:
+            raise BridgeError(f"the autoencoder of '{self.place.id}' does not tell its blocks")
         return int(2 ** (len(blocks) - 1))
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels of the images that the model was trained on."""
+        given = self.backbone.config.get("sample_size") or self.default_side
+        sides = given if isinstance(given, list | tuple) else (given, given)
+        if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+            raise BridgeError(
+                f"sample_size in the config of the {self.backbone_folder} of '{self.place.id}' is "
+                f"{given!r}, not a number of latents, or two (height, width)"
+            )
+        return sides[0] * self.scale, sides[1] * self.scale
+
+    @property
     def resolution(self) -> int:
-        """Side in pixels of the square images that the model was trained on."""
-        return int(self.backbone.config.sample_size) * self.scale
+        """Side in pixels of square images of as many pixels as the model was trained on."""
+        height, width = self.size
+        step = self.side_step
+        return height if height == width else round((height * width) ** 0.5 / step) * step
 
     @property
     def dtype(self) -> torch.dtype:
@@ -254,8 +309,13 @@ def load_vision(place: Place, *, dtype: torch.dtype | None = None) -> Vision:
     Raises:
         BridgeError: there is no model_index.json, or its class is not supported.
     """
-    family = VISIONS[place.json("model_index.json").get("_class_name", "?")]
-    return family.load(place, dtype=dtype)
+    name = place.json("model_index.json").get("_class_name")
+    if not isinstance(name, str):  # a list, where the pipeline comes with code of its own
+        raise BridgeError(
+            f"model_index.json of '{place.id}' names no pipeline class that is known "
+            f"(_class_name: {json.dumps(name)}); known: {', '.join(VISIONS)}"
+        )
+    return VISIONS[name].load(place, dtype=dtype)
 
 
 def _telling(model: nn.Module) -> nn.Parameter:
@@ -290,9 +350,7 @@ def _load_part(place: Place, class_name: str | None, dtype: torch.dtype | None) 
             **place.pretrained(), dtype=dtype, output_loading_info=True
         )
     except Exception as error:  # the libraries raise many types; all mean this
-        lines = str(error).strip().splitlines() or [""]
-        reason = f"{type(error).__name__}: {lines[0]}"
-        raise BridgeError(f"cannot load '{place.id}': {reason}") from error
+        raise BridgeError(f"cannot load '{place.id}': {in_a_line(error)}") from error
     finally:
         logging.set_verbosity(before)
     if missing := sorted(report["missing_keys"]):

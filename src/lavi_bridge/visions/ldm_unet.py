@@ -15,6 +15,7 @@ from lavi_bridge.visions.sd_unet import StableDiffusionUNet
 class LatentDiffusionUNet(StableDiffusionUNet):
     vae_folder: ClassVar[str] = "vqvae"
     own_text_folder: ClassVar[str] = "bert"
+    default_side: ClassVar[int] = 32
 
     def _tokens(self) -> int:
         return self.default_tokens

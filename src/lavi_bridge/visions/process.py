@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ from diffusers.training_utils import compute_loss_weighting_for_sd3
 from torch import Generator, Tensor
 
 from lavi_bridge.config import FlowWeighting
-from lavi_bridge.errors import BridgeError, nearest
+from lavi_bridge.errors import BridgeError, in_a_line, nearest
 
 Generators = Generator | Sequence[Generator] | None
 """One source of randomness for a batch, or one for each sample; None is torch's global one."""
@@ -79,7 +80,14 @@ class Process:
             known = ", ".join(self.samplers)
             hint = nearest(name, self.samplers)
             raise BridgeError(f"no scheduler '{name}' for this vision model; known: {known}{hint}")
-        return self._build(*self.samplers[name])
+        try:
+            return self._build(*self.samplers[name])
+        except Exception as error:  # the library raises many types; all mean this
+            others = ", ".join(other for other in self.samplers if other != name)
+            raise BridgeError(
+                f"scheduler '{name}' cannot be had with this vision model's scheduler_config.json "
+                f"({in_a_line(error)}); try another: {others}"
+            ) from error
 
     def _build(self, class_name: str, settings: dict[str, Any]) -> Any:
         """A diffusers scheduler with what it understands of the checkpoint's config."""
@@ -108,11 +116,14 @@ class Diffusion(Process):
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
-        self.forward = self._build("DDPMScheduler", {})
+        self.forward = super()._build("DDPMScheduler", {})
         self.prediction = self.forward.config.prediction_type
         if self.prediction not in ("epsilon", "v_prediction"):
             raise BridgeError(f"prediction type '{self.prediction}' cannot be trained; "
                               "known: epsilon, v_prediction")  # fmt: skip
+        levels, steps = len(self.forward.betas), self.forward.config.num_train_timesteps
+        if levels != steps:
+            raise BridgeError(f"scheduler_config.json has {levels} betas for {steps} timesteps")
 
     def noise(self, x0: Tensor, timesteps: Tensor | None, noise: Tensor | None,
               generator: Generators) -> Noised:  # fmt: skip
@@ -132,11 +143,39 @@ class Diffusion(Process):
             return None
         signal = self.forward.alphas_cumprod.to(timesteps.device)[timesteps]
         snr = signal / (1 - signal)
-        return snr.clamp(max=min_snr) / (snr + (self.prediction == "v_prediction"))
+        if self.prediction == "v_prediction":
+            return snr.clamp(max=min_snr) / (snr + 1)
+        snr = snr.clamp(min=torch.finfo(snr.dtype).tiny)  # 1 without signal, as at any below γ
+        return snr.clamp(max=min_snr) / snr
 
     def _sampling_config(self) -> dict[str, Any]:
         # latents are not bounded, so nothing is clipped; diffusers' pipelines insist on both
-        return super()._sampling_config() | {"clip_sample": False, "steps_offset": 1}
+        config = super()._sampling_config() | {"clip_sample": False, "steps_offset": 1}
+        if str(config.get("variance_type")).startswith("learned"):
+            config["variance_type"] = "fixed_small"  # the model's variance is dropped in `predict`
+        return config
+
+    def _build(self, class_name: str, settings: dict[str, Any]) -> Any:
+        """A scheduler with the noise levels of training.
+
+        Training's betas are handed over where the class makes others of the config: it does not
+        know a schedule, a setting such as zero terminal SNR, or has other defaults.
+        """
+        with suppress(NotImplementedError):  # a schedule of betas that only training knows
+            own = super()._build(class_name, settings)
+            if _same_levels(own.alphas_cumprod, self.forward.alphas_cumprod):
+                return own
+        return super()._build(class_name, settings | {"trained_betas": self._finite_betas()})
+
+    def _finite_betas(self) -> list[float]:
+        """Training's betas; where the last leaves no signal, 2⁻²⁴ of it, as diffusers does.
+
+        Without any, σ of the samplers that get them would be infinite.
+        """
+        betas = self.forward.betas.double()
+        if self.forward.alphas_cumprod[-1] == 0:
+            betas[-1] = 1 - 2**-24 / (1 - betas[:-1]).prod()
+        return betas.tolist()
 
 
 class Flow(Process):
@@ -207,10 +246,26 @@ def as_diffusers(generator: Generators) -> Generator | list[Generator] | None:
 
 
 def process(config: dict[str, Any]) -> Process:
-    """The noise process that a pipeline's scheduler config describes."""
+    """The noise process that a pipeline's scheduler config describes.
+
+    Raises:
+        BridgeError: it cannot be trained.
+    """
     flow = str(config.get("_class_name", "")).startswith("FlowMatch")
     flow = flow or config.get("prediction_type") == "flow_prediction"
-    return Flow(config) if flow else Diffusion(config)
+    try:
+        return Flow(config) if flow else Diffusion(config)
+    except BridgeError:
+        raise
+    except Exception as error:  # the library raises many types; all mean this
+        raise BridgeError(
+            f"no training by this scheduler_config.json ({in_a_line(error)})"
+        ) from error
+
+
+def _same_levels(a: Tensor, b: Tensor) -> bool:
+    """Whether shares of the signal are the same, give or take the 2⁻²⁴ that keeps σ finite."""
+    return a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=1e-6)
 
 
 def _draw(kind: Any, batch: int, generator: Generators, *bounds: int) -> Tensor:

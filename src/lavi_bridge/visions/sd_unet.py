@@ -18,6 +18,13 @@ class StableDiffusionUNet(Vision):
     backbone_folder: ClassVar[str] = "unet"
     backbone_class: ClassVar[str] = "UNet2DConditionModel"
     text_config: ClassVar[str] = "cross_attention_dim"
+    # of U-Nets for enlarging, for SDXL, and for pictures as prompts
+    other_inputs: ClassVar[tuple[str, ...]] = (
+        "class_embed_type",
+        "num_class_embeds",
+        "addition_embed_type",
+        "encoder_hid_dim_type",
+    )
     default_tokens: ClassVar[int] = 77
     masks: ClassVar[bool] = False
     lora_targets: ClassVar[str] = (
@@ -37,7 +44,7 @@ class StableDiffusionUNet(Vision):
         if own is None:
             return self.default_tokens
         config = (self.place / "text_encoder").json("config.json")
-        return int(config.get("max_position_embeddings", self.default_tokens))
+        return int(config.get("max_position_embeddings") or self.default_tokens)
 
     def call(self, x_t: Tensor, timesteps: Tensor, text: Text) -> Tensor:
         return self.backbone(x_t, timesteps, encoder_hidden_states=text.hidden).sample
