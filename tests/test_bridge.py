@@ -280,7 +280,7 @@ def test_a_changed_noise_process_is_another_base_model(
 def test_a_variant_beside_the_weights_does_not_change_the_fingerprint(tmp_path: Path) -> None:
     import shutil
 
-    from lavi_bridge.files import fingerprint
+    from lavi_bridge.weights import fingerprint
 
     folder = testing.make_vision(tmp_path / "vision", "sd") / "unet"
     before = fingerprint(folder)

@@ -12,12 +12,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lavi_bridge import BridgeError
-from lavi_bridge.files import fingerprint
 from lavi_bridge.metrics import METRICS, Score
 from lavi_bridge.metrics.aesthetics import AestheticV1, AestheticV2, aesthetic, read_head
 from lavi_bridge.metrics.base import exact
 from lavi_bridge.metrics.clip import CLIPScore, clip_score, load_clip
 from lavi_bridge.prompts import Prompt
+from lavi_bridge.weights import fingerprint
 
 WIDTH = 24
 TEXTS = ["a red cat", "two dogs and a blue house", ""]

@@ -34,6 +34,7 @@ LAYERS: list[tuple[str, ...]] = [
         "prompts",
         "resume",
         "seeds",
+        "weights",
     ),
     (
         "languages",

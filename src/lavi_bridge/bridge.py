@@ -90,6 +90,7 @@ class Bridge(nn.Module):
         quantize: Quantize = "none",
         device: str | torch.device | None = None,
         seed: int = 0,
+        trust_remote_code: bool = False,
     ) -> Self:
         """Join two pre-trained models by a fresh adapter and fresh LoRA.
 
@@ -104,6 +105,7 @@ class Bridge(nn.Module):
             quantize: hold the language model in 8 or 4 bits (`int8`, `nf4`) by bitsandbytes.
             device: where to put it all; a GPU by default, where there is one.
             seed: draws the adapter's and the LoRA layers' first weights.
+            trust_remote_code: run code that comes with the language model.
 
         Raises:
             BridgeError: a model cannot be found or loaded, or LoRA does not fit it.
@@ -111,7 +113,8 @@ class Bridge(nn.Module):
         device = choose_device(device)
         precision = choose_dtype(dtype, device)
         return cls._assemble(
-            load_language(locate(language), dtype=precision, quantize=quantize, device=device),
+            load_language(locate(language), dtype=precision, quantize=quantize, device=device,
+                          trust_remote_code=trust_remote_code),
             load_vision(locate(vision), dtype=precision),
             adapter=adapter,
             ranks=(
@@ -120,13 +123,15 @@ class Bridge(nn.Module):
             ),
             dropout=dropout,
             seed=seed,
-        ).to(device)
+        ).to(device)  # fmt: skip
 
     @classmethod
     def outline(cls, language: str | Path, vision: str | Path, *, adapter: str = "feedforward",
-                language_rank: int = 32, vision_rank: int = 32) -> Self:  # fmt: skip
+                language_rank: int = 32, vision_rank: int = 32,
+                trust_remote_code: bool = False) -> Self:  # fmt: skip
         """The same bridge without weights, on the meta device: only configs are read."""
-        parts = load_language(locate(language)), load_vision(locate(vision))
+        text_model = load_language(locate(language), trust_remote_code=trust_remote_code)
+        parts = text_model, load_vision(locate(vision))
         with torch.device("meta"):
             return cls._assemble(
                 *parts, adapter=adapter, ranks=(language_rank, vision_rank), dropout=0.0, seed=0
@@ -164,7 +169,8 @@ class Bridge(nn.Module):
     @classmethod
     def from_published(cls, folder: str | Path, *, language: str | Path, vision: str | Path,
                        dtype: str | torch.dtype | None = None,
-                       device: str | torch.device | None = None) -> Self:  # fmt: skip
+                       device: str | torch.device | None = None,
+                       trust_remote_code: bool = False) -> Self:  # fmt: skip
         """Read a checkpoint of the published code (`lora_vis.pt`, `lora_text.pt`, `adapter/`).
 
         Raises:
@@ -173,18 +179,22 @@ class Bridge(nn.Module):
         from lavi_bridge.legacy import load_published
 
         return load_published(
-            cls, folder, language=language, vision=vision, dtype=dtype, device=device
-        )
+            cls, folder, language=language, vision=vision, dtype=dtype, device=device,
+            trust_remote_code=trust_remote_code,
+        )  # fmt: skip
 
     @classmethod
     def load(cls, folder: str | Path, *, language: str | Path | None = None,
              vision: str | Path | None = None, dtype: str | torch.dtype | None = None,
-             device: str | torch.device | None = None) -> Self:  # fmt: skip
+             device: str | torch.device | None = None,
+             trust_remote_code: bool = False) -> Self:  # fmt: skip
         """Load a saved bridge from a folder or the Hub; it knows its own base models.
 
         Args:
             folder: what `save` wrote, or a Hub id.
             language, vision: where the base models are now, if they have moved.
+            trust_remote_code: run code that comes with the language model; a bridge never says so
+                by itself.
 
         Raises:
             BridgeError: a file is missing or damaged, or the base models are not the ones that
@@ -193,8 +203,9 @@ class Bridge(nn.Module):
         from lavi_bridge.storage import load_bridge
 
         return load_bridge(
-            cls, folder, language=language, vision=vision, dtype=dtype, device=device
-        )
+            cls, folder, language=language, vision=vision, dtype=dtype, device=device,
+            trust_remote_code=trust_remote_code,
+        )  # fmt: skip
 
     def save(self, folder: str | Path) -> None:
         """Write the trained parts and a model card into `folder`, atomically; safetensors only."""

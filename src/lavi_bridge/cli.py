@@ -69,6 +69,8 @@ class Generate(Homely):
     """Where the language model is now, if it has moved since training."""
     vision: str | None = None
     """Where the vision model is now, if it has moved since training."""
+    trust_remote_code: bool = False
+    """Run code that comes with the language model (read it first)."""
     dtype: Dtype | None = None
     """Precision of the models (unset: bfloat16 on a GPU, float32 on a CPU)."""
     device: str | None = None
@@ -99,6 +101,8 @@ class Plan:
     """Precision of the frozen models."""
     quantize: Quantize = "none"
     """Hold the language model in 8 or 4 bits while training."""
+    trust_remote_code: bool = False
+    """Run code that comes with the language model (read it first)."""
     json: bool = False
     """Print JSON instead of a table."""
 
@@ -114,6 +118,8 @@ class DataCheck(Homely):
     """Language model whose tokenizer counts (with --vision): Hub id, folder or zoo:NAME."""
     vision: str | None = None
     """Vision model that limits the tokens: Hub id, folder or zoo:NAME."""
+    trust_remote_code: bool = False
+    """Run code that comes with the language model (read it first)."""
     resolution: int | None = None
     """Side of the training images, in pixels (unset: the vision model's own)."""
     out: Path | None = None
@@ -153,6 +159,8 @@ class Convert(Homely):
     """The language model that it was trained with."""
     vision: str
     """The vision model that it was trained with."""
+    trust_remote_code: bool = False
+    """Run code that comes with the language model (read it first)."""
 
 
 @dataclass
@@ -255,8 +263,8 @@ def generate(args: list[str]) -> None:
     if is_pipeline(options.bridge):
         bridge = Bridge.own(options.bridge, **place)
     else:
-        moved = {"language": options.language, "vision": options.vision}
-        bridge = Bridge.load(options.bridge, **moved, **place)
+        bridge = Bridge.load(options.bridge, language=options.language, vision=options.vision,
+                             trust_remote_code=options.trust_remote_code, **place)  # fmt: skip
     for path in draw(bridge, prompts, options.out, options.sampling, progress=sys.stderr.isatty()):
         print(path)
 
@@ -315,6 +323,7 @@ def plan(args: list[str]) -> None:
         batch_size=options.batch_size,
         dtype=options.dtype,
         quantize=options.quantize,
+        trust_remote_code=options.trust_remote_code,
     )
     print(made.json() if options.json else made.table())
 
@@ -333,7 +342,8 @@ def data(args: list[str]) -> None:
     from lavi_bridge.train.check import check
 
     report = check(options.data, language=options.language, vision=options.vision,
-                   resolution=options.resolution, out=options.out)  # fmt: skip
+                   resolution=options.resolution, out=options.out,
+                   trust_remote_code=options.trust_remote_code)  # fmt: skip
     print(report)
     if options.out:
         print(f"page: '{options.out / 'index.html'}'")
@@ -371,6 +381,7 @@ def convert(args: list[str]) -> None:
         vision=options.vision,
         dtype="float32",
         device="cpu",
+        trust_remote_code=options.trust_remote_code,
     )
     bridge.training_summary = {"converted_from": str(options.published)}
     bridge.save(options.out)

@@ -144,6 +144,9 @@ class TrainConfig(Homely):
     quantize: Quantize = "none"
     """Hold the frozen language model in fewer bits, under LoRA in float32: `int8` or `nf4` (4 bits;
     extra `quantize`). The saved bridge is joined to the model as it was."""
+    trust_remote_code: bool = False
+    """Run code that comes with the language model (read it first); without this nothing of it runs,
+    and no bridge or run remembers the consent."""
     compile: Compile = "none"
     """Compile both models block by block: a slow first step, then faster ones. `graphs` launches
     each block as one CUDA graph besides, for batches so small that launching takes the time."""
@@ -322,6 +325,8 @@ class ExpandConfig(Homely):
     """Precision of the model (unset: bfloat16 on a GPU, float32 on a CPU)."""
     device: str | None = None
     """cpu, cuda, cuda:1 … (unset: cuda where there is one)."""
+    trust_remote_code: bool = False
+    """Run code that comes with the language model (read it first)."""
     show_instruction: bool = False
     """Print the instruction with its version and examples, and do nothing else."""
 
@@ -408,6 +413,13 @@ class EvaluateConfig(Homely):
     """Precision of the models that draw (unset: bfloat16 on a GPU, float32 on a CPU)."""
     device: str | None = None
     """cpu, cuda, cuda:1 … (unset: cuda where there is one)."""
+    language: list[str] = field(default_factory=list)
+    """Where the bridges' language model is now, if it has moved since training; NAME=… is for one
+    entry."""
+    vision: list[str] = field(default_factory=list)
+    """Where the bridges' vision model is now, if it has moved; NAME=… is for one entry."""
+    trust_remote_code: bool = False
+    """Run code that comes with the bridges' language models (read it first)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

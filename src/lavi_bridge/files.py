@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
@@ -123,65 +120,6 @@ def write_text(path: Path, text: str) -> None:
     scratch = path.with_name(f".{path.name}.{os.getpid()}.part")  # others may write it, too
     scratch.write_text(text, encoding="utf-8")
     scratch.replace(path)
-
-
-def fingerprint(folder: Path) -> str:
-    """Identify the weights in a folder without reading them all.
-
-    sha256 over the config, and over name, shape, dtype and first 4 KiB of every tensor. 16 hex
-    digits are kept. Weights in several formats count once, in the order in which the libraries
-    prefer them.
-
-    Raises:
-        BridgeError: the folder holds no weights.
-    """
-    digest = hashlib.sha256((folder / "config.json").read_bytes())
-    for path in _weight_files(folder):
-        for part in _heads(path):
-            digest.update(part)
-    return digest.hexdigest()[:16]
-
-
-WEIGHTS = [
-    re.compile(rf"{stem}(-\d{{5}}-of-\d{{5}})?\.{suffix}")
-    for stem, suffix in (
-        ("model", "safetensors"),
-        ("diffusion_pytorch_model", "safetensors"),
-        ("pytorch_model", "bin"),
-        ("diffusion_pytorch_model", "bin"),
-    )
-]
-"""File names of weights, in the order in which the libraries prefer them; variants do not count."""
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    for pattern in WEIGHTS:
-        found = sorted(path for path in folder.iterdir() if pattern.fullmatch(path.name))
-        if found:
-            return found
-    raise BridgeError(f"'{folder}' holds no weights (*.safetensors or *.bin)")
-
-
-def _heads(path: Path) -> Iterator[bytes]:
-    import torch
-
-    if path.suffix == ".safetensors":
-        with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(size))
-            for name, entry in sorted(header.items()):
-                if name == "__metadata__":
-                    continue
-                start, end = entry["data_offsets"]
-                file.seek(8 + size + start)
-                yield f"{name} {entry['shape']} {entry['dtype']}".encode()
-                yield file.read(min(4096, end - start))
-    else:
-        tensors = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-        for name, tensor in sorted(tensors.items()):
-            yield f"{name} {list(tensor.shape)} {tensor.dtype}".encode()
-            head = tensor.flatten()[: max(1, 4096 // tensor.element_size())]
-            yield head.contiguous().view(torch.uint8).numpy().tobytes()
 
 
 def _umask() -> int:

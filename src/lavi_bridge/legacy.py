@@ -38,6 +38,7 @@ def load_published(
     vision: str | Path,
     dtype: str | torch.dtype | None,
     device: str | torch.device | None,
+    trust_remote_code: bool = False,
 ) -> B:
     """Build a bridge of class `kind` from a published checkpoint and its base models.
 
@@ -51,7 +52,9 @@ def load_published(
             raise BridgeError(f"'{place.id}' has no {name}: is it a published checkpoint?")
     device = choose_device(device)
     precision = choose_dtype(dtype, device)
-    language_model = load_language(locate(language), dtype=precision)
+    language_model = load_language(
+        locate(language), dtype=precision, trust_remote_code=trust_remote_code
+    )
     vision_model = load_vision(locate(vision), dtype=precision)
     sides: tuple[Side, Side] = (language_model, vision_model)
     bridge = kind(language_model, vision_model, Adapter.load(place / "adapter", dropout=DROPOUT))

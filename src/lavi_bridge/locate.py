@@ -89,11 +89,14 @@ class Place:
         return found
 
     def pretrained(self) -> dict[str, Any]:
-        """Arguments for a `from_pretrained` of transformers or diffusers."""
+        """Arguments for a `from_pretrained` of transformers or diffusers.
+
+        With the commit of the config: so all files are of one, and nobody asks the Hub again.
+        """
         return {
             "pretrained_model_name_or_path": self.root,
             "subfolder": self.subfolder,
-            "revision": self.revision,
+            "revision": self.commit() or self.revision,
         }
 
 
@@ -148,12 +151,14 @@ def _from_hub(place: Place, name: str) -> Path | None:
             place.root, name, subfolder=place.subfolder or None, revision=place.revision
         )
     except LocalEntryNotFoundError as error:
-        if _is_cached(place.root):
-            return None  # offline, but the repository is here: it was fetched without this file
-        raise BridgeError(
-            f"'{place.id}' is no folder here, and the Hub cannot be reached for it; "
-            "download it where there is a network, or give a local folder"
-        ) from error
+        if not (snapshots := _snapshots(place.root)):
+            raise BridgeError(
+                f"'{place.id}' is no folder here, and the Hub cannot be reached for it; "
+                "download it where there is a network, or give a local folder"
+            ) from error
+        # where the repository is here, it was fetched without this file, or copied by hand
+        found = _cached(place, snapshots) / place.subfolder / name
+        return found if found.is_file() else None
     except EntryNotFoundError:
         return None
     except RevisionNotFoundError as error:
@@ -172,9 +177,32 @@ def _from_hub(place: Place, name: str) -> Path | None:
     return Path(path)
 
 
-def _is_cached(repository: str) -> bool:
+def _snapshots(repository: str) -> list[Path]:
+    """The commits of a repository that are in the Hub's cache."""
     from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.file_download import repo_folder_name
 
     folder = Path(HF_HUB_CACHE, repo_folder_name(repo_id=repository, repo_type="model"))
-    return any((folder / "snapshots").glob("*"))
+    return sorted(path for path in (folder / "snapshots").glob("*") if path.is_dir())
+
+
+def _cached(place: Place, snapshots: list[Path]) -> Path:
+    """The cached commit of a place, also where the cache is not as the Hub's library left it.
+
+    Raises:
+        BridgeError: the cache does not say which commit is meant, and has several.
+    """
+    asked = place.revision or "main"
+    note = snapshots[0].parents[1] / "refs" / asked
+    commit = note.read_text(encoding="utf-8").strip() if note.is_file() else asked
+    by_name = {path.name: path for path in snapshots}
+    if commit in by_name:
+        return by_name[commit]
+    if place.revision is None and len(snapshots) == 1:
+        return snapshots[0]
+    repository = "/".join(filter(None, (place.root, place.subfolder)))
+    raise BridgeError(
+        f"the Hub cannot be reached, and its cache on this machine does not say which commit of "
+        f"'{place.root}' is '{asked}'; name one that is there: "
+        + ", ".join(f"{repository}@{path.name}" for path in snapshots)
+    )

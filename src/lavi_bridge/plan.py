@@ -112,19 +112,22 @@ QUANTIZED = {"none": 1.0, "int8": 0.52, "nf4": 0.28}
 def make_plan(language: str, vision: str, *, adapter: str = "feedforward", language_rank: int = 32,
               vision_rank: int = 32, resolution: int | None = None, batch_size: int = 1,
               dtype: str = "bfloat16", quantize: Quantize = "none",
-              processes: int = 1, compute: bool = True) -> Plan:  # fmt: skip
+              processes: int = 1, compute: bool = True,
+              trust_remote_code: bool = False) -> Plan:  # fmt: skip
     """Plan a pair; only JSON files are read.
 
     Args:
         quantize: in how many bits the language model is held.
         processes: over which weights, gradients and optimizer are spread (sharding).
         compute: count the compute of a backward pass, too, which takes some seconds.
+        trust_remote_code: run code that comes with the language model.
 
     Raises:
         BridgeError: a config is missing, a class unsupported, or the LoRA pattern hits nothing.
     """
     bridge = Bridge.outline(language, vision, adapter=adapter,
-                            language_rank=language_rank, vision_rank=vision_rank)  # fmt: skip
+                            language_rank=language_rank, vision_rank=vision_rank,
+                            trust_remote_code=trust_remote_code)  # fmt: skip
     if batch_size < 1:
         raise BridgeError(f"batch size must be at least 1, not {batch_size}")
     precision = choose_dtype(dtype, torch.device("cpu"))

@@ -23,6 +23,7 @@ from torch import Tensor
 from lavi_bridge.blocks import like, whole
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files import disk_trouble
+from lavi_bridge.weights import earlier
 
 SEPARATOR = "//"
 """Between a tensor's name and what the optimizer keeps of it."""
@@ -45,7 +46,7 @@ class RunState:
         """
         self.writes = writes
         self.path, self.tensors, self.optimizer = path, dict(tensors), optimizer
-        self.about = json.dumps(about, sort_keys=True, default=str)
+        self.about, self._known = _as_text(about), about
         trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
         self.trained = [name for name, tensor in self.tensors.items() if id(tensor) in trained]
 
@@ -68,7 +69,8 @@ class RunState:
         fits = all(n in found and found[n].shape == t.shape for n, t in self.tensors.items())
         extra = {key.rpartition(SEPARATOR)[0] for key in found.keys() - self.tensors.keys()}
         fits = fits and extra <= set(self.trained)
-        if metadata.get("about") != self.about or not fits:
+        same = metadata.get("about") in (self.about, _as_text(earlier(self._known)))
+        if not same or not fits:
             raise BridgeError(
                 f"{self.path} is of a run with other settings{_difference(metadata, self.about)}; "
                 "repeat those, or choose another folder"
@@ -170,6 +172,10 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path,
         raise BridgeError(
             f"cannot write {path}: {disk_trouble(error)}; what was saved there before is untouched"
         ) from error
+
+
+def _as_text(about: Mapping[str, Any]) -> str:
+    return json.dumps(about, sort_keys=True, default=str)
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

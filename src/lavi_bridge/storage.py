@@ -25,6 +25,7 @@ from lavi_bridge.languages import Language, load_language
 from lavi_bridge.locate import Place, locate
 from lavi_bridge.lock import LOCK
 from lavi_bridge.visions import load_vision
+from lavi_bridge.weights import Fingerprint, earlier
 
 if TYPE_CHECKING:
     B = TypeVar("B", bound=Bridge)
@@ -70,7 +71,8 @@ def save_bridge(bridge: Bridge, folder: Path) -> None:
 
 def load_bridge(kind: type[B], folder: str | Path, *, language: str | Path | None,
                 vision: str | Path | None, dtype: str | torch.dtype | None,
-                device: str | torch.device | None) -> B:  # fmt: skip
+                device: str | torch.device | None,
+                trust_remote_code: bool = False) -> B:  # fmt: skip
     """Load a bridge of class `kind`; see `Bridge.load`."""
     place = find_bridge(folder)
     record = place.json(INDEX)
@@ -86,17 +88,21 @@ def load_bridge(kind: type[B], folder: str | Path, *, language: str | Path | Non
     precision = choose_dtype(dtype, device)
     bases = _base(place, record, "language", language), _base(place, record, "vision", vision)
     bridge = kind(
-        load_language(bases[0], dtype=precision),
+        load_language(bases[0], dtype=precision, trust_remote_code=trust_remote_code),
         load_vision(bases[1], dtype=precision),
         Adapter.load(place / "adapter"),
     )
     for name, model, side in _models(bridge):
-        if side.fingerprint != record[name]["fingerprint"]:
+        if (noted := record[name]["fingerprint"]) not in (
+            side.fingerprint,
+            earlier(side.fingerprint),
+        ):
             raise BridgeError(
                 f"'{place.id}' was trained on another {name} model: '{side.place.id}' has "
-                f"fingerprint {side.fingerprint}, the bridge needs {record[name]['fingerprint']} "
+                f"fingerprint {side.fingerprint}, the bridge needs {noted} "
                 f"('{record[name]['id']}')"
             )
+        side.fingerprint = Fingerprint(noted)  # the bridge's id is made of it
         if spec := record[name]["lora"]:
             inject(side, LoRA(**spec))
             lora.load(model, place / f"{name}_lora")
@@ -175,7 +181,8 @@ def _base(place: Place, record: dict[str, Any], name: str, given: str | Path | N
         return found if found.local else replace(found, revision=record[name]["revision"])
     except BridgeError as error:
         raise BridgeError(
-            f"'{place.id}' needs its {name} model, but {error}; pass {name}=…"
+            f"'{place.id}' needs its {name} model, but {error}; if it has moved, pass {name}=… "
+            f"(on the command line --{name} FOLDER)"
         ) from error
 
 

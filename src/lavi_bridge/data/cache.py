@@ -25,6 +25,7 @@ from lavi_bridge.errors import BridgeError
 from lavi_bridge.files import make_folder, write_text
 from lavi_bridge.lock import in_turn
 from lavi_bridge.resume import write_tensors
+from lavi_bridge.weights import earlier
 
 ABOUT = "cache.json"
 SHARD = 512
@@ -165,14 +166,14 @@ def check_about(folder: Path, about: dict[str, Any], kind: str) -> None:
                 write_text(path, json.dumps(about, indent=2) + "\n")
                 return
     found = json.loads(path.read_text(encoding="utf-8"))
-    wanted = json.loads(json.dumps(about))
+    wanted, before = (json.loads(json.dumps(record)) for record in (about, earlier(about)))
     if wanted.get("reading") != found.get("reading"):
         raise BridgeError(
             f"the {kind} in '{folder}' are of a version that read pictures otherwise (orientation, "
             "transparency, 16 bits); delete that folder, or choose another --cache"
         )
     for key in wanted | found:
-        if wanted.get(key) != found.get(key):
+        if found.get(key) not in (wanted.get(key), before.get(key)):
             raise BridgeError(
                 f"the {kind} in '{folder}' were made with another {key} "
                 f"({found.get(key)} there, {wanted.get(key)} here); choose another cache, or "

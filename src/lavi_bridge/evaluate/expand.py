@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 from lavi_bridge.config import ExpandConfig
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.evaluate.suites import duplicates, load_suite, prompt_hash
-from lavi_bridge.files import disk_trouble, fingerprint, write_text
+from lavi_bridge.files import disk_trouble, write_text
 from lavi_bridge.locate import locate
 from lavi_bridge.progress import progress as bar
 from lavi_bridge.prompts import Prompt
 from lavi_bridge.seeds import seeded
+from lavi_bridge.weights import earlier, fingerprint
 
 if TYPE_CHECKING:
     import torch
@@ -128,7 +129,9 @@ class Writer:
         from lavi_bridge.languages.causal import load_causal
 
         self.config, self.place = config, locate(config.language)
-        self.model, self.tokenizer = load_causal(self.place, dtype=dtype)
+        self.model, self.tokenizer = load_causal(
+            self.place, dtype=dtype, trust_remote_code=config.trust_remote_code
+        )
         self.model.to(device)
         self.chat = self.tokenizer.chat_template is not None
         end = self.model.generation_config.eos_token_id
@@ -300,7 +303,7 @@ def _same_settings(out: Path, about: dict[str, Any]) -> None:
             "choose another --out"
         ) from error
     for key, ours in about.items():
-        if key not in DESCRIPTIVE and found.get(key) != ours:
+        if key not in DESCRIPTIVE and found.get(key) not in (ours, earlier(ours)):
             raise BridgeError(
                 f"'{out}' was made with other settings ({key}: {str(found.get(key))[:60]} there, "
                 f"{str(ours)[:60]} here); repeat those, or choose another --out"

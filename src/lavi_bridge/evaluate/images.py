@@ -26,6 +26,7 @@ from lavi_bridge.generation import save_png
 from lavi_bridge.progress import progress
 from lavi_bridge.prompts import Prompt
 from lavi_bridge.resume import stopping
+from lavi_bridge.weights import earlier
 
 MANIFEST = "manifest.jsonl"
 SETTINGS = "settings.json"
@@ -176,13 +177,13 @@ def _checksum(path: Path, _changed: int, _size: int) -> str:
 def _claim(folder: Path, identity: dict[str, Any]) -> None:
     """Note what the images of a folder depend on, or compare it with what was noted."""
     path = folder / SETTINGS
-    wanted = json.loads(json.dumps(identity))
+    wanted, before = (json.loads(json.dumps(one)) for one in (identity, earlier(identity)))
     if not path.exists():
         write_text(path, json.dumps(wanted, indent=2) + "\n")
         return
     noted = json.loads(path.read_text(encoding="utf-8"))
     for key in wanted | noted:
-        if noted.get(key) != wanted.get(key):
+        if noted.get(key) not in (wanted.get(key), before.get(key)):
             raise BridgeError(
                 f"the images in '{folder}' were drawn with another {key} ({noted.get(key)} there, "
                 f"{wanted.get(key)} here); choose another --out, or delete that folder"

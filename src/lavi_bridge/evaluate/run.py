@@ -13,7 +13,7 @@ import gc
 import re
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
@@ -48,6 +48,7 @@ from lavi_bridge.metrics import Metric
 from lavi_bridge.prompts import Prompt
 from lavi_bridge.recipes import RECIPES
 from lavi_bridge.storage import find_bridge, is_pipeline
+from lavi_bridge.weights import joined
 
 
 @dataclass
@@ -58,6 +59,8 @@ class Contestant:
     spec: str
     kind: str
     """`bridge`, `image model` or `images`."""
+    moved: dict[str, str] = field(default_factory=dict)
+    """Where a bridge's language and vision model are now, if not where they were in training."""
 
 
 def evaluate(config: EvaluateConfig) -> Evaluation:
@@ -77,6 +80,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
 def _evaluate(config: EvaluateConfig, stack: ExitStack) -> Evaluation:
     """The evaluation; `stack` takes the lock of its folder once all that was asked for is there."""
     contestants = contestants_of(config.entries)
+    _place_bases(contestants, config)
     asked = _suites(config)
     names = {suite: chosen(suite, config) for suite in asked}
     judges = load_judges(dict.fromkeys(n for those in names.values() for n in those), config)
@@ -185,6 +189,32 @@ def contestants_of(specs: Sequence[str]) -> list[Contestant]:
     return found
 
 
+def _place_bases(contestants: Sequence[Contestant], config: EvaluateConfig) -> None:
+    """Note where the base models of each bridge are now: NAME=PLACE goes before PLACE.
+
+    Raises:
+        BridgeError: a name is no entry's, or there are two places for one model.
+    """
+    bridges = {one.name: one for one in contestants if one.kind == "bridge"}
+    for option in ("language", "vision"):
+        common: list[str] = []
+        for text in getattr(config, option):
+            name, given, place = text.partition("=")
+            if not given or Path(text).expanduser().exists():
+                common.append(text)
+            elif name not in bridges:
+                known = ", ".join(bridges) or "none"
+                raise BridgeError(f"--{option} {text}: no bridge '{name}' among the entries; "
+                                  f"bridges: {known}")  # fmt: skip
+            else:
+                bridges[name].moved[option] = place
+        if len(common) > 1:
+            raise BridgeError(f"--{option} {' '.join(common)}: one place for all; for one NAME=…")
+        for bridge in bridges.values():
+            if common:
+                bridge.moved.setdefault(option, common[0])
+
+
 def _kind(spec: str) -> str:
     if is_pipeline(spec):
         return "image model"
@@ -219,8 +249,13 @@ def _images_of(
         about = {"kind": "images", "folder": Path(contestant.spec).name}
         return Entry(contestant.name, about), _found(contestant, asked, config)
     device = own_device(config.device)
-    load = Bridge.own if contestant.kind == "image model" else Bridge.load
-    bridge = load(contestant.spec, dtype=config.dtype, device=device)
+    if contestant.kind == "image model":
+        bridge = Bridge.own(contestant.spec, dtype=config.dtype, device=device)
+    else:
+        bridge = Bridge.load(
+            contestant.spec, **contestant.moved, dtype=config.dtype, device=device,
+            trust_remote_code=config.trust_remote_code,
+        )  # fmt: skip
     identity = _identity(bridge, config)
     places = {}
     for suite, prompts in asked.items():
@@ -255,8 +290,10 @@ def _found(contestant: Contestant, asked: dict[str, list[Prompt]],
 
 def _identity(bridge: Bridge, config: EvaluateConfig) -> dict[str, Any]:
     """What the images depend on beside prompts and seeds."""
-    settings = settings_of(bridge, config.sampling)
-    return made_by(bridge) | {"seed": config.sampling.seed} | settings | {"suffix": config.suffix}
+    settings, made = settings_of(bridge, config.sampling), made_by(bridge)
+    if not bridge.trainable_parameters():  # then its id is of the two models alone
+        made["bridge"] = joined(bridge.language.fingerprint, bridge.vision.fingerprint, digits=12)
+    return made | {"seed": config.sampling.seed} | settings | {"suffix": config.suffix}
 
 
 def _about(bridge: Bridge, device: torch.device) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from lavi_bridge.metrics import Distance, Metric, Score
 from lavi_bridge.progress import progress
 from lavi_bridge.prompts import Prompt
 from lavi_bridge.resume import stopping, write_tensors
+from lavi_bridge.weights import earlier
 
 BATCH = 16
 """Images that a metric gets at once."""
@@ -33,12 +34,17 @@ CHUNK = 128
 """Images whose features are in one file."""
 
 
-def digest(metric: Metric) -> str:
-    """8 hex digits of all that a metric's numbers depend on beside the images."""
+def digest(metric: Metric, *, before: bool = False) -> str:
+    """8 hex digits of all that a metric's numbers depend on beside the images.
+
+    Args:
+        before: as version 0.1 made them.
+    """
     kind = (
         "features" if isinstance(metric, Distance) else type(metric).__name__
     )  # FID and KID share
-    about = json.dumps([kind, metric.provenance()], sort_keys=True)
+    depends = metric.provenance()
+    about = json.dumps([kind, earlier(depends) if before else depends], sort_keys=True)
     return hashlib.sha256(about.encode()).hexdigest()[:8]
 
 
@@ -79,7 +85,9 @@ def judge(metrics: Mapping[str, Score], images: Sequence[tuple[Prompt, Path]], f
 
 
 def _journal(name: str, metric: Score, folder: Path, process: int = 0) -> Journal:
-    return Journal(folder / f"{name}-{digest(metric)}.jsonl", process)
+    known = f"{name}-{digest(metric, before=True)}"
+    there = [*folder.glob(f"{known}.jsonl"), *folder.glob(f".{known}.*.jsonl")]
+    return Journal(folder / f"{known if there else f'{name}-{digest(metric)}'}.jsonl", process)
 
 
 def settle(name: str, metric: Score, images: Sequence[tuple[Prompt, Path]], folder: Path) -> None:
@@ -143,9 +151,9 @@ def read_features(metric: Distance, files: Sequence[Path], folder: Path) -> Tens
 def _features_path(metric: Distance, chunk: Sequence[Path], folder: Path) -> Path:
     """Of these very images: another one among them, and it is another file."""
     content = "".join(checksum(path) for path in chunk)
-    return (
-        folder / digest(metric) / f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.safetensors"
-    )
+    name = f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.safetensors"
+    known = folder / digest(metric, before=True) / name
+    return known if known.exists() else folder / digest(metric) / name
 
 
 def _results(metric: Score, images: Sequence[Image.Image | str],

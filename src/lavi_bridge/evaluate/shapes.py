@@ -17,6 +17,7 @@ from lavi_bridge.metrics.base import exact
 from lavi_bridge.metrics.distances import frechet_distance
 from lavi_bridge.prompts import Prompt
 from lavi_bridge.visions import load_vision
+from lavi_bridge.weights import Fingerprint
 from lavi_bridge.zoo.grammar import Facts
 from lavi_bridge.zoo.scorer import score
 from lavi_bridge.zoo.world import evaluation_set
@@ -83,7 +84,9 @@ class ShapesDistance(Distance):
         return frechet_distance(features, reference)
 
     def provenance(self) -> dict[str, str]:
-        return {"scorer": f"the autoencoder of {EXTRACTOR}, {self.vision.fingerprint[:16]}"}
+        text = f"the autoencoder of {EXTRACTOR}, "
+        made = self.vision.fingerprint
+        return {"scorer": Fingerprint(text + made, lambda: text + made.earlier)}
 
 
 def facts_of(prompt: Prompt) -> Facts:

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from lavi_bridge.config import LoRA, Quantize
 from lavi_bridge.errors import BridgeError, in_a_line
-from lavi_bridge.files import fingerprint
 from lavi_bridge.locate import Place
 from lavi_bridge.registry import Registry
+from lavi_bridge.weights import Fingerprint, fingerprint, of_any_variant
 
 LANGUAGES: Registry[Language] = Registry("language family")
 
@@ -61,11 +61,12 @@ class Language(nn.Module):
         self.place = place
         self.lora: LoRA | None = None
         if tokenizer is not None:
-            self._choose_pad_token()
+            choose_pad_token(tokenizer, self.pads, self.embeddings, place)
 
     @classmethod
     def load(cls, place: Place, *, dtype: torch.dtype, quantize: Quantize = "none",
-             device: torch.device | None = None) -> Self:  # fmt: skip
+             device: torch.device | None = None,
+             trust_remote_code: bool = False) -> Self:  # fmt: skip
         """Load model and tokenizer; `place` holds a checkpoint in transformers' layout.
 
         Quantised weights are made on `device` layer by layer: the whole model is never there.
@@ -74,14 +75,14 @@ class Language(nn.Module):
             raise BridgeError(f"'{place.id}' overflows in float16; use bfloat16 or float32")
         try:
             with _quiet():
-                model, report = cls._model_class().from_pretrained(
+                model, report = of_any_variant(
+                    cls._model_class().from_pretrained,
                     **place.pretrained(), dtype=dtype, output_loading_info=True,
+                    trust_remote_code=trust_remote_code,
                     **cls.model_options, **quantized(quantize, dtype, device),
                 )  # fmt: skip
         except Exception as error:  # the libraries raise many types; all mean this
-            raise BridgeError(
-                f"cannot load language model '{place.id}': {in_a_line(error)}"
-            ) from error
+            raise cannot_load(f"language model '{place.id}'", error) from error
         # a pooler sits behind the hidden states and is not used
         if missing := sorted(key for key in report["missing_keys"] if "pooler" not in key):
             raise BridgeError(
@@ -89,19 +90,26 @@ class Language(nn.Module):
             )
         if quantize != "none":
             _keep_trainable(model)
-        return cls(cls.prepare(model), load_tokenizer(place), place)
+        tokenizer = load_tokenizer(place, trust_remote_code=trust_remote_code)
+        return cls(cls.prepare(model), tokenizer, place)
 
     @classmethod
-    def outline(cls, place: Place) -> Self:
+    def outline(cls, place: Place, *, trust_remote_code: bool = False) -> Self:
         """Build the model without weights (on the meta device) from its config alone."""
         from transformers import AutoConfig
 
         model_class = cls._model_class()
         config_class = getattr(model_class, "config_class", None) or AutoConfig
-        config = config_class.from_pretrained(**place.pretrained())
-        build = getattr(model_class, "from_config", None) or model_class._from_config
-        with torch.device("meta"):
-            model = build(config, **cls.model_options)
+        trust = {"trust_remote_code": trust_remote_code}
+        build, options = getattr(model_class, "from_config", None), cls.model_options | trust
+        if build is None:  # a class of one model: its code is here
+            build, options = model_class._from_config, cls.model_options
+        try:
+            config = config_class.from_pretrained(**place.pretrained(), **trust)
+            with torch.device("meta"):
+                model = build(config, **options)
+        except Exception as error:  # the libraries raise many types; all mean this
+            raise cannot_load(f"language model '{place.id}'", error) from error
         return cls(cls.prepare(model), None, place)
 
     @classmethod
@@ -135,6 +143,11 @@ class Language(nn.Module):
         return getattr(self.config, "max_position_embeddings", None)
 
     @property
+    def embeddings(self) -> int | None:
+        """Token ids lie below this; None where the model does not look them up in a table."""
+        return getattr(self.config, "vocab_size", None)
+
+    @property
     def dtype(self) -> torch.dtype:
         """Precision of the frozen weights."""
         return next(self.model.parameters()).dtype
@@ -144,8 +157,8 @@ class Language(nn.Module):
         return next(self.model.parameters()).device
 
     @cached_property
-    def fingerprint(self) -> str:
-        """16 hex digits that identify the frozen weights; see `files.fingerprint`."""
+    def fingerprint(self) -> Fingerprint:
+        """16 hex digits that identify the frozen weights; see `weights.fingerprint`."""
         config = self.place.file("config.json")
         assert config is not None  # it was loaded from there
         return fingerprint(config.parent)
@@ -164,7 +177,11 @@ class Language(nn.Module):
         return output.last_hidden_state
 
     def tokenize(self, prompts: Sequence[str], length: int) -> Tokens:
-        """Cut prompts into exactly `length` tokens each; an empty prompt keeps a real one."""
+        """Cut prompts into exactly `length` tokens each; an empty prompt keeps a real one.
+
+        Raises:
+            BridgeError: a token is not in the model's table.
+        """
         encoded = self.tokenizer(
             list(prompts),
             padding="max_length",
@@ -177,6 +194,9 @@ class Language(nn.Module):
         empty = mask.sum(1) == 0  # Qwen and Mistral give no token at all for ""
         ids[empty, 0] = self._first_token()
         mask[empty, 0] = 1
+        highest = [int(ids.max())] if len(ids) else []
+        if reason := unknown_token(highest, self.tokenizer, self.embeddings, self.place):
+            raise BridgeError(reason)
         longest, cut = int(mask.sum(1).max()), 0
         if longest == length:
             full = [p for p, row in zip(prompts, mask, strict=True) if row.all()]
@@ -210,22 +230,58 @@ class Language(nn.Module):
     def _first_token(self) -> int:
         tok = self.tokenizer
         ids = (tok.bos_token_id, tok.eos_token_id, tok.pad_token_id)
-        return next(i for i in ids if i is not None)
+        return next(i for i in ids if i is not None and i < (self.embeddings or i + 1))
 
-    def _choose_pad_token(self) -> None:
-        tokenizer = self.tokenizer
-        if tokenizer.pad_token is not None:
-            return
-        vocabulary = tokenizer.get_vocab()
-        own = [token for token in ("[PAD]", "<pad>") if token in vocabulary]
-        special = [getattr(tokenizer, f"{kind}_token") for kind in self.pads]
-        candidates = own + [token for token in special if token is not None]
-        if not candidates:
-            raise BridgeError(
-                f"the tokenizer of '{self.place.id}' has no token to pad with: "
-                "set pad_token in its tokenizer_config.json"
-            )
-        tokenizer.pad_token = candidates[0]
+
+def choose_pad_token(tokenizer: Any, kinds: Sequence[str], embeddings: int | None,
+                     place: Place) -> None:  # fmt: skip
+    """Pad with the tokenizer's own token, or the next best that the model has an embedding of.
+
+    Args:
+        kinds: special tokens to pad with, best first, where it names none.
+
+    Raises:
+        BridgeError: there is none.
+    """
+    vocabulary = tokenizer.get_vocab()
+    unnamed = [token for token in ("[PAD]", "<pad>") if token in vocabulary]
+    special = [getattr(tokenizer, f"{kind}_token") for kind in kinds]
+    candidates = [t for t in (tokenizer.pad_token, *unnamed, *special) if t is not None]
+    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in candidates}
+    known = [token for token, index in ids.items() if embeddings is None or index < embeddings]
+    if not known:
+        beyond = [f"{token} is {index} of {embeddings} embeddings" for token, index in ids.items()]
+        raise BridgeError(
+            f"the tokenizer of '{place.id}' has no token to pad with"
+            f"{' (' + ', '.join(beyond) + ')' if beyond else ''}: "
+            "set pad_token in its tokenizer_config.json"
+        )
+    if tokenizer.pad_token != known[0]:
+        tokenizer.pad_token = known[0]
+
+
+def unknown_token(ids: Sequence[int], tokenizer: Any, embeddings: int | None,
+                  place: Place) -> str | None:  # fmt: skip
+    """What is wrong with the ids of a text, if the model would look one up beyond its table."""
+    highest = max(ids, default=0)
+    if embeddings is None or highest < embeddings:
+        return None
+    return (
+        f"a text has the token {tokenizer.convert_ids_to_tokens(highest)!r}, number {highest} of "
+        f"the tokenizer, but '{place.id}' has {embeddings} embeddings, numbered from 0: take the "
+        "token out, or the tokenizer that the model was trained with"
+    )
+
+
+def cannot_load(what: str, error: Exception) -> BridgeError:
+    """The one line about what the libraries do not load."""
+    reason = in_a_line(error)
+    if "trust_remote_code" in str(error):
+        reason = (
+            "it comes with code of its own, which runs only where you say so: read it, then give "
+            "--trust-remote-code (in Python trust_remote_code=True)"
+        )
+    return BridgeError(f"cannot load {what}: {reason}")
 
 
 def _trimmed(text: str, start: int, stop: int) -> tuple[int, int]:
@@ -237,7 +293,8 @@ def _trimmed(text: str, start: int, stop: int) -> tuple[int, int]:
 
 
 def load_language(place: Place, *, dtype: torch.dtype | None = None, quantize: Quantize = "none",
-                  device: torch.device | None = None) -> Language:  # fmt: skip
+                  device: torch.device | None = None,
+                  trust_remote_code: bool = False) -> Language:  # fmt: skip
     """Load the family that the checkpoint's `model_type` names; the default for unknown ones.
 
     Args:
@@ -245,17 +302,20 @@ def load_language(place: Place, *, dtype: torch.dtype | None = None, quantize: Q
         dtype: precision of the frozen weights; None builds the model without weights.
         quantize: in which fewer bits the linear layers are held; their products are in `dtype`.
         device: where quantised weights are made.
+        trust_remote_code: run code that comes with the checkpoint; never asked for, never stored.
 
     Raises:
         BridgeError: there is no config, or the checkpoint cannot be loaded.
     """
     model_type = place.json("config.json").get("model_type")
-    if model_type is None:
+    if not isinstance(model_type, str):
         raise BridgeError(f"the config.json of '{place.id}' names no model_type")
     family = LANGUAGES[model_type if model_type in LANGUAGES else "default"]
     if dtype is None:
-        return family.outline(place)
-    return family.load(place, dtype=dtype, quantize=quantize, device=device)
+        return family.outline(place, trust_remote_code=trust_remote_code)
+    return family.load(
+        place, dtype=dtype, quantize=quantize, device=device, trust_remote_code=trust_remote_code
+    )
 
 
 def quantized(how: Quantize, dtype: torch.dtype, device: torch.device | None) -> dict[str, Any]:
@@ -307,8 +367,11 @@ TOKENIZER_FILES = (
 )
 
 
-def load_tokenizer(place: Place) -> Any:
-    """The tokenizer in the folder, or beside it, as in a pipeline (text_encoder_2, tokenizer_2)."""
+def load_tokenizer(place: Place, *, trust_remote_code: bool = False) -> Any:
+    """The tokenizer in the folder, or beside it, as in a pipeline (text_encoder_2, tokenizer_2).
+
+    It cuts long texts at their end, whatever its files say.
+    """
     from transformers import AutoTokenizer
 
     if not any(place.file(name) for name in TOKENIZER_FILES):
@@ -321,11 +384,11 @@ def load_tokenizer(place: Place) -> Any:
         fetched = [path for name in TOKENIZER_FILES if (path := place.file(name))]
         source = {"pretrained_model_name_or_path": fetched[0].parent} if fetched else source
     try:
-        return AutoTokenizer.from_pretrained(**source)
+        tokenizer = AutoTokenizer.from_pretrained(**source, trust_remote_code=trust_remote_code)
     except Exception as error:  # many types again
-        raise BridgeError(
-            f"cannot load the tokenizer of '{place.id}': {in_a_line(error)}"
-        ) from error
+        raise cannot_load(f"the tokenizer of '{place.id}'", error) from error
+    tokenizer.truncation_side = "right"
+    return tokenizer
 
 
 @contextmanager

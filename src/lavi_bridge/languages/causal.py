@@ -6,12 +6,19 @@ from typing import Any
 
 import torch
 
-from lavi_bridge.errors import BridgeError, in_a_line
-from lavi_bridge.languages.base import _quiet, load_tokenizer
+from lavi_bridge.errors import BridgeError
+from lavi_bridge.languages.base import (
+    _quiet,
+    cannot_load,
+    choose_pad_token,
+    load_tokenizer,
+)
 from lavi_bridge.locate import Place
+from lavi_bridge.weights import of_any_variant
 
 
-def load_causal(place: Place, *, dtype: torch.dtype) -> tuple[Any, Any]:
+def load_causal(place: Place, *, dtype: torch.dtype,
+                trust_remote_code: bool = False) -> tuple[Any, Any]:  # fmt: skip
     """Load a causal language model, in evaluation mode, and its tokenizer.
 
     Raises:
@@ -22,19 +29,19 @@ def load_causal(place: Place, *, dtype: torch.dtype) -> tuple[Any, Any]:
 
     try:
         with _quiet():
-            model, report = AutoModelForCausalLM.from_pretrained(
-                **place.pretrained(), dtype=dtype, output_loading_info=True
-            )
+            model, report = of_any_variant(
+                AutoModelForCausalLM.from_pretrained,
+                **place.pretrained(), dtype=dtype, output_loading_info=True,
+                trust_remote_code=trust_remote_code,
+            )  # fmt: skip
     except Exception as error:  # the libraries raise many types; all mean this
-        raise BridgeError(
-            f"cannot load '{place.id}' as a causal language model: {in_a_line(error)}"
-        ) from error
+        raise cannot_load(f"'{place.id}' as a causal language model", error) from error
     if missing := sorted(report["missing_keys"]):
         raise BridgeError(
             f"'{place.id}' cannot write text: it lacks {len(missing)} of the model's weights, "
             f"such as '{missing[0]}'"
         )
-    tokenizer = load_tokenizer(place)
-    if tokenizer.pad_token is None:  # any will do: padding is masked
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.bos_token
+    tokenizer = load_tokenizer(place, trust_remote_code=trust_remote_code)
+    embeddings = getattr(model.config.get_text_config(), "vocab_size", None)
+    choose_pad_token(tokenizer, ("eos", "unk", "bos"), embeddings, place)  # any: it is masked
     return model.eval(), tokenizer

@@ -14,10 +14,10 @@ from torch.nn.functional import cosine_similarity
 
 from lavi_bridge.device import choose_device
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.files import fingerprint
 from lavi_bridge.locate import Place, locate
 from lavi_bridge.metrics.base import METRICS, Score, exact
 from lavi_bridge.prompts import Prompt
+from lavi_bridge.weights import fingerprint
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -120,6 +120,7 @@ def _load(place: Place, device: torch.device) -> CLIP:
             **source, dtype=torch.float32, output_loading_info=True
         )
         tokenizer = AutoTokenizer.from_pretrained(**source)
+        tokenizer.truncation_side = "right"  # texts lose their end, whatever its files say
         # by PIL, as OpenAI's own code, so that scores do not depend on what else is installed
         processor = AutoImageProcessor.from_pretrained(**source, backend="pil")
     except Exception as error:  # the libraries raise many types; all mean this

@@ -16,9 +16,9 @@ import torch
 
 from lavi_bridge.device import choose_device
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.files import fingerprint
 from lavi_bridge.locate import locate
 from lavi_bridge.prompts import Prompt
+from lavi_bridge.weights import fingerprint
 
 Mode = Literal["faithful", "fixed"]
 
@@ -86,6 +86,7 @@ class Scorer:
         try:
             logging.set_verbosity_error()  # a list of weights that are left, such as a head
             self.tokenizer = transformers.AutoTokenizer.from_pretrained(**origin)
+            self.tokenizer.truncation_side = "right"  # whatever its files say
             model, report = model_class.from_pretrained(
                 **origin, dtype=torch.float32, output_loading_info=True
             )
@@ -103,7 +104,7 @@ class Scorer:
 
     @cached_property
     def provenance(self) -> dict[str, str]:
-        """Which weights these are: id, Hub commit and fingerprint (see `files.fingerprint`)."""
+        """Which weights these are: id, Hub commit and fingerprint (see `weights.fingerprint`)."""
         config = self.place.file("config.json")
         assert config is not None  # it was loaded from there
         found = {"weights": self.place.id, "fingerprint": fingerprint(config.parent)}

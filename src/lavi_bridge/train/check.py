@@ -19,7 +19,7 @@ from lavi_bridge.data.base import whole
 from lavi_bridge.data.finding import left_out
 from lavi_bridge.data.opening import open_source
 from lavi_bridge.files import make_folder, write_text
-from lavi_bridge.languages.base import load_tokenizer
+from lavi_bridge.languages.base import load_tokenizer, unknown_token
 from lavi_bridge.progress import progress
 from lavi_bridge.train.examples import in_threads
 
@@ -83,7 +83,8 @@ class DataReport:
 
 
 def check(data: str, *, language: str | None = None, vision: str | None = None,
-          resolution: int | None = None, out: Path | None = None) -> DataReport:  # fmt: skip
+          resolution: int | None = None, out: Path | None = None,
+          trust_remote_code: bool = False) -> DataReport:  # fmt: skip
     """Read every picture and every caption of a data set.
 
     Args:
@@ -91,6 +92,7 @@ def check(data: str, *, language: str | None = None, vision: str | None = None,
             tokenizer alone are read.
         resolution: of the training images; the vision model's own by default.
         out: folder for `report.json` and `index.html`.
+        trust_remote_code: run code that comes with the language model.
 
     Raises:
         BridgeError: the data set or the pair cannot be opened at all.
@@ -99,7 +101,9 @@ def check(data: str, *, language: str | None = None, vision: str | None = None,
         make_folder(out)
     errors: list[str] = []
     source = open_source(data, problems=errors)
-    outline = Bridge.outline(language, vision) if language and vision else None
+    outline = None
+    if language and vision:
+        outline = Bridge.outline(language, vision, trust_remote_code=trust_remote_code)
     if outline and not resolution:
         resolution = outline.vision.resolution
 
@@ -135,10 +139,14 @@ def check(data: str, *, language: str | None = None, vision: str | None = None,
     lengths: list[int] = []
     if outline:
         report.token_limit = outline.tokens
-        tokenizer = load_tokenizer(outline.language.place)
+        model = outline.language
+        tokenizer = load_tokenizer(model.place, trust_remote_code=trust_remote_code)
         for start in progress(range(0, len(captions), 1000), desc="reading captions", unit="k"):
             given = tokenizer(captions[start : start + 1000], verbose=False)
             lengths += [len(ids) for ids in given["input_ids"]]
+            for ids in given["input_ids"]:
+                if reason := unknown_token(ids, tokenizer, model.embeddings, model.place):
+                    errors.append(reason)
         report.tokens = _spread(lengths)
         report.truncated = sum(length > outline.tokens for length in lengths)
     if out:

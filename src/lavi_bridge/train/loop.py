@@ -72,7 +72,7 @@ FREE = {
     "language", "vision", "data", "out", "recipe", "steps", "device", "workers", "log_every",
     "sample_every", "sample_prompts", "sample_steps", "validate_every", "save_every", "keep",
     "max_bad", "batch_size", "tracker", "cache", "text_cache", "dry_run", "shard", "compile",
-    "warm_start_report",
+    "warm_start_report", "trust_remote_code",
 }  # fmt: skip
 """Settings that may change when a run goes on, or that are compared by what they stand for."""
 
@@ -115,6 +115,7 @@ class Run:
             quantize=config.quantize,
             device=self.accelerator.device,
             seed=config.seed,
+            trust_remote_code=config.trust_remote_code,
         )
         self.bridge.vision.process.weigh_flow(config.flow_weighting)
         self.bridge.vision.process.weights(torch.zeros(1, dtype=torch.long), config.min_snr)
@@ -250,6 +251,7 @@ class Run:
             quantize=config.quantize,
             processes=self.processes if config.shard else 1,
             compute=False,
+            trust_remote_code=config.trust_remote_code,
         ).training_gb
 
     @property

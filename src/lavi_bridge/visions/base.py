@@ -7,8 +7,10 @@ called.
 
 from __future__ import annotations
 
-import hashlib
 import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -19,7 +21,6 @@ from torch import Tensor, nn
 
 from lavi_bridge.config import LoRA
 from lavi_bridge.errors import BridgeError, in_a_line
-from lavi_bridge.files import fingerprint
 from lavi_bridge.locate import Place
 from lavi_bridge.registry import Registry
 from lavi_bridge.text import Text
@@ -31,6 +32,7 @@ from lavi_bridge.visions.process import (
     gaussian,
     process,
 )
+from lavi_bridge.weights import Fingerprint, fingerprint, joined, of_any_variant
 
 VISIONS: Registry[Vision] = Registry("vision class")
 
@@ -112,16 +114,16 @@ class Vision(nn.Module):
                 )
 
     @cached_property
-    def fingerprint(self) -> str:
-        """16 hex digits that identify the frozen weights; see `files.fingerprint`."""
-        found = []
+    def fingerprint(self) -> Fingerprint:
+        """16 hex digits that identify the frozen weights; see `weights.fingerprint`."""
+        found: list[str] = []
         for folder in (self.backbone_folder, self.vae_folder):
             config = (self.place / folder).file("config.json")
             assert config is not None  # it was loaded from there
             found.append(fingerprint(config.parent))
         noising = {k: v for k, v in self.process.config.items() if not k.startswith("_")}
         found.append(json.dumps(noising, sort_keys=True))
-        return hashlib.sha256("".join(found).encode()).hexdigest()[:16]
+        return joined(*found)
 
     # ---- text
 
@@ -240,7 +242,7 @@ class Vision(nn.Module):
         return (mean - self._shift()) * self._scaling()
 
     @property
-    def vae_fingerprint(self) -> str:
+    def vae_fingerprint(self) -> Fingerprint:
         """16 hex digits that identify the autoencoder's weights."""
         config = (self.place / self.vae_folder).file("config.json")
         assert config is not None  # it was loaded from there
@@ -340,19 +342,32 @@ def _load_part(place: Place, class_name: str | None, dtype: torch.dtype | None) 
         raise BridgeError(f"'{place.id}': diffusers has no class '{config.get('_class_name')}'")
     if dtype == torch.float16 and config.get("force_upcast"):
         dtype = torch.float32  # this autoencoder overflows in float16
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()  # it reports weights that a checkpoint has and we leave
     try:
         if dtype is None:
             with torch.device("meta"):
                 return kind.from_config(config)
-        model, report = kind.from_pretrained(
-            **place.pretrained(), dtype=dtype, output_loading_info=True
-        )
+        with _quiet():
+            model, report = of_any_variant(
+                kind.from_pretrained, **place.pretrained(), dtype=dtype, output_loading_info=True
+            )
     except Exception as error:  # the libraries raise many types; all mean this
         raise BridgeError(f"cannot load '{place.id}': {in_a_line(error)}") from error
-    finally:
-        logging.set_verbosity(before)
     if missing := sorted(report["missing_keys"]):
         raise BridgeError(f"'{place.id}' lacks {len(missing)} weights, such as '{missing[0]}'")
     return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide what diffusers tells of weights that we leave, and of its own call of the Hub's library.
+
+    The latter deprecates an argument of it, which nobody here can change.
+    """
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The `local_dir_use_symlinks` argument")
+            yield
+    finally:
+        logging.set_verbosity(before)

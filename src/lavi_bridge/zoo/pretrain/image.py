@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from lavi_bridge.bridge import Bridge
-from lavi_bridge.files import fingerprint, read_safetensors
+from lavi_bridge.files import read_safetensors
 from lavi_bridge.progress import progress
 from lavi_bridge.resume import write_tensors
 from lavi_bridge.seeds import seed_of, seeded
 from lavi_bridge.text import Text
 from lavi_bridge.visions import Vision
+from lavi_bridge.weights import fingerprint
 from lavi_bridge.zoo.grammar import alt_text, caption
 from lavi_bridge.zoo.pretrain.engine import Task
 from lavi_bridge.zoo.scenes import PAIR, Scene, Scenes, paint
