@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,12 +29,14 @@ print(json.dumps([record["language"]["id"], record["language"]["revision"]]))
 """
 
 
-def cached(home: Path, name: str, folder: Path) -> None:
-    """Put a model into a Hub cache as a download would have."""
+def cached(home: Path, name: str, folder: Path, *, ref: str | None = COMMIT) -> Path:
+    """Put a model into a Hub cache as a download would have; without a `ref` as a copy might."""
     repository = home / "hub" / f"models--me--{name}"
     shutil.copytree(folder, repository / "snapshots" / COMMIT)
     (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text(COMMIT)
+    if ref is not None:
+        (repository / "refs" / "main").write_text(ref)
+    return repository
 
 
 def join(home: Path, language: str, out: Path) -> subprocess.CompletedProcess[str]:
@@ -42,14 +45,25 @@ def join(home: Path, language: str, out: Path) -> subprocess.CompletedProcess[st
                           capture_output=True, text=True, check=False)  # fmt: skip
 
 
-@pytest.mark.parametrize("language", ["me/t5", f"me/t5@{COMMIT}"])
+@pytest.mark.parametrize(
+    ("language", "ref"),
+    [
+        ("me/t5", COMMIT),
+        (f"me/t5@{COMMIT}", COMMIT),
+        ("me/t5", f"{COMMIT}\n"),  # copied by hand
+        ("me/t5", None),
+    ],
+    ids=["main", "commit", "a line end", "no main"],
+)
 def test_hub_ids_are_joined_saved_and_loaded_without_a_network(
-    tiny: Tiny, tmp_path: Path, language: str
+    tiny: Tiny, tmp_path: Path, language: str, ref: str | None
 ) -> None:
-    cached(tmp_path, "t5", tiny("t5"))
-    cached(tmp_path, "sd", tiny("sd"))
+    cached(tmp_path, "t5", tiny("t5"), ref=ref)
+    cached(tmp_path, "sd", tiny("sd"), ref=ref)
     done = join(tmp_path, language, tmp_path / "out")
     assert done.returncode == 0, done.stderr[-2000:]
+    # nothing is told of the Hub where its cache serves
+    assert not re.search("hub|deprecated|warn", done.stderr, re.IGNORECASE)
     # the branch may move, so the bridge remembers the commit
     assert json.loads(done.stdout.splitlines()[-1]) == [language, COMMIT]
     card = (tmp_path / "out" / "README.md").read_text()
@@ -70,6 +84,49 @@ def test_a_text_encoder_inside_a_hub_pipeline_finds_its_tokenizer_beside(
     cached(tmp_path, "sd", pipeline)
     done = join(tmp_path, "me/sd/text_encoder", tmp_path / "out")
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The Hub's cache of this process, empty."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path
+
+
+def test_of_several_commits_without_a_main_one_must_be_named(tiny: Tiny, hub: Path) -> None:
+    repository = cached(hub, "t5", tiny("t5"), ref=None)
+    other = COMMIT[::-1]
+    shutil.copytree(tiny("t5"), repository / "snapshots" / other)
+    with pytest.raises(BridgeError, match=f"does not say .* 'main'; name one.*: me/t5@{COMMIT}"):
+        locate("me/t5").json("config.json")
+    with pytest.raises(BridgeError, match=f"is 'v2'; name one .*me/t5/encoder@{other}"):
+        locate("me/t5/encoder@v2").json("config.json")
+    assert locate(f"me/t5@{other}").commit() == other
+    (repository / "refs" / "main").write_text(f"{other}\r\n")
+    assert locate("me/t5").commit() == other
+
+
+def test_a_branch_that_was_copied_with_a_line_end_is_found(tiny: Tiny, hub: Path) -> None:
+    repository = cached(hub, "t5", tiny("t5"))
+    (repository / "refs" / "v2").write_text(f"{COMMIT}\n")
+    assert locate("me/t5@v2").commit() == COMMIT
+
+
+def test_a_file_that_a_cached_model_never_had_is_simply_not_there(tiny: Tiny, hub: Path) -> None:
+    cached(hub, "t5", tiny("t5"))
+    assert locate("me/t5").file("model_index.json") is None
+    with pytest.raises(BridgeError, match=r"'me/t5' has no model_index\.json"):
+        locate("me/t5").json("model_index.json")
+    with pytest.raises(BridgeError, match="'me/other' is no folder here, and the Hub cannot"):
+        locate("me/other").json("config.json")
+
+
+def test_all_files_of_a_hub_model_are_of_the_commit_of_its_config(tiny: Tiny, hub: Path) -> None:
+    cached(hub, "sd", tiny("sd"))
+    assert (locate("me/sd") / "unet").pretrained() == {
+        "pretrained_model_name_or_path": "me/sd", "subfolder": "unet", "revision": COMMIT
+    }  # fmt: skip
+    assert locate(tiny("sd")).pretrained()["revision"] is None
 
 
 @pytest.mark.parametrize(
@@ -100,4 +157,10 @@ def test_what_cannot_be_a_model_is_refused_at_once(source: str) -> None:
 def test_broken_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(BridgeError, match=r"config\.json is not valid JSON"):
+        locate(tmp_path).json("config.json")
+
+
+def test_json_that_is_no_object_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("[1]")
+    with pytest.raises(BridgeError, match=r"config\.json holds no JSON object, but a list"):
         locate(tmp_path).json("config.json")
