@@ -26,6 +26,7 @@ from lavi_bridge.evaluate.judging import add_three_in_one
 from lavi_bridge.evaluate.results import Judged
 from lavi_bridge.evaluate.run import contestants_of, evaluate
 from lavi_bridge.evaluate.suites import complex_kinds, load_suite
+from lavi_bridge.locate import ZOO
 from lavi_bridge.metrics import METRICS
 from lavi_bridge.prompts import Prompt
 from tests.squeezenet import photos, squeezenet
@@ -461,3 +462,63 @@ def test_seeds_of_a_suite_follow_its_prompts() -> None:
     assert [job.seed for job in jobs] == [42, 43, 44, 45, 46, 47]
     assert [job.file for job in jobs][2:4] == ["a_2.png", "b_0.png"]
     assert os.sep not in jobs[0].file
+
+
+# ---- base models that have moved
+
+
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Bridges `one` and `two` on a language model that is now in `there`, not in `here`."""
+    root = tmp_path_factory.mktemp("moved")
+    shutil.copytree(ZOO / "tiny-t5-small", root / "here")
+    for name, seed in (("one", 0), ("two", 1)):
+        Bridge.connect(
+            root / "here", "zoo:tiny-sd", adapter="linear", rank=1, device="cpu", seed=seed
+        ).save(root / name)
+    (root / "here").rename(root / "there")
+    return root
+
+
+def short(out: Path, *entries: object, **changes: Any) -> EvaluateConfig:
+    once = Sampling(steps=1, guidance=1.0, batch_size=6)
+    return settings(out, *entries, limit=6, sampling=once, metrics=["shapes"], **changes)
+
+
+def test_a_moved_base_model_is_named_with_the_flag_to_give(moved: Path, tmp_path: Path) -> None:
+    with pytest.raises(BridgeError, match=r"needs its language model, .* --language FOLDER"):
+        evaluate(short(tmp_path, moved / "one"))
+
+
+def test_one_place_serves_every_bridge(moved: Path, tmp_path: Path) -> None:
+    entries = (moved / "one", moved / "two", "zoo:tiny-sd")
+    run = evaluate(short(tmp_path, *entries, language=[str(moved / "there")]))
+    assert [entry.name for entry in run.entries] == ["one", "two", "tiny-sd"]
+
+
+def test_a_place_may_be_of_one_entry(moved: Path, bridge: Path, tmp_path: Path) -> None:
+    given = {"language": [f"a={moved / 'there'}"], "vision": ["a=zoo:tiny-sd"]}
+    run = evaluate(short(tmp_path, f"a={moved / 'one'}", bridge, **given))
+    assert [entry.name for entry in run.entries] == ["a", "joined"]
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"language": ["b=there"]}, "--language b=there: no bridge 'b' .*bridges: one"),
+        ({"vision": ["zoo:tiny-sd", "zoo:tiny-ldm"]}, "--vision .*: one place for all"),
+        ({"vision": ["zoo:tiny-ldm"]}, "was trained on another vision model"),
+    ],
+)
+def test_a_place_that_fits_no_bridge_is_refused(
+    moved: Path, tmp_path: Path, given: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(BridgeError, match=reason):
+        evaluate(short(tmp_path, moved / "one", **{"language": [str(moved / "there")]} | given))
+
+
+def test_an_equals_sign_in_a_folders_name_stays_a_part_of_it(moved: Path, tmp_path: Path) -> None:
+    there = tmp_path / "rank=1"
+    there.symlink_to(moved / "there", target_is_directory=True)
+    run = evaluate(short(tmp_path / "out", moved / "one", language=[str(there)]))
+    assert [entry.name for entry in run.entries] == ["one"]

@@ -46,20 +46,21 @@ def join(home: Path, language: str, out: Path) -> subprocess.CompletedProcess[st
 
 
 @pytest.mark.parametrize(
-    ("language", "ref"),
+    ("language", "ref", "suffix"),
     [
-        ("me/t5", COMMIT),
-        (f"me/t5@{COMMIT}", COMMIT),
-        ("me/t5", f"{COMMIT}\n"),  # copied by hand
-        ("me/t5", None),
+        ("me/t5", COMMIT, ".safetensors"),
+        (f"me/t5@{COMMIT}", COMMIT, ".safetensors"),
+        ("me/t5", None, ".fp16.safetensors"),  # copied by hand, and only a variant there
     ],
-    ids=["main", "commit", "a line end", "no main"],
+    ids=["main", "commit", "no main"],
 )
 def test_hub_ids_are_joined_saved_and_loaded_without_a_network(
-    tiny: Tiny, tmp_path: Path, language: str, ref: str | None
+    tiny: Tiny, tmp_path: Path, language: str, ref: str | None, suffix: str
 ) -> None:
-    cached(tmp_path, "t5", tiny("t5"), ref=ref)
-    cached(tmp_path, "sd", tiny("sd"), ref=ref)
+    for name in ("t5", "sd"):
+        repository = cached(tmp_path, name, tiny(name), ref=ref)
+        for path in repository.rglob("*.safetensors"):
+            path.rename(path.with_suffix(suffix))
     done = join(tmp_path, language, tmp_path / "out")
     assert done.returncode == 0, done.stderr[-2000:]
     # nothing is told of the Hub where its cache serves

@@ -74,7 +74,7 @@ def test_a_picture_has_the_models_own_height_and_width(tiny: Tiny, tmp_path: Pat
 @pytest.mark.parametrize("given", [[8, 8, 8], "auto", -8, [8, None]])
 def test_what_is_no_size_is_named(tiny: Tiny, tmp_path: Path, given: object) -> None:
     folder = changed(tiny("sd"), tmp_path / "v", "unet/config.json", sample_size=given)
-    with pytest.raises(BridgeError, match="sample_size in the config of the unet of .* is "):
+    with pytest.raises(BridgeError, match=r"sample_size in the config of the unet of .* is "):
         _ = load_vision(locate(folder)).resolution
 
 
@@ -96,7 +96,7 @@ def test_text_of_no_one_width_is_one_line(
     tiny: Tiny, tmp_path: Path, name: str, file: str, values: dict[str, Any]
 ) -> None:
     folder = changed(tiny(name), tmp_path / "v", file, **values)
-    with pytest.raises(BridgeError, match="names no width of its text|cannot load") as caught:
+    with pytest.raises(BridgeError, match=r"names no width of its text|cannot load") as caught:
         Bridge.outline(tiny("t5"), folder, language_rank=2, vision_rank=2)
     assert "\n" not in str(caught.value)
 
@@ -169,14 +169,12 @@ def test_a_learned_variance_is_no_other_channel(tiny: Tiny, tmp_path: Path) -> N
     Bridge.connect(tiny("t5"), folder, rank=2).generate("a", steps=1)
 
 
-@pytest.mark.parametrize(
-    "values", [{"num_class_embeds": 10}, {"encoder_hid_dim": 8, "encoder_hid_dim_type": "x"}]
-)
+@pytest.mark.parametrize("values", [{"num_class_embeds": 10}, {"encoder_hid_dim": 8}])
 def test_a_u_net_with_further_inputs_is_refused(
     tiny: Tiny, tmp_path: Path, values: dict[str, Any]
 ) -> None:
     folder = changed(tiny("sd"), tmp_path / "v", "unet/config.json", **values)
-    with pytest.raises(BridgeError, match=r"(asks for more than a bridge gives|cannot load)"):
+    with pytest.raises(BridgeError, match="asks for more than a bridge gives"):
         load_vision(locate(folder))
 
 
@@ -288,7 +286,7 @@ def test_a_model_that_writes_text_pads_with_a_token_it_has(tiny: Tiny, tmp_path:
 
 # ---- code that comes with a model
 
-CODE = '''
+CODE = """
 from transformers import BertConfig, BertModel
 
 open("{ran}", "w").close()
@@ -300,7 +298,7 @@ class MineConfig(BertConfig):
 
 class MineModel(BertModel):
     config_class = MineConfig
-'''
+"""
 
 
 @pytest.fixture
@@ -318,10 +316,9 @@ def mine(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_code_of_a_model_does_not_run_unasked(mine: Path, tiny: Tiny, tmp_path: Path) -> None:
-    for way in (lambda: Bridge.connect(mine, tiny("sd"), rank=2),
-                lambda: Bridge.outline(mine, tiny("sd"), language_rank=2, vision_rank=2)):  # fmt: skip
+    for way in (Bridge.connect, Bridge.outline):
         with pytest.raises(BridgeError, match=r"code of its own.*--trust-remote-code \(") as caught:
-            way()
+            way(mine, tiny("sd"), language_rank=2, vision_rank=2)
         assert "\n" not in str(caught.value)
     (tmp_path / "p.txt").write_text("a cat\n")
     config = ExpandConfig(str(tmp_path / "p.txt"), str(mine), tmp_path / "o.jsonl", device="cpu")

@@ -1,4 +1,4 @@
-"""Weights on disk: one fingerprint however they are stored, and what version 0.1 noted still counts.
+"""Weights on disk: one fingerprint however stored, and what version 0.1 noted still counts.
 
 `tests/golden/earlier/bridge` was written by commit 23aaa31 on `tests/golden/t5_unet/base`, and so
 were the digits here.
@@ -227,9 +227,8 @@ def test_the_digits_of_version_0_1_are_known() -> None:
 
 
 def test_a_bridge_of_version_0_1_loads_and_keeps_its_id(tmp_path: Path) -> None:
-    bases = {"language": BASE / "language", "vision": BASE / "vision"}
     folder = GOLDEN / "earlier" / "bridge"
-    bridge = Bridge.load(folder, **bases)
+    bridge = Bridge.load(folder, language=BASE / "language", vision=BASE / "vision")
     assert bridge.id == json.loads((folder / "bridge.json").read_text())["id"] == "e0952798c631"
     bridge.save(tmp_path / "again")
     assert Bridge.load(tmp_path / "again").id == bridge.id
