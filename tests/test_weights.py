@@ -1,4 +1,4 @@
-"""Weights on disk: one fingerprint however stored, and what version 0.1 noted still counts.
+"""Weights on disk: one fingerprint however stored, and what earlier commits noted still counts.
 
 `tests/golden/earlier/bridge` was written by commit 23aaa31 on `tests/golden/t5_unet/base`, and so
 were the digits here.
@@ -214,10 +214,10 @@ def test_no_weights_at_all_is_one_line(tiny: Tiny, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-# ---- what version 0.1 noted
+# ---- what commit 23aaa31 noted
 
 
-def test_the_digits_of_version_0_1_are_known() -> None:
+def test_the_digits_of_an_earlier_commit_are_known() -> None:
     language = load_language(locate(BASE / "language"), dtype=torch.float32)
     vision = load_vision(locate(BASE / "vision"), dtype=torch.float32)
     assert earlier([language.fingerprint, vision.fingerprint, vision.vae_fingerprint]) == [
@@ -226,7 +226,7 @@ def test_the_digits_of_version_0_1_are_known() -> None:
     assert language.fingerprint != EARLIER["language"]
 
 
-def test_a_bridge_of_version_0_1_loads_and_keeps_its_id(tmp_path: Path) -> None:
+def test_a_bridge_of_an_earlier_commit_loads_and_keeps_its_id(tmp_path: Path) -> None:
     folder = GOLDEN / "earlier" / "bridge"
     bridge = Bridge.load(folder, language=BASE / "language", vision=BASE / "vision")
     assert bridge.id == json.loads((folder / "bridge.json").read_text())["id"] == "e0952798c631"
@@ -234,14 +234,14 @@ def test_a_bridge_of_version_0_1_loads_and_keeps_its_id(tmp_path: Path) -> None:
     assert Bridge.load(tmp_path / "again").id == bridge.id
 
 
-def test_a_bridge_of_version_0_1_is_refused_on_other_models(tmp_path: Path) -> None:
+def test_a_bridge_of_an_earlier_commit_is_refused_on_other_models(tmp_path: Path) -> None:
     folder, other = GOLDEN / "earlier" / "bridge", GOLDEN / "t5_pixart" / "base" / "language"
     with pytest.raises(BridgeError, match="was trained on another language model"):
         Bridge.load(folder, language=other, vision=BASE / "vision")
 
 
 def test_the_baseline_had_another_id(tmp_path: Path) -> None:
-    """Its images of an evaluation by version 0.1 still count."""
+    """Its images of an evaluation by commit 23aaa31 still count."""
     vision = load_vision(locate(BASE / "vision"), dtype=torch.float32)
     language = load_language(locate(BASE / "language"), dtype=torch.float32)
     made = joined(language.fingerprint, vision.fingerprint, digits=12)
@@ -257,7 +257,7 @@ def test_the_baseline_had_another_id(tmp_path: Path) -> None:
         _claim(tmp_path, {"bridge": joined("another", digits=12), "seed": 1})
 
 
-def test_a_run_of_version_0_1_goes_on(tmp_path: Path) -> None:
+def test_a_run_of_an_earlier_commit_goes_on(tmp_path: Path) -> None:
     language = fingerprint(BASE / "language")
     weight = torch.nn.Parameter(torch.ones(2))
 
@@ -274,14 +274,14 @@ def test_a_run_of_version_0_1_goes_on(tmp_path: Path) -> None:
         state(fingerprint(BASE / "vision" / "vae")).load()
 
 
-def test_a_cache_of_version_0_1_goes_on(tmp_path: Path) -> None:
+def test_a_cache_of_an_earlier_commit_goes_on(tmp_path: Path) -> None:
     check_about(tmp_path, {"language model": EARLIER["language"]}, "features")
     check_about(tmp_path, {"language model": fingerprint(BASE / "language")}, "features")
     with pytest.raises(BridgeError, match="made with another language model"):
         check_about(tmp_path, {"language model": Fingerprint("0" * 16)}, "features")
 
 
-def test_scores_and_features_of_version_0_1_are_not_made_again(tmp_path: Path) -> None:
+def test_scores_and_features_of_an_earlier_commit_are_not_made_again(tmp_path: Path) -> None:
     made = fingerprint(BASE / "vision" / "vae")
 
     class Judge(Score):
@@ -305,7 +305,7 @@ def test_scores_and_features_of_version_0_1_are_not_made_again(tmp_path: Path) -
     assert _features_path(distance, [], tmp_path) == kept
 
 
-def test_a_folder_that_version_0_1_could_not_read_has_no_earlier_digits(
+def test_a_folder_that_an_earlier_commit_could_not_read_has_no_earlier_digits(
     tiny: Tiny, tmp_path: Path
 ) -> None:
     folder = testing.make_language(tmp_path / "t5", "t5")

@@ -45,7 +45,7 @@ DTYPES = {
 
 
 class Fingerprint(str):
-    """Hex digits that identify weights, and those that version 0.1 had for them."""
+    """Hex digits that identify weights, and those that commit 23aaa31 had for them."""
 
     _earlier: Callable[[], str] | None
 
@@ -56,14 +56,14 @@ class Fingerprint(str):
 
     @property
     def earlier(self) -> str:
-        """What version 0.1 wrote down; these very digits where it could not have read the files."""
+        """What commit 23aaa31 wrote down; these digits where it could not have read the files."""
         with suppress(BridgeError):
             return self._earlier() if self._earlier else str(self)
         return str(self)
 
 
 def earlier(record: Any) -> Any:
-    """A JSON-like record as version 0.1 would have written it, with its fingerprints."""
+    """A JSON-like record as commit 23aaa31 would have written it, with its fingerprints."""
     if isinstance(record, Fingerprint):
         return record.earlier
     if isinstance(record, dict):
@@ -159,11 +159,11 @@ def _tensors(path: Path) -> Iterator[tuple[str, list[int], str, bytes]]:
                 yield name, list(tensor.shape), str(tensor.dtype), data
 
 
-# ---- version 0.1
+# ---- commit 23aaa31
 
 
 def _before(folder: Path) -> str:
-    """The fingerprint of version 0.1, which also told ways to store a model apart.
+    """The fingerprint of commit 23aaa31, which also told ways to store a model apart.
 
     What it wrote down in bridges, runs, caches and evaluations still counts.
     """

@@ -38,7 +38,7 @@ def digest(metric: Metric, *, before: bool = False) -> str:
     """8 hex digits of all that a metric's numbers depend on beside the images.
 
     Args:
-        before: as version 0.1 made them.
+        before: as commit 23aaa31 made them.
     """
     kind = (
         "features" if isinstance(metric, Distance) else type(metric).__name__
