@@ -1,13 +1,27 @@
-"""What only a GPU shows: run by name with `pytest -m gpu`."""
+"""What only a GPU shows: run by name, `pytest -m gpu`.
 
-from collections.abc import Callable
+Without one they run on a simulated GPU, in the default suite, too: see `test_fake_cuda.py`.
+"""
+
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
+from PIL import Image
 
-from lavi_bridge import Bridge
+from lavi_bridge import Bridge, BridgeError
+from lavi_bridge.config import CacheConfig, TrainConfig
+from lavi_bridge.device import choose_device
+from lavi_bridge.train.caching import fill
+from lavi_bridge.train.loop import Run
+from lavi_bridge.visions.process import Diffusion, Flow
+from lavi_bridge.zoo.world import ShapesWorld
+from tests.test_train import COLORS, captions, config, metrics
+
+__all__ = ["captions"]  # a fixture of the training tests
 
 Tiny = Callable[[str], Path]
 
@@ -17,8 +31,28 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("vision", ["sd", "pixart-alpha", "sana"])
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.fixture(autouse=True)
+def own_state() -> Iterator[None]:
+    """accelerate keeps the first run's device for the whole process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    torch.cuda.set_device(0)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def on_gpu(tiny: Tiny, data: Path, out: Path, **changes: object) -> TrainConfig:
+    return config(tiny, data, out, **({"device": "cuda", "validate_every": 0} | changes))
+
+
+def devices(bridge: Bridge) -> set[str]:
+    """Where all weights and buffers of a bridge are."""
+    return {str(tensor.device) for tensor in [*bridge.parameters(), *bridge.buffers()]}
+
+
+@pytest.mark.parametrize(
+    ("vision", "dtype"),
+    [("sd", "bfloat16"), ("sd", "float32"), ("pixart-alpha", "bfloat16"), ("sana", "bfloat16")],
+)
 def test_a_pair_trains_and_samples_on_the_gpu(tiny: Tiny, vision: str, dtype: str) -> None:
     bridge = Bridge.connect(tiny("t5"), tiny(vision), rank=4, dtype=dtype, device="cuda").train()
     side = bridge.vision.resolution
@@ -34,3 +68,107 @@ def test_gpu_and_cpu_start_from_the_same_noise(tiny: Tiny) -> None:
         bridge = Bridge.connect(tiny("t5"), tiny("sd"), rank=4, dtype="float32", device=device)
         pictures.append(np.asarray(bridge.generate("a", steps=2, seed=3)[0], int))
     assert np.abs(pictures[0] - pictures[1]).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("language", "vision"),
+    [
+        ("llama", "sd"), ("llama", "pixart-alpha-1024"), ("clip_text_model", "pixart-alpha"),
+        ("gemma3", "pixart-sigma"), ("gpt2", "ldm"), ("ldmbert", "sana"),
+    ],
+)  # fmt: skip
+def test_every_kind_of_language_model_reads_on_the_gpu(
+    tiny: Tiny, language: str, vision: str
+) -> None:
+    bridge = Bridge.connect(tiny(language), tiny(vision), rank=2, device="cuda").train()
+    bridge.checkpoint_activations()
+    assert devices(bridge) == {"cuda:0"}
+    bridge.loss(latents=torch.zeros(1, *bridge.vision.latent_shape(16, 16), device="cuda"),
+                captions=["a red wall"]).backward()  # fmt: skip
+    assert all(p.grad is not None and p.grad.is_cuda for p in bridge.trainable_parameters())
+
+
+@pytest.mark.parametrize(
+    ("vision", "sampler"),
+    [("pixart-alpha", name) for name in Diffusion.samplers]
+    + [("sana", name) for name in Flow.samplers],
+)
+def test_every_sampler_draws_on_the_gpu(tiny: Tiny, vision: str, sampler: str) -> None:
+    bridge = Bridge.connect(tiny("t5"), tiny(vision), rank=2, device="cuda")
+    assert len(bridge.generate(["a", "b"], steps=3, scheduler=sampler)) == 2
+
+
+def test_a_bridge_is_saved_and_loaded_on_the_gpu(tiny: Tiny, tmp_path: Path) -> None:
+    bridge = Bridge.connect(tiny("t5"), tiny("pixart-alpha"), rank=2, device="cuda")
+    bridge.save(tmp_path / "bridge")
+    there = Bridge.load(tmp_path / "bridge", device="cuda")
+    assert devices(there) == {"cuda:0"}
+    assert there.id == bridge.id == Bridge.load(tmp_path / "bridge", device="cpu").id
+
+
+def test_a_run_trains_samples_validates_and_goes_on(
+    tiny: Tiny, captions: Path, tmp_path: Path
+) -> None:
+    def settings(steps: int) -> TrainConfig:
+        return on_gpu(tiny, captions, tmp_path / "run", steps=steps, accumulate=2, ema=0.5,
+                      vision=str(tiny("pixart-alpha")), min_snr=5.0, sample_every=2,
+                      sample_steps=1, sample_prompts=["a wall"], save_every=2, validate_every=2,
+                      batch_size=8)  # fmt: skip
+
+    Run(settings(1)).train()
+    trained = Run(settings(2)).train()
+    assert [m["step"] for m in metrics(tmp_path / "run") if "loss" in m] == [1, 2]
+    assert devices(trained) == {"cuda:0"}
+    assert Bridge.load(tmp_path / "run", device="cpu").id == trained.id
+
+
+def test_pictures_and_captions_are_cached_from_the_gpu(
+    tiny: Tiny, captions: Path, tmp_path: Path
+) -> None:
+    cache = CacheConfig(str(tiny("pixart-alpha")), str(captions), tmp_path / "latents", flip=False,
+                        device="cuda")  # fmt: skip
+    assert fill(cache) == (8, [])
+    settings = on_gpu(tiny, captions, tmp_path / "run", vision=str(tiny("pixart-alpha")),
+                      cache=cache.cache, text_cache=tmp_path / "captions", language_rank=0,
+                      steps=2)  # fmt: skip
+    Run(settings).train()
+    assert [m["step"] for m in metrics(tmp_path / "run")] == [1, 2]
+
+
+def test_buckets_and_missing_pictures_on_the_gpu(
+    tiny: Tiny, captions: Path, tmp_path: Path
+) -> None:
+    for color in COLORS[:4]:
+        Image.new("RGB", (40, 16), color).save(captions.parent / f"{color}.png")
+    (captions.parent / "black.png").write_bytes(b"no picture")
+    settings = on_gpu(tiny, captions, tmp_path / "run", vision=str(tiny("pixart-sigma")),
+                      buckets=True, max_bad=0.5, batch_size=4, cache=tmp_path / "latents",
+                      caption_dropout=0.5, steps=3)  # fmt: skip
+    Run(settings).train()
+    assert metrics(tmp_path / "run")[-1]["skipped_images"] == 1
+
+
+def test_the_second_gpu_is_taken_where_it_is_asked_for(
+    tiny: Tiny, captions: Path, tmp_path: Path
+) -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two")
+    settings = on_gpu(tiny, captions, tmp_path / "run", device="cuda:1", steps=1,
+                      vision=str(tiny("sana")))  # fmt: skip
+    trained = Run(settings).train()
+    assert devices(trained) == {"cuda:1"}
+
+
+def test_a_gpu_that_is_not_there_is_an_error_of_one_line() -> None:
+    with pytest.raises(BridgeError, match=r"device 'cuda:9' asked for, but there "):
+        choose_device("cuda:9")
+
+
+@pytest.mark.parametrize("match", ["states", "predictions"])
+def test_a_warm_start_runs_on_the_gpu(match: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lavi_bridge.warm_start.BANK", 4)
+    monkeypatch.setattr("lavi_bridge.warm_start.BANK_STEPS", 1)
+    bridge = Bridge.connect("zoo:tiny-t5-small", "zoo:tiny-pixart", rank=2, device="cuda")
+    captions = ShapesWorld().captions(24)
+    report = bridge.warm_start(captions, match=match, steps=1, batch_size=4)  # type: ignore[arg-type]
+    assert report.steps == 1

@@ -22,9 +22,9 @@ from torch import Generator, Tensor, nn
 from lavi_bridge import lora
 from lavi_bridge.adapters import ADAPTERS, Adapter
 from lavi_bridge.config import LoRA, Match, Quantize, check_guidance
-from lavi_bridge.device import choose_device, choose_dtype
+from lavi_bridge.device import choose_device, choose_dtype, to_device
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.files import at_home
+from lavi_bridge.files import at_home, raw_bytes
 from lavi_bridge.languages import Language, load_language
 from lavi_bridge.locate import locate
 from lavi_bridge.pictures import to_images
@@ -48,7 +48,7 @@ class Step:
     """One step of sampling, as `Bridge.sample` yields it."""
 
     index: int
-    timestep: Tensor
+    timestep: Tensor  # of one number, on the CPU
     latents: Tensor  # (batch, channels, height, width)
 
 
@@ -238,12 +238,14 @@ class Bridge(nn.Module):
     def checkpoint_activations(self) -> None:
         """Compute activations anew in the backward pass of both models instead of keeping them.
 
-        About a third more time for a fraction of the memory; the gradients are the same.
+        About a third more time for a fraction of the memory; the gradients are the same. A language
+        model that cannot (LDMBert, which is small) keeps its own.
         """
         model = self.language.model
-        # its name since transformers 5.23
-        enable = getattr(model, "activation_checkpointing_enable", None)
-        (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+        if getattr(model, "supports_gradient_checkpointing", False):
+            # its name since transformers 5.23
+            enable = getattr(model, "activation_checkpointing_enable", None)
+            (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
         self.vision.backbone.enable_gradient_checkpointing()
 
     @property
@@ -253,7 +255,7 @@ class Bridge(nn.Module):
         digest = hashlib.sha256(bases.encode())
         for part in self.parts().values():
             for parameter in part:
-                digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+                digest.update(raw_bytes(parameter))
         return digest.hexdigest()[:12]
 
     # ---- text
@@ -282,7 +284,8 @@ class Bridge(nn.Module):
             return Text(self.language.hidden(tokens.ids))
         length = min(-(-tokens.longest // 8) * 8, self.tokens) if trim else self.tokens
         mask = tokens.mask[:, :length]
-        return Text(self.language.hidden(tokens.ids[:, :length], mask), mask)
+        hidden = self.language.hidden(tokens.ids[:, :length], mask)
+        return Text(hidden, to_device(mask, hidden.device))
 
     def adapt(self, features: Text) -> Text:
         """The language model's features as the vision model reads them."""
@@ -412,9 +415,13 @@ class Bridge(nn.Module):
             self.vision.process.scheduler(scheduler) if isinstance(scheduler, str) else scheduler
         )
         try:
-            scheduler.set_timesteps(steps, device=latents.device)
+            # on the CPU: a sampler looks at them, and would wait for a GPU to tell
+            scheduler.set_timesteps(steps)
         except ValueError as error:
             raise BridgeError(f"{steps} steps: {str(error).splitlines()[0]}") from error
+        if type(scheduler).__name__.startswith("UniPC"):  # it computes with them, one by one
+            scheduler.sigmas = to_device(scheduler.sigmas, latents.device)
+        timesteps = to_device(scheduler.timesteps, latents.device)  # the model's
         latents = latents * getattr(scheduler, "init_noise_sigma", 1.0)
         guided = null is not None and guidance != 1
         if null is not None and guided:
@@ -423,7 +430,7 @@ class Bridge(nn.Module):
             x_t = torch.cat([latents, latents]) if guided else latents
             if hasattr(scheduler, "scale_model_input"):
                 x_t = scheduler.scale_model_input(x_t, t)
-            prediction = self.vision.predict(x_t, t, text)
+            prediction = self.vision.predict(x_t, timesteps[index], text)
             if guided:
                 without, with_text = prediction.chunk(2)
                 prediction = without + guidance * (with_text - without)

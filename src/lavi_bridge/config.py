@@ -239,10 +239,12 @@ class TrainConfig(Homely):
                 "'text_cache' with 'shard': processes that lack different captions would wait for "
                 "each other; leave one out"
             )
-        if self.compile == "graphs" and (self.accumulate > 1 or self.shard):
+        if self.compile == "graphs" and (
+            self.accumulate > 1 or self.shard or self.gradient_checkpointing
+        ):
             raise BridgeError(
-                "'compile' graphs is for one small batch a step, without 'accumulate' and 'shard'; "
-                "compile blocks instead"
+                "'compile' graphs is for one small batch a step, without 'accumulate', 'shard' and "
+                "'gradient_checkpointing'; compile blocks instead"
             )
 
 

@@ -2,12 +2,14 @@
 
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from lavi_bridge.errors import BridgeError
 
@@ -22,8 +24,17 @@ def choose_device(device: str | torch.device | None) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError as error:
         raise BridgeError(f"unknown device '{device}'; use cpu, cuda, cuda:1 …") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise BridgeError(f"device '{device}' asked for, but torch sees no GPU here; use cpu")
+    if chosen.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not count:
+            raise BridgeError(f"device '{device}' asked for, but torch sees no GPU here; use cpu")
+        if (chosen.index or 0) >= count:
+            there = "is one: cuda:0" if count == 1 else f"are {count}: cuda:0 to cuda:{count - 1}"
+            raise BridgeError(f"device '{device}' asked for, but there {there}")
+    elif chosen.type != "cpu":
+        here = torch.accelerator.current_accelerator()
+        if here is None or here.type != chosen.type:
+            raise BridgeError(f"device '{device}' asked for, but torch sees none here; use cpu")
     return chosen
 
 
@@ -44,11 +55,37 @@ def processes() -> tuple[int, int]:
 
 
 def own_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for, and of several GPUs the one of this process."""
+    """The device asked for, and of several GPUs the one of this process.
+
+    Where a process sees but one GPU, as under Slurm's `--gpus-per-task=1`, it is that.
+    """
     chosen = choose_device(device)
     if chosen.type == "cuda" and chosen.index is None:
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        number = int(os.environ.get("LOCAL_RANK", "0"))
+        return torch.device("cuda", number % torch.cuda.device_count())
     return chosen
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on `device`; from a CPU to a GPU through pinned memory, so that nobody waits.
+
+    A copy from ordinary memory waits for all that the GPU has still to do: the whole last step. So
+    does one that would change the type or the layout on its way.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.contiguous().pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+@contextmanager
+def float32_products(precision: Literal["highest", "high"]) -> Iterator[None]:
+    """Inside, float32 matrices are multiplied in float32 (highest) or, on a GPU, in TF32 (high)."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def join_processes() -> None:

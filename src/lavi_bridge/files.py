@@ -122,6 +122,14 @@ def write_text(path: Path, text: str) -> None:
     scratch.replace(path)
 
 
+def raw_bytes(tensor: Tensor) -> bytes:
+    """A tensor's values as they are in memory; numpy knows no bfloat16."""
+    import torch
+
+    flat = tensor.detach().cpu().reshape(-1).contiguous()
+    return flat.view(torch.uint8).numpy().tobytes()
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

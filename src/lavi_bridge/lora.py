@@ -166,7 +166,7 @@ def disabled(model: nn.Module) -> Iterator[None]:
 
 def _unfuse(layer: LoraLayer, kept: Tensor) -> None:
     layer.merged_adapters.clear()
-    layer.get_base_layer().weight.data = kept
+    layer.get_base_layer().weight.data.copy_(kept)  # where it is: CUDA graphs hold the address
 
 
 class _Dropout:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from lavi_bridge.device import to_device
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,12 @@ class Text:
     def __len__(self) -> int:
         return len(self.hidden)
 
-    def to(self, *, dtype: torch.dtype) -> Text:
-        """Cast the features; the mask keeps its type."""
-        pooled = None if self.pooled is None else self.pooled.to(dtype)
-        return replace(self, hidden=self.hidden.to(dtype), pooled=pooled)
+    def to(self, *, dtype: torch.dtype, device: torch.device | None = None) -> Text:
+        """Cast the features, and move all to a device that is named; the mask keeps its type."""
+        there = [x if x is None or device is None else to_device(x, device) for x in self._parts()]
+        hidden, mask, pooled = there
+        assert hidden is not None
+        return Text(hidden.to(dtype), mask, None if pooled is None else pooled.to(dtype))
 
     def expand(self, batch: int) -> Text:
         """Repeat a batch of one prompt `batch` times, without copying."""

@@ -1,7 +1,7 @@
 """Captioned images: where they come from, in which order, and how they become tensors."""
 
 from lavi_bridge.data.base import BadImage, Source
-from lavi_bridge.data.cache import LatentCache, Moments, rounded
+from lavi_bridge.data.cache import LatentCache, Moments
 from lavi_bridge.data.folder import Folder
 from lavi_bridge.data.huggingface import HuggingFace
 from lavi_bridge.data.mix import Mix
@@ -25,6 +25,5 @@ __all__ = [
     "buckets",
     "nearest_bucket",
     "normalise",
-    "rounded",
     "to_pixels",
 ]

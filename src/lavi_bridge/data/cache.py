@@ -181,12 +181,6 @@ def check_about(folder: Path, about: dict[str, Any], kind: str) -> None:
             )
 
 
-def rounded(moments: Moments, dtype: torch.dtype) -> Moments:
-    """As a cache of that precision gives them back."""
-    std = None if moments.std is None else moments.std.to(dtype)
-    return Moments(moments.mean.to(dtype), std)
-
-
 def chunks(count: int, mirrored: bool) -> list[list[tuple[int, bool]]]:
     """What makes up each shard of a whole cache."""
     sides = (False, True) if mirrored else (False,)

@@ -17,8 +17,10 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from lavi_bridge.config import LoRA, Quantize
+from lavi_bridge.device import to_device
 from lavi_bridge.errors import BridgeError, in_a_line
 from lavi_bridge.locate import Place
 from lavi_bridge.registry import Registry
@@ -29,7 +31,7 @@ LANGUAGES: Registry[Language] = Registry("language family")
 
 @dataclass(frozen=True)
 class Tokens:
-    """A batch of tokenized prompts, padded on the right."""
+    """A batch of tokenized prompts on the CPU, padded on the right."""
 
     ids: Tensor  # (batch, tokens)
     mask: Tensor  # (batch, tokens), 1 = real token
@@ -171,10 +173,24 @@ class Language(nn.Module):
 
         Without a mask every token is read, padding too: as published for the U-Nets.
         """
-        if attention_mask is not None:
-            attention_mask = attention_mask.to(self.device)
-        output = self.model(input_ids=input_ids.to(self.device), attention_mask=attention_mask)
+        mask: Any = None if attention_mask is None else self._mask(attention_mask)
+        output = self.model(input_ids=to_device(input_ids, self.device), attention_mask=mask)
         return output.last_hidden_state
+
+    def _mask(self, mask: Tensor) -> Any:
+        """A mask (batch, tokens) in the form that the model takes, on its device."""
+        return to_device(mask, self.device)
+
+    def _prepared(self, mask: Tensor, name: str) -> Any:
+        """A mask as transformers' function of that name makes it, where it is: on the CPU.
+
+        The model would make the same, and wait for the device to tell whether all is ones.
+        """
+        from transformers import masking_utils
+
+        stand_in = torch.empty(*mask.shape, 1, dtype=self.dtype, device=mask.device)
+        made = getattr(masking_utils, name)(self.config, stand_in, mask, past_key_values=None)
+        return tree_map_only(Tensor, lambda found: to_device(found, self.device), made)
 
     def tokenize(self, prompts: Sequence[str], length: int) -> Tokens:
         """Cut prompts into exactly `length` tokens each; an empty prompt keeps a real one.
@@ -202,7 +218,7 @@ class Language(nn.Module):
             full = [p for p, row in zip(prompts, mask, strict=True) if row.all()]
             lengths = [len(row) for row in self.tokenizer(full, verbose=False)["input_ids"]]
             longest, cut = max(lengths), sum(n > length for n in lengths)
-        return Tokens(ids.to(self.device), mask.to(self.device), longest, cut)
+        return Tokens(ids, mask, longest, cut)
 
     def spans(self, prompts: Sequence[str], length: int) -> list[list[tuple[int, int]]]:
         """First and last + 1 character of each token of `tokenize`, without blanks at its ends.

@@ -6,6 +6,8 @@ published code. Causal attention makes them independent of padding on the right.
 
 from typing import Any, ClassVar
 
+from torch import Tensor
+
 from lavi_bridge.languages.base import LANGUAGES, Language
 
 
@@ -22,6 +24,11 @@ class Decoder(Language):
         model = getattr(model, "language_model", model)
         model.config.use_cache = False
         return model
+
+    def _mask(self, mask: Tensor) -> Any:
+        if getattr(self.config, "use_bidirectional_attention", False):
+            return super()._mask(mask)  # of embedding models, whose masks only they can make
+        return self._prepared(mask, "create_masks_for_generate")
 
 
 @LANGUAGES.register("gemma", "gemma2", "gemma3_text", "gemma3")

@@ -16,7 +16,9 @@ class AnyLanguage(Language):
     def prepare(cls, model: Any) -> Any:
         """Keep what reads the prompt: the encoder, or the text part of a multi-modal model."""
         model = getattr(model, "language_model", model)
-        return model.get_encoder() if model.config.is_encoder_decoder else model
+        model = model.get_encoder() if model.config.is_encoder_decoder else model
+        model.config.use_cache = False  # a prompt is read once
+        return model
 
     @property
     def lora_targets(self) -> str:  # type: ignore[override]

@@ -2,6 +2,8 @@
 
 from typing import Any, ClassVar
 
+from torch import Tensor
+
 from lavi_bridge.languages.base import LANGUAGES, Language
 
 
@@ -11,6 +13,9 @@ class BERT(Language):
 
     model_options: ClassVar[dict[str, Any]] = {"add_pooling_layer": False}
     lora_targets: ClassVar[str] = r".*attention\.(self\.(query|key|value)|output\.dense)"
+
+    def _mask(self, mask: Tensor) -> Any:
+        return self._prepared(mask, "create_bidirectional_mask")
 
 
 @LANGUAGES.register("roberta", "xlm-roberta")

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from lavi_bridge.device import to_device
 from lavi_bridge.languages.base import LANGUAGES, Language
 
 
@@ -23,9 +24,8 @@ class LDMBert(Language):
         return LDMBertModel
 
     def hidden(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        if attention_mask is not None:
-            attention_mask = attention_mask.to(self.device)
+        mask = None if attention_mask is None else self._mask(attention_mask)
         # return_dict: without it the class asks for a deprecated setting, which warns
         return self.model(
-            input_ids.to(self.device), attention_mask=attention_mask, return_dict=True
+            to_device(input_ids, self.device), attention_mask=mask, return_dict=True
         ).last_hidden_state

@@ -1,6 +1,8 @@
 """T5, mT5 and UMT5 encoders: the paper's T5-Small, -Base and -Large."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
+
+from torch import Tensor
 
 from lavi_bridge.languages.base import LANGUAGES, Language
 
@@ -12,3 +14,6 @@ class T5(Language):
     model_class: ClassVar[str] = "AutoModelForTextEncoding"
     lora_targets: ClassVar[str] = r".*SelfAttention\.(q|k|v|o)"
     float16_safe: ClassVar[bool] = False
+
+    def _mask(self, mask: Tensor) -> Any:
+        return self._prepared(mask, "create_bidirectional_mask")

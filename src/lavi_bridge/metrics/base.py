@@ -60,13 +60,20 @@ class Distance(Metric):
 
 @contextmanager
 def exact() -> Iterator[None]:
-    """Where a network judges: without gradients, and float32 convolutions in float32.
+    """Where a network judges: without gradients, and all of float32 in float32.
 
-    On a GPU cuDNN would otherwise round their inputs to TF32, and scores would differ from a CPU's.
+    On a GPU cuDNN would otherwise round convolutions' inputs to TF32, and so would products after a
+    training in bfloat16; scores would differ from a CPU's.
     """
     import torch
 
-    with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+    from lavi_bridge.device import float32_products
+
+    with (
+        torch.no_grad(),
+        torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
+        float32_products("highest"),
+    ):
         yield
 
 

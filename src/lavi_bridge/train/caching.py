@@ -15,14 +15,14 @@ from lavi_bridge.data.features import FeatureCache, padded
 from lavi_bridge.data.finding import left_out
 from lavi_bridge.data.opening import open_source
 from lavi_bridge.data.pixels import READING
-from lavi_bridge.device import choose_dtype, own_device, processes
+from lavi_bridge.device import choose_dtype, own_device, processes, to_device
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.locate import locate
 from lavi_bridge.lock import held, refuse_if_held
 from lavi_bridge.progress import progress
 from lavi_bridge.resume import stopping
 from lavi_bridge.text import Text
-from lavi_bridge.train.examples import Examples, Size, inputs, read, readers, sizes_of
+from lavi_bridge.train.examples import Examples, Size, encoded, read, readers, sizes_of
 from lavi_bridge.visions import Vision, load_vision
 
 
@@ -89,7 +89,7 @@ def cached_features(bridge: Bridge, cache: FeatureCache, captions: Sequence[str]
     length = min(-(-longest // 8) * 8, bridge.tokens) if trim else bridge.tokens
     hidden, mask = padded(rows, length)
     device = bridge.vision.device
-    return Text(hidden.to(device), mask.to(device) if bridge.vision.masks else None)
+    return Text(to_device(hidden, device), to_device(mask, device) if bridge.vision.masks else None)
 
 
 def fill(config: CacheConfig) -> tuple[int, list[str]]:
@@ -127,7 +127,7 @@ def fill(config: CacheConfig) -> tuple[int, list[str]]:
     ]
     batches = [_batches(examples, keys, config.batch_size) for keys in todo]
     errors: dict[int, str] = {}
-    encoded = 0
+    count = 0
     with (
         held(config.cache, option="--cache"),
         stopping() as asked,
@@ -139,9 +139,8 @@ def fill(config: CacheConfig) -> tuple[int, list[str]]:
             for _ in chunk:
                 found = next(loader)
                 errors |= {e.key[0]: e.error for e in found if e.error}
-                if good := [e for e in found if e.good]:
-                    inputs(good, vision, cache)
-                encoded += len(good)
+                good = [e for e in found if e.good]
+                count += len(encoded(good, vision, cache))
                 bar.update(len(found))
             if len(errors) > config.max_bad * len(source) / world:
                 raise BridgeError(
@@ -154,7 +153,7 @@ def fill(config: CacheConfig) -> tuple[int, list[str]]:
                     f"stopped; {len(cache):,} are in '{config.cache}', and the same command goes "
                     "on from there"
                 )
-    return encoded, list(errors.values())
+    return count, list(errors.values())
 
 
 def _batches(examples: Examples, keys: list[tuple[int, bool]], size: int) -> list[list[Key]]:

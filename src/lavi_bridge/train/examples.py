@@ -30,10 +30,10 @@ from lavi_bridge.data import (
     buckets,
     nearest_bucket,
     normalise,
-    rounded,
     to_pixels,
 )
 from lavi_bridge.data.pixels import READING
+from lavi_bridge.device import to_device
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files import make_folder, read_safetensors
 from lavi_bridge.progress import progress
@@ -150,25 +150,37 @@ def inputs(examples: Sequence[Example], vision: Vision,
     fresh = [e for e in examples if held[id(e)] is None]
     if cache is None and len(fresh) == len(examples):
         return given | {"pixels": _pixels(fresh, vision)}
-    if fresh:
-        mean, std = vision.moments(_pixels(fresh, vision))
-        for row, example in enumerate(fresh):
-            made = Moments(mean[row].cpu(), None if std is None else std[row].cpu())
-            if cache is not None:
-                made = rounded(made, cache.dtype)
-                cache.add(example.key, made)
-            held[id(example)] = made
+    held |= {id(e): made for e, made in zip(fresh, encoded(fresh, vision, cache), strict=True)}
     found = [moments for moments in (held[id(e)] for e in examples) if moments]
-    means = torch.stack([m.mean for m in found]).to(vision.device)
+    means = to_device(torch.stack([m.mean for m in found]), vision.device)
     stds = [m.std for m in found if m.std is not None]
-    spread = torch.stack(stds).to(vision.device) if stds else None
+    spread = to_device(torch.stack(stds), vision.device) if stds else None
     return given | {"latents": vision.draw(means, spread, generators)}
+
+
+def encoded(examples: Sequence[Example], vision: Vision,
+            cache: LatentCache | None) -> list[Moments]:  # fmt: skip
+    """Moments, on the CPU, of samples that have pixels; added to the cache, as it gives them back.
+
+    A batch comes from the device at once, in the cache's precision.
+    """
+    if not examples:
+        return []
+    mean, std = vision.moments(_pixels(examples, vision))
+    both = mean if std is None else torch.cat([mean, std], 1)
+    rows = (both if cache is None else both.to(cache.dtype)).cpu()
+    parts = [row.split(len(mean[0])) for row in rows]
+    made = [Moments(row[0], None if std is None else row[1]) for row in parts]
+    if cache is not None:
+        for example, moments in zip(examples, made, strict=True):
+            cache.add(example.key, moments)
+    return made
 
 
 def _pixels(examples: Sequence[Example], vision: Vision) -> Tensor:
     """Pixels in [-1, 1] on the model's device, where bytes arrive sooner than floats would."""
     bytes_ = torch.stack([e.pixels for e in examples if e.pixels is not None])
-    return normalise(bytes_.to(vision.device))
+    return normalise(to_device(bytes_, vision.device))
 
 
 def order_of(source: Source, size_of: NDArray[np.int64] | None, *, batch: int, seed: int,

@@ -32,8 +32,9 @@ class Guards:
 
     def after_backward(self) -> None:
         """Note whose gradient is there and not zero."""
-        for name, parameter in list(self.waiting.items()):
-            if parameter.grad is not None and bool(whole(parameter.grad).any()):
+        given = {n: p.grad for n, p in self.waiting.items() if p.grad is not None}
+        for name, any_ in zip(given, _told([whole(g).any() for g in given.values()]), strict=True):
+            if any_:
                 del self.waiting[name]
 
     def passed(self, rate: float) -> bool:
@@ -42,8 +43,9 @@ class Guards:
         Raises:
             BridgeError: a parameter has had no gradient, or a frozen weight has changed.
         """
-        for name, (parameter, before) in self.frozen.items():
-            if not torch.equal(_some(parameter), before):
+        same = _told([(_some(p) == before).all() for p, before in self.frozen.values()])
+        for name, unchanged in zip(self.frozen, same, strict=True):
+            if not unchanged:
                 raise BridgeError(f"the frozen weight '{name}' has changed in training")
         self.moved += rate > 0
         if self.waiting and self.moved >= PATIENCE:
@@ -52,6 +54,11 @@ class Guards:
                 f"have had no gradient in {self.moved} steps"
             )
         return not self.waiting
+
+
+def _told(flags: list[Tensor]) -> list[bool]:
+    """What flags say, after one wait for the device, not one for each."""
+    return torch.stack(flags).tolist() if flags else []
 
 
 def _some(parameter: Tensor) -> Tensor:

@@ -17,8 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import (
+    DistributedDataParallelKwargs,
     DistributedType,
     InitProcessGroupKwargs,
     ProjectConfiguration,
@@ -34,7 +36,7 @@ from lavi_bridge.config import TrainConfig
 from lavi_bridge.data.cache import SHARD
 from lavi_bridge.data.finding import left_out
 from lavi_bridge.data.opening import open_source
-from lavi_bridge.device import choose_device
+from lavi_bridge.device import choose_device, float32_products
 from lavi_bridge.errors import BridgeError, Diverged, NotANumber
 from lavi_bridge.files import make_folder, write_text
 from lavi_bridge.lock import held, refuse_if_held
@@ -66,6 +68,8 @@ from lavi_bridge.train.showing import (
 from lavi_bridge.train.validation import Validation
 from lavi_bridge.warm_start import WarmStart
 
+PATIENCE = timedelta(hours=12)
+"""How long processes wait for each other."""
 WARM = "warm-start"
 """Folder in a run for the state and the report of its warm start."""
 FREE = {
@@ -91,8 +95,12 @@ class Run:
             gradient_accumulation_steps=config.accumulate,
             log_with=tracker_of(config.tracker),
             project_config=ProjectConfiguration(project_dir=str(config.out)),
-            # one process reads the headers of a large data set while the others wait
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=12))],
+            kwargs_handlers=[
+                # one process reads the headers of a large data set while the others wait
+                InitProcessGroupKwargs(timeout=PATIENCE),
+                # buffers are constants, and the same in all
+                DistributedDataParallelKwargs(broadcast_buffers=False),
+            ],
         )
         if self.accelerator.distributed_type == DistributedType.FSDP:
             raise BridgeError(
@@ -103,6 +111,11 @@ class Run:
         self.processes = self.accelerator.num_processes
         if not config.dry_run:
             refuse_if_held(config.out)
+        if config.compile == "graphs" and self.processes > 1:
+            raise BridgeError(
+                "'compile' graphs is for one process, as no GPU has run it on several yet; compile "
+                "blocks instead"
+            )
         self.bridge = Bridge.connect(
             config.language,
             config.vision,
@@ -119,8 +132,6 @@ class Run:
         )
         self.bridge.vision.process.weigh_flow(config.flow_weighting)
         self.bridge.vision.process.weights(torch.zeros(1, dtype=torch.long), config.min_snr)
-        if device.type == "cuda" and self.bridge.vision.dtype != torch.float32:
-            torch.set_float32_matmul_precision("high")  # products of what trains, in TF32
         if config.gradient_checkpointing:
             self.bridge.checkpoint_activations()
         models = [self.bridge.language.model, self.bridge.adapter, self.bridge.vision.backbone]
@@ -147,7 +158,9 @@ class Run:
         )
         self.validated: tuple[int, float | None] = -1, None
         """The step of the last validation and its loss."""
-        self._asked: Tensor | None = None
+        self._asked: tuple[Tensor, Any] | None = None
+        """Whether any process was asked to stop at the step before, and what to wait for."""
+        self._asking: Any = None
         self.bad: dict[int, str] = {}
         """What is wrong with the pictures that could not be read, by sample."""
         self._found_bad: list[tuple[int, str]] = []
@@ -162,7 +175,10 @@ class Run:
         """
         if self.config.dry_run:
             return self._train()
-        with held(self.config.out):
+        on_gpu = self.accelerator.device.type == "cuda"
+        # in TF32 what trains, beside models in bfloat16; nothing of it stays for what comes after
+        fast = on_gpu and self.bridge.vision.dtype != torch.float32
+        with held(self.config.out), float32_products("high" if fast else "highest"):
             return self._train()
 
     def _train(self) -> Bridge:
@@ -277,7 +293,7 @@ class Run:
         tensors: dict[str, Tensor] = dict(trained)
         self.average = None
         if config.ema:
-            self.average = EMAModel(self.parameters, decay=config.ema)
+            self.average = EMAModel(self.parameters, decay=config.ema, foreach=True)
             shadows = zip(trained, self.average.shadow_params, strict=True)
             tensors |= {f"average/{name}": shadow for name, shadow in shadows}
         settings = dataclasses.asdict(config)
@@ -429,13 +445,19 @@ class Run:
     def _agreed(self, stop: bool) -> bool:
         """Whether any process was asked to stop: all of them have to at the same step.
 
-        What is read is the answer of one step before, for which nobody has to wait any more.
+        What is read is the answer of one step before. Processes tell each other on the CPU, as the
+        GPU has still this step to do.
         """
         if self.processes == 1:
             return stop
-        answer, flag = self._asked, torch.tensor([float(stop)], device=self.accelerator.device)
-        self._asked = self.accelerator.reduce(flag)
-        return answer is not None and bool(answer.item())
+        if self._asking is None:
+            self._asking = dist.new_group(backend="gloo", timeout=PATIENCE)
+        before, flag = self._asked, torch.tensor([float(stop)])
+        self._asked = flag, dist.all_reduce(flag, group=self._asking, async_op=True)
+        if before is None:
+            return False
+        before[1].wait()
+        return bool(before[0])
 
     def _check(self, meter: Meter, norm: Tensor, step: int) -> None:
         """Refuse to go on, and above all to save, where the loss or a gradient is no number."""

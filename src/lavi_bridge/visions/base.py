@@ -20,6 +20,7 @@ from diffusers.utils import logging
 from torch import Tensor, nn
 
 from lavi_bridge.config import LoRA
+from lavi_bridge.device import to_device
 from lavi_bridge.errors import BridgeError, in_a_line
 from lavi_bridge.locate import Place
 from lavi_bridge.registry import Registry
@@ -28,7 +29,6 @@ from lavi_bridge.visions.process import (
     Generators,
     Noised,
     Process,
-    as_diffusers,
     gaussian,
     process,
 )
@@ -215,9 +215,10 @@ class Vision(nn.Module):
 
         A variational autoencoder's latents are drawn from its posterior, as published.
         """
-        encoded = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype))
+        encoded = self.vae.encode(to_device(pixels, self.vae.device).to(self.vae.dtype))
         if hasattr(encoded, "latent_dist"):
-            latents = encoded.latent_dist.sample(as_diffusers(generator))
+            mean, std = encoded.latent_dist.mean, encoded.latent_dist.std
+            latents = mean + std * gaussian(mean, generator)
         else:
             latents = encoded.latent if hasattr(encoded, "latent") else encoded.latents
         return (latents.float() - self._shift()) * self._scaling()
@@ -228,7 +229,7 @@ class Vision(nn.Module):
 
         What `encode` draws from; no standard deviation where the autoencoder is not variational.
         """
-        encoded = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype))
+        encoded = self.vae.encode(to_device(pixels, self.vae.device).to(self.vae.dtype))
         if hasattr(encoded, "latent_dist"):
             return encoded.latent_dist.mean.float(), encoded.latent_dist.std.float()
         latents = encoded.latent if hasattr(encoded, "latent") else encoded.latents
@@ -273,8 +274,9 @@ class Vision(nn.Module):
         Runs in the precision of the backbone; the answer is float32. Channels beyond the
         latents' (a learned variance) are dropped.
         """
-        timesteps = timesteps.expand(len(x_t)).to(self.device)
-        answer = self.call(x_t.to(self.device, self.dtype), timesteps, text.to(dtype=self.dtype))
+        timesteps = to_device(timesteps, self.device).expand(len(x_t))
+        text = text.to(dtype=self.dtype, device=self.device)
+        answer = self.call(to_device(x_t, self.device).to(self.dtype), timesteps, text)
         return answer[:, : self.latent_channels].float()
 
     def call(self, x_t: Tensor, timesteps: Tensor, text: Text) -> Tensor:

@@ -37,8 +37,9 @@ class PixArtAlpha(Vision):
         if not self.backbone.use_additional_conditions:
             return {"resolution": None, "aspect_ratio": None}
         height, width = (side * self.scale for side in x_t.shape[-2:])
-        resolution = torch.tensor([[height, width]] * len(x_t)).to(x_t)
-        ratio = torch.tensor([[height / width]] * len(x_t)).to(x_t)
+        # filled on the device: numbers from the host would be copied, and waited for
+        sides = [x_t.new_full((len(x_t), 1), side) for side in (height, width)]
+        resolution, ratio = torch.cat(sides, 1), x_t.new_full((len(x_t), 1), height / width)
         return {"resolution": resolution, "aspect_ratio": ratio}
 
 

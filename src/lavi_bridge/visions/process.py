@@ -17,6 +17,7 @@ from diffusers.training_utils import compute_loss_weighting_for_sd3
 from torch import Generator, Tensor
 
 from lavi_bridge.config import FlowWeighting
+from lavi_bridge.device import to_device
 from lavi_bridge.errors import BridgeError, in_a_line, nearest
 
 Generators = Generator | Sequence[Generator] | None
@@ -130,7 +131,7 @@ class Diffusion(Process):
         """Uniform timesteps; the target is the noise, or the velocity (arXiv 2202.00512)."""
         if timesteps is None:
             steps = self.forward.config.num_train_timesteps
-            timesteps = _draw(torch.randint, len(x0), generator, 0, steps).to(x0.device)
+            timesteps = to_device(_draw(torch.randint, len(x0), generator, 0, steps), x0.device)
         noise = gaussian(x0, generator) if noise is None else noise
         x_t = self.forward.add_noise(x0, noise, timesteps)
         velocity = self.prediction == "v_prediction"
@@ -197,7 +198,7 @@ class Flow(Process):
               generator: Generators) -> Noised:  # fmt: skip
         """Times drawn as the weighting says, and shifted; the target is noise - x0."""
         if timesteps is None:
-            u = self._times(len(x0), generator).to(x0.device)
+            u = to_device(self._times(len(x0), generator), x0.device)
             timesteps = self.shift * u / (1 + (self.shift - 1) * u) * self.steps
         noise = gaussian(x0, generator) if noise is None else noise
         sigma = (timesteps / self.steps).to(x0).view(-1, *[1] * (x0.ndim - 1))
@@ -232,17 +233,21 @@ class Flow(Process):
 
 
 def gaussian(like: Tensor, generator: Generators) -> Tensor:
-    """Standard normal noise; from CPU generators it is the same on every device."""
-    from diffusers.utils.torch_utils import randn_tensor
+    """Standard normal noise; from CPU generators it is the same on every device.
 
-    return randn_tensor(
-        like.shape, generator=as_diffusers(generator), device=like.device, dtype=like.dtype
-    )
+    Those draw on the CPU, each sample into its place in one tensor: pinned, where a GPU gets it.
+    """
+    generators = list(generator) if isinstance(generator, Sequence) else [generator]
+    if any(g is None or g.device.type != "cpu" for g in generators):
+        from diffusers.utils.torch_utils import randn_tensor
 
-
-def as_diffusers(generator: Generators) -> Generator | list[Generator] | None:
-    """Generators in the form that diffusers takes."""
-    return list(generator) if isinstance(generator, Sequence) else generator
+        given = generators if isinstance(generator, Sequence) else generator
+        return randn_tensor(like.shape, generator=given, device=like.device, dtype=like.dtype)
+    noise = torch.empty(like.shape, dtype=like.dtype, pin_memory=like.device.type == "cuda")
+    samples = noise.split(1) if len(generators) > 1 else [noise]
+    for sample, own in zip(samples, generators, strict=True):
+        torch.randn(sample.shape, generator=own, out=sample)
+    return to_device(noise, like.device)
 
 
 def process(config: dict[str, Any]) -> Process:
