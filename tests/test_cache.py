@@ -140,7 +140,7 @@ def test_what_was_missing_is_added_and_nothing_is_replaced(
 
 def test_two_processes_share_the_work(tiny: Tiny, captions: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
-               "--master_port", "29541", "-m", "lavi_bridge", "cache", "--vision", tiny("sd"),
+               "--master_port", "29543", "-m", "lavi_bridge", "cache", "--vision", tiny("sd"),
                "--data", captions, "--cache", tmp_path / "latents", "--device", "cpu"]  # fmt: skip
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
