@@ -78,11 +78,12 @@ def training(gpu: FakeCuda, folder: Path, about: dict[str, str], processes: int)
     options: dict[str, Any] = {k: model(folder, v) for k, v in about.items() if k != "cache"}
     if "cache" in about:
         options["cache"] = out / about["cache"]
-    settings = TrainConfig(**{
+    given: dict[str, Any] = {
         "language": model(folder, "t5"), "data": str(folder / "captions.tsv"), "out": out / "run",
         "rank": 2, "steps": STEPS + 1, "batch_size": 2, "log_every": 1000, "sample_every": 0,
         "validate_every": 0, "save_every": 0, "flip": False, "device": "cuda", "tracker": "none",
-    } | options)  # fmt: skip
+    }  # fmt: skip
+    settings = TrainConfig(**(given | options))
     counted: list[Counter[Any]] = []
     run = loop.Run(settings)
     run.processes = processes
@@ -93,7 +94,7 @@ def training(gpu: FakeCuda, folder: Path, about: dict[str, str], processes: int)
         add(meter, loss)
         counted.append(gpu.waits.copy())
 
-    loop.Meter.add = noted  # type: ignore[method-assign]
+    loop.Meter.add = noted  # type: ignore[method-assign, assignment]
     try:
         with contextlib.redirect_stdout(sys.stderr):  # its summary
             run.train()

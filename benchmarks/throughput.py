@@ -3,6 +3,7 @@
     python benchmarks/throughput.py                   # real sizes, random weights, on a GPU
     python benchmarks/throughput.py --device cpu      # the bundled models, to try the script
     python benchmarks/throughput.py --rows sd-32-paper sd-32-blocks
+    python benchmarks/throughput.py --contiguous      # without channels last
 
 Rows and goals are those of the table measured for the published code on one H200 (512 px, rank 32,
 data on the GPU). Every row runs in a process of its own: first step, then the median of `--steps`.
@@ -117,7 +118,7 @@ def materialise(bridge: nn.Module, dtype: torch.dtype, device: torch.device) -> 
             setattr(module, name, value)
 
 
-def measure(row: Row, device_name: str, steps: int) -> dict[str, Any]:
+def measure(row: Row, device_name: str, steps: int, contiguous: bool) -> dict[str, Any]:
     """Images/s, seconds of the first step, peak GB."""
     device = torch.device(device_name)
     paper = row.mode == "paper"
@@ -126,6 +127,8 @@ def measure(row: Row, device_name: str, steps: int) -> dict[str, Any]:
     batch = row.batch if device.type == "cuda" else min(row.batch, 4)
     with tempfile.TemporaryDirectory() as folder:
         bridge = make_bridge(row, Path(folder), device)
+    if contiguous:
+        bridge.vision.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     if row.mode == "checkpointing":
         bridge.checkpoint_activations()
     models = [bridge.language.model, bridge.adapter, bridge.vision.backbone]
@@ -175,6 +178,8 @@ def main() -> None:
     parser.add_argument("--rows", nargs="*", choices=[row.name for row in ROWS], metavar="ROW",
                         help=f"of {' '.join(row.name for row in ROWS)} (unset: all)")  # fmt: skip
     parser.add_argument("--steps", type=int, default=10, help="timed steps of each row")
+    parser.add_argument("--contiguous", action="store_true",
+                        help="the image model's weights as they came, not channels last")  # fmt: skip
     parser.add_argument("--out", type=Path, help="a JSON line a row, for what comes after")
     options = parser.parse_args()
     where = torch.cuda.get_device_name() if options.device.startswith("cuda") else "CPU, bundled"
@@ -186,7 +191,9 @@ def main() -> None:
             continue
         try:
             with context.Pool(1) as pool:
-                found = pool.apply(measure, (row, options.device, options.steps))
+                found = pool.apply(
+                    measure, (row, options.device, options.steps, options.contiguous)
+                )
         except torch.OutOfMemoryError:
             print(f"{row.name:20} does not fit")
             continue

@@ -44,7 +44,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 CPU = torch.device("cpu")
-REAL_DEVICE = Tensor.device.__get__  # type: ignore[attr-defined]
+REAL_DEVICE = Tensor.device.__get__
 REAL_DTYPE = Tensor.dtype.__get__  # type: ignore[attr-defined]
 IS_CUDA, IS_CPU = Tensor.is_cuda.__get__, Tensor.is_cpu.__get__  # type: ignore[attr-defined]
 WAITING = {

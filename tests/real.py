@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from torch.utils._python_dispatch import TorchDispatchMode
+
 T5_LARGE = {"model_type": "t5", "architectures": ["T5ForConditionalGeneration"], "d_model": 1024,
             "d_kv": 64, "d_ff": 4096, "num_layers": 24, "num_heads": 16, "vocab_size": 32128,
             "is_encoder_decoder": True, "pad_token_id": 0, "eos_token_id": 1,
@@ -55,3 +57,19 @@ def pixart(folder: Path) -> Path:
 def language(folder: Path, config: dict[str, Any]) -> Path:
     write(folder / "config.json", config)
     return folder
+
+
+class Kernels(TorchDispatchMode):
+    """Notes the operations that launch a kernel, by name: all but views and empty memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._schema.name.partition("::")[2]
+        alias = func._schema.returns[0].alias_info if func._schema.returns else None
+        view = alias is not None and not alias.is_write
+        if not view and not name.startswith(("empty", "new_empty", "_unsafe_view", "detach")):
+            self.names.append(name)
+        return func(*args, **(kwargs or {}))

@@ -19,6 +19,7 @@ from lavi_bridge.train.caching import fill
 from lavi_bridge.train.loop import Run
 from lavi_bridge.visions.process import Diffusion, Flow
 from lavi_bridge.zoo.world import ShapesWorld
+from tests.fake_cuda import SIMULATED, FakeCuda
 from tests.test_train import COLORS, captions, config, metrics
 
 __all__ = ["captions"]  # a fixture of the training tests
@@ -162,6 +163,54 @@ def test_the_second_gpu_is_taken_where_it_is_asked_for(
 def test_a_gpu_that_is_not_there_is_an_error_of_one_line() -> None:
     with pytest.raises(BridgeError, match=r"device 'cuda:9' asked for, but there "):
         choose_device("cuda:9")
+
+
+@pytest.fixture
+def gpu(request: pytest.FixtureRequest) -> FakeCuda:
+    """The simulated GPU, which counts."""
+    if SIMULATED not in request.config.stash:
+        pytest.skip("a real GPU counts no waits")
+    return request.config.stash[SIMULATED]
+
+
+@pytest.mark.parametrize(
+    ("language", "vision"),
+    [("t5", "sd"), ("t5", "pixart-alpha-1024"), ("gemma3", "pixart-alpha"), ("bert", "sana")],
+)
+def test_the_host_waits_for_nothing_in_a_step(
+    tiny: Tiny, gpu: FakeCuda, language: str, vision: str
+) -> None:
+    bridge = Bridge.connect(tiny(language), tiny(vision), rank=2, device="cuda").train()
+    side = bridge.vision.side_step * 2
+
+    def step() -> None:
+        generators = [torch.Generator().manual_seed(i) for i in range(2)]
+        loss = bridge.loss(torch.zeros(2, 3, side, side), ["a", "a red wall"], trim=True,
+                           generator=generators)  # fmt: skip
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(bridge.trainable_parameters(), 1.0)
+
+    step()
+    gpu.reset()
+    step()
+    assert gpu.waits.total() == 0, gpu.report()
+    assert not gpu.doubles  # a foreign size's positions are kept
+
+
+@pytest.mark.parametrize(
+    ("sampler", "most"), [("unipc", 10), ("ddim", 0), ("euler", 0), ("dpm++", 0), ("pndm", 0)]
+)
+def test_samplers_wait_where_they_solve_and_nowhere_else(
+    tiny: Tiny, gpu: FakeCuda, sampler: str, most: int
+) -> None:
+    bridge = Bridge.connect(tiny("t5"), tiny("pixart-alpha"), rank=2, device="cuda")
+    latents = torch.randn(1, *bridge.vision.latent_shape(16, 16), device="cuda")
+    text = bridge.encode("a")
+    gpu.reset()
+    with torch.no_grad():
+        steps = list(bridge.sample(text, latents=latents, scheduler=sampler, steps=10))
+    assert gpu.waits.total() <= most, gpu.report()
+    assert steps[0].latents.is_cuda
 
 
 @pytest.mark.parametrize("match", ["states", "predictions"])

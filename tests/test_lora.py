@@ -1,5 +1,6 @@
 """LoRA: injected where asked, dropped where published, fused without a trace."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from torch import nn
 
 from lavi_bridge import Bridge, BridgeError, lora
 from lavi_bridge.config import LoRA
+from tests.real import Kernels
 
 Tiny = Callable[[str], Path]
 
@@ -72,10 +74,70 @@ def test_bf16_weights_are_not_fused_as_a_light_lora_would_round_away() -> None:
     layer = lora.layers(net)["0"]
     nn.init.normal_(layer.lora_B["default"].weight, std=1e-4)
     x = torch.randn(4, 64, dtype=torch.bfloat16)
-    before = net(x)
-    with lora.fused(net):
+    before, weight = net(x), layer.get_base_layer().weight.clone()
+    with torch.no_grad(), lora.fused(net):
         assert not layer.merged
+        assert torch.equal(layer.get_base_layer().weight, weight)
+        assert torch.allclose(net(x), before, rtol=1e-2, atol=1e-3)
+    assert torch.equal(net(x), before)
+
+
+def exactly(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """What a layer would answer in float64."""
+    return copy.deepcopy(layer).double()(x.double())
+
+
+@pytest.mark.parametrize("kind", ["linear", "sequence", "conv", "conv, channels last, strided"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_sampling_in_half_precision_takes_two_kernels_a_branch_and_no_cast(
+    kind: str, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    base: nn.Module = nn.Linear(32, 48)
+    x = torch.randn((60, 32) if kind == "linear" else (4, 30, 32))
+    if kind.startswith("conv"):
+        base, x = nn.Conv2d(16, 24, 3, padding=1), torch.randn(8, 16, 12, 12)
+    if "strided" in kind:
+        base = nn.Conv2d(16, 24, 3, 2, 1).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        x = x.to(memory_format=torch.channels_last)
+    net = nn.Sequential(base).to(dtype).eval()
+    lora.inject(net, LoRA(4, "0", dropout=0.1))
+    layer = lora.layers(net)["0"]
+    nn.init.normal_(layer.lora_B["default"].weight, std=0.02)
+    x = x.to(dtype)
+    with torch.no_grad():
+        before, truth = net(x), exactly(net, x)
+        for scaling in (1.0, 1.0, 0.5):  # the second time from what the first left
+            layer.scaling["default"] = scaling
+            with lora.fused(net), Kernels() as kernels:
+                light = net(x)
+            assert len(kernels.names) == 3, kernels.names
+            assert "_to_copy" not in kernels.names
+        layer.scaling["default"] = 1.0
+        with lora.fused(net):
+            light = net(x)
+        assert (light - truth).square().mean() <= 1.15 * (before - truth).square().mean()
+        assert light.is_contiguous() == before.is_contiguous()
         assert torch.equal(net(x), before)
+
+
+def test_a_light_branch_follows_the_weights_and_an_error_leaves_none() -> None:
+    net = nn.Sequential(nn.Linear(8, 8)).to(torch.bfloat16)
+    lora.inject(net, LoRA(2, "0"))
+    layer, x = lora.layers(net)["0"], torch.ones(1, 8, dtype=torch.bfloat16)
+    with torch.no_grad():
+        for value in (0.5, 1.0):
+            layer.lora_B["default"].weight.fill_(value)
+            expected = net(x)
+            with lora.fused(net):
+                assert torch.allclose(net(x), expected, rtol=1e-2, atol=1e-2)
+                with lora.disabled(net):
+                    assert torch.equal(net(x), layer.get_base_layer()(x))
+        with pytest.raises(ZeroDivisionError), lora.fused(net):
+            _ = 1 / 0
+    assert not layer.lora_variant
+    net(x).sum().backward()
+    assert layer.lora_A["default"].weight.grad is not None
 
 
 def test_rank_zero_leaves_a_side_untouched(tiny: Tiny, tmp_path: Path) -> None:

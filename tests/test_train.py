@@ -314,6 +314,7 @@ def test_it_learns_and_goes_on_exactly_with(
         ({"optimizer": "adamw-8bit", "shard": True}, "'shard' cannot spread .* 8 or 4 bits"),
         ({"quantize": "nf4", "shard": True}, "'shard' cannot spread .* 8 or 4 bits"),
         ({"compile": "graphs", "accumulate": 2}, "compile blocks instead"),
+        ({"compile": "graphs", "gradient_checkpointing": True}, "compile blocks instead"),
         ({"text_cache": Path("t"), "language_rank": 0, "shard": True}, "wait for each other"),
     ],
 )

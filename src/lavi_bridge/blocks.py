@@ -47,6 +47,13 @@ def compile_blocks(models: Sequence[nn.Module], how: Compile) -> int:
     return len(found)
 
 
+def compile_sampling(model: nn.Module, how: Compile) -> int:
+    """Compile an image model's blocks for many pictures of one size; return how many there are."""
+    if how == "graphs":  # what the last call's graphs gave is used up
+        model.register_forward_pre_hook(lambda *_: torch.compiler.cudagraph_mark_step_begin())
+    return compile_blocks([model], how)
+
+
 def uncompiled(how: Compile) -> AbstractContextManager[object]:
     """Inside, compiled blocks run as they were: for shapes that come once, as in sampling."""
     return nullcontext() if how == "none" else torch.compiler.set_stance("force_eager")

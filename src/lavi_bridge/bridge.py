@@ -309,6 +309,7 @@ class Bridge(nn.Module):
         generator: Generators = None,
         min_snr: float = 0.0,
         trim: bool = False,
+        shares: Tensor | None = None,
     ) -> Tensor:
         """Mean squared error of the vision model's prediction, in float32.
 
@@ -322,6 +323,7 @@ class Bridge(nn.Module):
                 weighs all alike, as published.
             trim: leave out padding that no caption of the batch needs, where it is masked: the same
                 loss for less work.
+            shares: (batch,) what each picture counts; by default 1.
 
         Raises:
             BridgeError: neither pictures nor latents, or a number of captions that does not fit.
@@ -342,10 +344,12 @@ class Bridge(nn.Module):
         noised = self.vision.noise(latents, timesteps, noise=noise, generator=generator)
         prediction = self.vision.predict(noised.x_t, noised.timesteps, text)
         weights = self.vision.process.weights(noised.timesteps, min_snr)
-        if weights is None:
+        if weights is None and shares is None:
             return nn.functional.mse_loss(prediction, noised.target.float())
         errors = (prediction - noised.target.float()).square().flatten(1).mean(1)
-        return (weights * errors).mean()
+        for factor in (weights, shares):
+            errors = errors if factor is None else factor * errors
+        return errors.mean()
 
     def warm_start(
         self,

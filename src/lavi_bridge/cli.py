@@ -249,6 +249,7 @@ def train_config(args: list[str]) -> TrainConfig:
 def generate(args: list[str]) -> None:
     """Draw pictures from prompts with a trained bridge."""
     options = tyro.cli(Generate, args=args, prog="lavi-bridge generate")
+    from lavi_bridge.blocks import compile_sampling
     from lavi_bridge.bridge import Bridge
     from lavi_bridge.generation import draw, read_prompts
     from lavi_bridge.storage import is_pipeline
@@ -265,6 +266,7 @@ def generate(args: list[str]) -> None:
     else:
         bridge = Bridge.load(options.bridge, language=options.language, vision=options.vision,
                              trust_remote_code=options.trust_remote_code, **place)  # fmt: skip
+    compile_sampling(bridge.vision.backbone, options.sampling.compile)
     for path in draw(bridge, prompts, options.out, options.sampling, progress=sys.stderr.isatty()):
         print(path)
 

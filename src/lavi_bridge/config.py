@@ -366,6 +366,9 @@ class Sampling:
     unipc, dpm++ for flow models (unset: the family's own)."""
     batch_size: int = 4
     """Pictures drawn at once; does not change them."""
+    compile: Compile = "none"
+    """Compile the image model block by block: a slow first picture, then faster ones. `graphs`
+    launches each block as one CUDA graph besides. Changes pictures by float rounding."""
 
     def __post_init__(self) -> None:
         if _is_number(self.guidance):

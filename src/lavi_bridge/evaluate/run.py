@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from lavi_bridge import __version__
+from lavi_bridge.blocks import compile_sampling
 from lavi_bridge.bridge import Bridge
 from lavi_bridge.config import EvaluateConfig
 from lavi_bridge.device import join_processes, own_device, processes, wait_for_all
@@ -256,6 +257,7 @@ def _images_of(
             contestant.spec, **contestant.moved, dtype=config.dtype, device=device,
             trust_remote_code=config.trust_remote_code,
         )  # fmt: skip
+    compile_sampling(bridge.vision.backbone, config.sampling.compile)
     identity = _identity(bridge, config)
     places = {}
     for suite, prompts in asked.items():

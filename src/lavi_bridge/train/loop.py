@@ -36,7 +36,7 @@ from lavi_bridge.config import TrainConfig
 from lavi_bridge.data.cache import SHARD
 from lavi_bridge.data.finding import left_out
 from lavi_bridge.data.opening import open_source
-from lavi_bridge.device import choose_device, float32_products
+from lavi_bridge.device import choose_device, float32_products, to_device
 from lavi_bridge.errors import BridgeError, Diverged, NotANumber
 from lavi_bridge.files import make_folder, write_text
 from lavi_bridge.lock import held, refuse_if_held
@@ -424,23 +424,29 @@ class Run:
     def _loss(self, bridge: nn.Module, examples: Sequence[Example]) -> Tensor:
         """The loss of this process's part of a batch; pictures that cannot be read count zero."""
         good = self._only_good(examples)
-        # compiled blocks want one length
+        # compiled blocks want one length, and one number of pictures
         trim = self.config.compile == "none"
         options: dict[str, Any] = {"min_snr": self.config.min_snr, "trim": trim}
         if not good:  # the other processes wait for a gradient
-            return bridge(**self._nothing(), **options) * 0
-        given = inputs(good, self.bridge.vision, self.cache)
+            count = 1 if trim else len(examples)
+            return bridge(**self._nothing(count, examples[0].key[0]), **options) * 0
+        lacking = 0 if trim else len(examples) - len(good)
+        if lacking:
+            shares = torch.tensor([1.0] * len(good) + [0.0] * lacking)
+            options["shares"] = to_device(shares, self.bridge.vision.device)
+        given = inputs(good + good[:1] * lacking, self.bridge.vision, self.cache)
         if self.text_cache is not None:
             told = given.pop("captions")
             given["features"] = cached_features(self.bridge, self.text_cache, told,
                                                 trim=trim)  # fmt: skip
         loss: Tensor = bridge(**given, **options)
-        return loss * (len(good) / len(examples))
+        return loss if lacking else loss * (len(good) / len(examples))
 
-    def _nothing(self) -> dict[str, Any]:
-        width, height = self.examples.sizes[0]
-        return {"pixels": torch.zeros(1, 3, height, width), "captions": [""],
-                "generator": [Generator().manual_seed(0)]}  # fmt: skip
+    def _nothing(self, count: int, index: int) -> dict[str, Any]:
+        """So many black pictures of a sample's size."""
+        width, height = self.examples.size(index)
+        return {"pixels": torch.zeros(count, 3, height, width), "captions": [""] * count,
+                "generator": [Generator().manual_seed(0) for _ in range(count)]}  # fmt: skip
 
     def _agreed(self, stop: bool) -> bool:
         """Whether any process was asked to stop: all of them have to at the same step.
