@@ -37,3 +37,14 @@ def test_the_commands_exist() -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     for command in re.findall(r"lavi-bridge ([a-z]+) ", README):
         assert command in cli.COMMANDS, command
+
+
+def test_the_tests_that_the_table_of_real_inputs_names_exist() -> None:
+    text = (ROOT / "docs" / "inputs.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("|") and "`test_" in line]
+    assert len(rows) == 24 + 8
+    for row in rows:
+        file = ""
+        for name in re.findall(r"`((?:test_\w+\.py::)?test_\w+)`", row.split("|")[-2]):
+            file, _, test = name.rpartition("::") if "::" in name else (file, "", name)
+            assert f"def {test}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), name
