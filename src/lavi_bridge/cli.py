@@ -21,7 +21,7 @@ from lavi_bridge.config import (
     Dtype,
     EvaluateConfig,
     ExpandConfig,
-    Homely,
+    HomePaths,
     Quantize,
     ReproduceConfig,
     Sampling,
@@ -46,7 +46,7 @@ A model is a folder, a Hub id (owner/name[/subfolder][@revision]) or zoo:NAME.
 
 
 @dataclass
-class Generate(Homely):
+class Generate(HomePaths):
     """Draw pictures with a trained bridge. Repeat an interrupted call and it goes on."""
 
     bridge: Positional[str]
@@ -108,7 +108,7 @@ class Plan:
 
 
 @dataclass
-class DataCheck(Homely):
+class DataCheck(HomePaths):
     """Read every picture and caption of a data set: what is unreadable and where, the sizes, and
     how many captions a pair's token limit cuts short. Exit code 1 where there are errors."""
 
@@ -148,7 +148,7 @@ class List:
 
 
 @dataclass
-class Convert(Homely):
+class Convert(HomePaths):
     """Turn a checkpoint of the published code (lora_vis.pt, lora_text.pt, adapter/) into ours."""
 
     published: Positional[Path]
@@ -164,7 +164,7 @@ class Convert(Homely):
 
 
 @dataclass
-class Demo(Homely):
+class Demo(HomePaths):
     """Join two small bundled language models to a bundled image model, train, draw and score."""
 
     out: Path = Path("runs/demo")
@@ -176,7 +176,7 @@ class Demo(Homely):
 
 
 @dataclass
-class ZooBuild(Homely):
+class ZooBuild(HomePaths):
     """Make the bundled models from nothing, each by its recipe (docs/zoo.md has them all).
 
     Every stage saves its state once a minute and when it is stopped; the same command goes on from
@@ -197,7 +197,7 @@ class ZooBuild(Homely):
 
 
 @dataclass
-class ZooScore(Homely):
+class ZooScore(HomePaths):
     """Score the bundled image models with their own text encoders, and their autoencoders."""
 
     names: Positional[list[str]] = field(default_factory=list)

@@ -38,7 +38,7 @@ class LoRA:
     """On the output of the low-rank branch, as published (PEFT's own falls on its input)."""
 
 
-class Homely:
+class HomePaths:
     """Settings whose paths may begin with `~`, wherever they come from: shells expand it in
     `--out ~/run`, but neither in `--out=~/run` nor in a YAML file."""
 
@@ -49,7 +49,7 @@ class Homely:
 
 
 @dataclass
-class TrainConfig(Homely):
+class TrainConfig(HomePaths):
     """Train a bridge: adapter and both LoRAs, while language and vision model stay frozen."""
 
     language: str
@@ -249,7 +249,7 @@ class TrainConfig(Homely):
 
 
 @dataclass
-class CacheConfig(Homely):
+class CacheConfig(HomePaths):
     """Encode every picture of a data set once, for `train --cache` with the same settings.
 
     Shards are written whole or not at all; stopped and repeated it goes on. Several processes:
@@ -296,7 +296,7 @@ class CacheConfig(Homely):
 
 
 @dataclass
-class ExpandConfig(Homely):
+class ExpandConfig(HomePaths):
     """Write a long prompt for every short one with a language model, and keep them as pairs.
 
     The file has a JSON line a prompt (id, category, short, long) and is a suite itself; its
@@ -376,7 +376,7 @@ class Sampling:
 
 
 @dataclass
-class EvaluateConfig(Homely):
+class EvaluateConfig(HomePaths):
     """Draw prompt suites with bridges and image models, judge the images, and report.
 
     Everything finished is kept: the same command goes on wherever it was stopped. Several
@@ -435,7 +435,7 @@ class EvaluateConfig(Homely):
 
 
 @dataclass
-class ReproduceConfig(Homely):
+class ReproduceConfig(HomePaths):
     """Make the paper's tables again: train every row with several seeds, evaluate, compare.
 
     On the bundled models (the default) it takes a laptop hours and needs nothing else; with --full
