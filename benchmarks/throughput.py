@@ -179,7 +179,7 @@ def main() -> None:
                         help=f"of {' '.join(row.name for row in ROWS)} (unset: all)")  # fmt: skip
     parser.add_argument("--steps", type=int, default=10, help="timed steps of each row")
     parser.add_argument("--contiguous", action="store_true",
-                        help="the image model's weights not channels last")  # fmt: skip
+                        help="the image model as it came, not channels last")  # fmt: skip
     parser.add_argument("--out", type=Path, help="a JSON line a row, for what comes after")
     options = parser.parse_args()
     where = torch.cuda.get_device_name() if options.device.startswith("cuda") else "CPU, bundled"
@@ -191,9 +191,8 @@ def main() -> None:
             continue
         try:
             with context.Pool(1) as pool:
-                found = pool.apply(
-                    measure, (row, options.device, options.steps, options.contiguous)
-                )
+                given = row, options.device, options.steps, options.contiguous
+                found = pool.apply(measure, given)
         except torch.OutOfMemoryError:
             print(f"{row.name:20} does not fit")
             continue

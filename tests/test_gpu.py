@@ -74,7 +74,7 @@ def test_gpu_and_cpu_start_from_the_same_noise(tiny: Tiny) -> None:
 @pytest.mark.parametrize(
     ("language", "vision"),
     [
-        ("llama", "sd"), ("llama", "pixart-alpha-1024"), ("clip_text_model", "pixart-alpha"),
+        ("llama", "pixart-alpha-1024"), ("clip_text_model", "pixart-alpha"),
         ("gemma3", "pixart-sigma"), ("gpt2", "ldm"), ("ldmbert", "sana"),
     ],
 )  # fmt: skip
@@ -96,7 +96,7 @@ def test_every_kind_of_language_model_reads_on_the_gpu(
 )
 def test_every_sampler_draws_on_the_gpu(tiny: Tiny, vision: str, sampler: str) -> None:
     bridge = Bridge.connect(tiny("t5"), tiny(vision), rank=2, device="cuda")
-    assert len(bridge.generate(["a", "b"], steps=3, scheduler=sampler)) == 2
+    assert len(bridge.generate("a", steps=3, scheduler=sampler)) == 1
 
 
 def test_a_bridge_is_saved_and_loaded_on_the_gpu(tiny: Tiny, tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def gpu(request: pytest.FixtureRequest) -> FakeCuda:
 
 @pytest.mark.parametrize(
     ("language", "vision"),
-    [("t5", "sd"), ("t5", "pixart-alpha-1024"), ("gemma3", "pixart-alpha"), ("bert", "sana")],
+    [("t5", "sd"), ("llama", "pixart-alpha-1024"), ("gemma3", "pixart-alpha"), ("bert", "sana")],
 )
 def test_the_host_waits_for_nothing_in_a_step(
     tiny: Tiny, gpu: FakeCuda, language: str, vision: str
@@ -213,11 +213,11 @@ def test_samplers_wait_where_they_solve_and_nowhere_else(
     assert steps[0].latents.is_cuda
 
 
-@pytest.mark.parametrize("match", ["states", "predictions"])
-def test_a_warm_start_runs_on_the_gpu(match: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_warm_start_runs_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On states, with the report on predictions."""
     monkeypatch.setattr("lavi_bridge.warm_start.BANK", 4)
     monkeypatch.setattr("lavi_bridge.warm_start.BANK_STEPS", 1)
     bridge = Bridge.connect("zoo:tiny-t5-small", "zoo:tiny-pixart", rank=2, device="cuda")
     captions = ShapesWorld().captions(24)
-    report = bridge.warm_start(captions, match=match, steps=1, batch_size=4)  # type: ignore[arg-type]
+    report = bridge.warm_start(captions, steps=1, batch_size=4)
     assert report.steps == 1

@@ -293,7 +293,8 @@ class Run:
         tensors: dict[str, Tensor] = dict(trained)
         self.average = None
         if config.ema:
-            self.average = EMAModel(self.parameters, decay=config.ema, foreach=True)
+            # a few kernels for all weights; torch has none for those that are spread
+            self.average = EMAModel(self.parameters, decay=config.ema, foreach=not config.shard)
             shadows = zip(trained, self.average.shadow_params, strict=True)
             tensors |= {f"average/{name}": shadow for name, shadow in shadows}
         settings = dataclasses.asdict(config)
