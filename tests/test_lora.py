@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -171,3 +172,39 @@ def test_a_rank_above_every_layer_is_refused() -> None:
     with pytest.raises(BridgeError, match=r"LoRA rank 7 is above what any layer of .* have: 6"):
         lora.inject(model, LoRA(7, r"\d"))
     assert lora.inject(nn.Sequential(nn.Linear(8, 6), nn.Linear(6, 4)), LoRA(5, r"\d")) == 2
+
+
+def test_small_layers_fold_into_one_product_with_the_same_gradients(tiny: Tiny) -> None:
+    bridge = Bridge.connect(tiny("t5"), tiny("sd"), rank=4, dropout=0.0, device="cpu")
+    model = bridge.language.model
+    for parameter in lora.parameters(model):
+        nn.init.normal_(parameter, std=0.1)
+    ids = torch.arange(3, 23).reshape(2, 10)
+
+    def answer() -> list[torch.Tensor]:
+        hidden = bridge.language.hidden(ids)
+        return [hidden, *torch.autograd.grad(hidden.square().sum(), lora.parameters(model))]
+
+    plain, layer = answer(), next(iter(lora.layers(model).values()))
+    with lora.folded(model), bridge.language.whole_gelu():
+        assert "forward" in vars(layer)
+        torch.testing.assert_close(answer(), plain, rtol=1e-4, atol=1e-4)
+    assert "forward" not in vars(layer)
+    assert all(map(torch.equal, answer(), plain))
+
+
+@pytest.mark.parametrize("changes", [{"dropout": 0.1}, {"dtype": "bfloat16"}])
+def test_layers_with_dropout_or_in_half_precision_do_not_fold(
+    tiny: Tiny, changes: dict[str, Any]
+) -> None:
+    bridge = Bridge.connect(tiny("t5"), tiny("sd"), rank=4, device="cpu",
+                            **({"dropout": 0.0} | changes))  # fmt: skip
+    with lora.folded(bridge.language.model):
+        assert not any("forward" in vars(x) for x in lora.layers(bridge.language.model).values())
+
+
+def test_a_wide_layer_keeps_its_narrow_branch() -> None:
+    net = nn.Sequential(nn.Linear(512, 512), nn.Linear(32, 32))
+    lora.inject(net, LoRA(4, r"\d", 0.0))
+    with lora.folded(net):
+        assert ["forward" in vars(layer) for layer in lora.layers(net).values()] == [False, True]

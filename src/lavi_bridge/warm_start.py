@@ -189,7 +189,8 @@ class WarmStart:
         begun = saved = time.perf_counter()
         before = self.seconds
         bridge.train()
-        with stopping() as asked_to_stop:
+        model = bridge.language.model
+        with stopping() as asked_to_stop, lora.folded(model), bridge.language.whole_gelu():
             while not self.finished:
                 if self.turn and self.step == self.turn:
                     # the moments of the other loss would make far too large steps of this one's
