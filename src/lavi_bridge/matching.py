@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lavi_bridge.alignment import align
 from lavi_bridge.bridge import Bridge
+from lavi_bridge.device import to_device
 from lavi_bridge.languages import Language
 
 CHUNK = 16
@@ -89,7 +90,7 @@ class Matcher:
             tokens = min(-(-ours.longest // ROUND) * ROUND, tokens)
             targets = targets[:, :tokens]
         states = self._taught(theirs.ids, theirs.mask, theirs.longest)
-        targets = targets.to(states.device)
+        targets = to_device(targets, states.device)
         index = targets.clamp(min=0).unsqueeze(-1).expand(-1, -1, states.shape[-1])
         there = (targets >= 0).float()
         return Matched(

@@ -157,6 +157,7 @@ def settings(pair: Pair, out: Path, scale: float) -> TrainConfig:
         dropout=0.0,  # the run is short
         flip=False,  # captions speak of left and right
         warm_start=max(1, round(pair.warm_start * scale)),
+        warm_start_batch=48,
         steps=max(1, round(pair.steps * scale)),
         batch_size=32,
         lr_adapter=3e-4,
