@@ -213,3 +213,10 @@ def test_mirroring_swaps_left_and_right() -> None:
     array[:, :4] = 255
     image = Image.fromarray(array)
     assert torch.equal(to_pixels(image, 8, mirror=True), to_pixels(image, 8).flip(-1))
+
+
+def test_half_an_emoji_in_a_prompt_or_a_negative_one_draws(tiny: Callable[[str], Path]) -> None:
+    bridge = Bridge.connect(tiny("t5"), tiny("sd"), rank=2, device="cpu")
+    halves = bridge.generate("a cat \ud83d", negative="\ude00", steps=1, seed=0)
+    named = bridge.generate("a cat \ufffd", negative="\ufffd", steps=1, seed=0)
+    assert halves[0].tobytes() == named[0].tobytes()

@@ -351,3 +351,21 @@ def test_names_beyond_the_first_are_counted_only(tmp_path: Path) -> None:
     assert Folder(tmp_path).left_out() == [
         "text files without a picture that can be read: 1,200 ('x0.txt', 'x1.txt', 'x10.txt', …)"
     ]
+
+
+def test_a_picture_with_its_own_caption_is_one_sample_whatever_an_index_says(
+    tmp_path: Path,
+) -> None:
+    for name in "ab":
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    (tmp_path / "a.txt").write_text("its own")
+    (tmp_path / "metadata.csv").write_text("file_name,text\na.png,of the index\nb.png,of b\n")
+    source = Folder(tmp_path)
+    assert [list(source.texts(i)) for i in range(len(source))] == [["its own"], ["of b"]]
+
+
+def test_a_csv_whose_columns_are_swapped_is_one_bad_picture(tmp_path: Path) -> None:
+    (tmp_path / "metadata.csv").write_text(f"text,file_name\na.png,{'a long caption ' * 40}\n")
+    source = Folder(tmp_path)
+    with pytest.raises(BadImage, match=r"no image '.*a long caption"):
+        source.picture(0)

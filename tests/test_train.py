@@ -68,7 +68,8 @@ def test_a_run_leaves_a_bridge_metrics_samples_and_checkpoints(
     trained = Run(settings).train()
     assert Bridge.load(out).id == Bridge.load(out / "bridge").id == trained.id
     assert sorted(p.name for p in out.iterdir()) == [
-        "bridge", "config.json", "curves.svg", "metrics.jsonl", "samples", "step-2", "step-4",
+        ".lock", "bridge", "config.json", "curves.svg", "metrics.jsonl", "samples", "step-2",
+        "step-4",
     ]  # fmt: skip
     assert [p.name for p in sorted((out / "samples").iterdir())] == [
         "000000.png", "000002.png", "000004.png",

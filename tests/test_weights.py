@@ -312,3 +312,13 @@ def test_a_folder_that_an_earlier_commit_could_not_read_has_no_earlier_digits(
     as_variant(folder)
     made = fingerprint(folder)
     assert made.earlier == made
+
+
+def test_a_damaged_file_is_not_replaced_by_a_variant_beside_it(tiny: Tiny, tmp_path: Path) -> None:
+    folder = tmp_path / "sd"
+    shutil.copytree(tiny("sd"), folder)
+    plain = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    shutil.copy(plain, plain.with_suffix(".fp16.safetensors"))
+    plain.write_bytes(plain.read_bytes()[:1000])
+    with pytest.raises(BridgeError, match="cannot load"):
+        Bridge.connect(tiny("t5"), folder, rank=2, device="cpu")

@@ -18,6 +18,7 @@ from lavi_bridge import __version__
 from lavi_bridge.config import Sampling
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files import make_folder
+from lavi_bridge.output import whole
 from lavi_bridge.progress import progress as bar
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def settings_of(bridge: Bridge, sampling: Sampling) -> dict[str, Any]:
     return {
         "steps": sampling.steps,
         "guidance": sampling.guidance,
-        "negative": sampling.negative,
+        "negative": whole(sampling.negative),
         "height": sampling.height or own[0],
         "width": sampling.width or own[1],
         "scheduler": sampling.scheduler or bridge.vision.default_scheduler,
@@ -87,8 +88,6 @@ def draw(bridge: Bridge, prompts: Sequence[str], out: Path, sampling: Sampling, 
     A picture counts as there if its file says that it was drawn by the same bridge from the same
     prompt, seed and settings. So an interrupted call, repeated, goes on where it stopped.
     """
-    from lavi_bridge.data.base import whole
-
     make_folder(out)
     identity = made_by(bridge) | {"version": __version__}
     settings = settings_of(bridge, sampling)

@@ -65,9 +65,10 @@ class Place:
     def commit(self, name: str = "config.json") -> str | None:
         """The Hub commit that the files come from; None for a local folder."""
         path = None if self.local else self.file(name)
-        if path is None or "snapshots" not in path.parts:
-            return None
-        return path.parts[path.parts.index("snapshots") + 1]
+        for place in path.parents if path else ():  # a cache may itself lie in `snapshots`
+            if place.parent.name == "snapshots" and place.parts[-3].startswith("models--"):
+                return place.name
+        return None
 
     def json(self, name: str) -> dict[str, Any]:
         """Read a JSON file of this place.

@@ -118,7 +118,7 @@ def _take(lock: FileLock, place: Path, option: str) -> None:
         lock.acquire(timeout=GRACE)
     except Timeout:
         holder = _holder(lock)
-        if not _lives(holder):
+        if _is_dead(holder):
             print(f"'{place}' is in use, perhaps by what is left of a run that was killed; waiting "
                   f"{PATIENCE:.0f} s at most", file=sys.stderr)  # fmt: skip
             with suppress(Timeout):
@@ -136,24 +136,24 @@ def _holder(lock: FileLock) -> dict[str, Any]:
     """Who has the lock; {} where that cannot be read."""
     try:
         found = json.loads(Path(lock.lock_file).read_text(encoding="utf-8"))
-        return {key: found[key] for key in ("process", "host", "since")}
+        return {"process": int(found["process"]), "host": found["host"], "since": found["since"]}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
 
-def _lives(holder: dict[str, Any]) -> bool:
-    """Whether the process that took the lock is there for sure."""
-    if os.name == "nt":
-        return True  # nothing is forked there, so the lock has gone with its process
-    if holder.get("host") != platform.node():
-        return False
+def _is_dead(holder: dict[str, Any]) -> bool:
+    """Whether the process that took the lock is gone, as far as can be told here."""
+    if not holder:
+        return True  # it did not even come to sign
+    if os.name == "nt" or holder["host"] != platform.node():
+        return False  # on Windows nothing is forked, so the lock has gone with its process
     try:
         os.kill(holder["process"], 0)
-    except ProcessLookupError:
-        return False
+    except (ProcessLookupError, OverflowError):
+        return True
     except PermissionError:
         pass  # somebody else's
-    return True
+    return False
 
 
 def _warn(place: Path, error: OSError) -> None:

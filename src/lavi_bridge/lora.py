@@ -146,8 +146,8 @@ def fused(model: nn.Module) -> Iterator[None]:
     with ExitStack() as stack:
         for layer in layers(model).values():
             base = layer.get_base_layer()
-            if isinstance(base.weight, DTensor):
-                continue
+            if isinstance(base.weight, DTensor) or layer.merged or NAME in layer.lora_variant:
+                continue  # the latter two within a call of this
             if base.weight.dtype == torch.float32:
                 kept = base.weight.detach().clone()
                 layer.merge(adapter_names=[NAME])
@@ -172,7 +172,7 @@ def folded(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for layer in found:
-            del layer.forward
+            vars(layer).pop("forward", None)
 
 
 def _folds(layer: LoraLayer) -> bool:
@@ -185,6 +185,9 @@ def _folds(layer: LoraLayer) -> bool:
 
 
 def _product(layer: LoraLayer, x: Tensor) -> Tensor:
+    if layer.merged or layer.disable_adapters:
+        answer: Tensor = type(layer).forward(layer, x)
+        return answer
     base, down, up = layer.get_base_layer(), layer.lora_A[NAME].weight, layer.lora_B[NAME].weight
     return nn.functional.linear(x, base.weight + layer.scaling[NAME] * (up @ down), base.bias)
 

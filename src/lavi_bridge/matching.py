@@ -19,6 +19,8 @@ from lavi_bridge.languages import Language
 
 CHUNK = 16
 """Groups that are matched at once: a call of a tokenizer costs as much as dozens of captions."""
+READ = 64
+"""Captions that the teacher reads at once."""
 ROUND = 8
 """Masked batches are as long as their longest caption, rounded up to a multiple of this."""
 
@@ -102,10 +104,9 @@ class Matcher:
 
     def _taught(self, ids: Tensor, mask: Tensor, longest: int) -> Tensor:
         """The teacher's states (captions, its tokens, width); of masked padding none."""
-        if not self.masked:
-            return self.teacher.hidden(ids)
-        length = min(longest, self.length)
-        return self.teacher.hidden(ids[:, :length], mask[:, :length])
+        length = min(longest, self.length) if self.masked else self.length
+        parts = zip(ids[:, :length].split(READ), mask[:, :length].split(READ), strict=True)
+        return torch.cat([self.teacher.hidden(i, m if self.masked else None) for i, m in parts])
 
 
 class Groups:

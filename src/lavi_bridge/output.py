@@ -1,7 +1,16 @@
-"""What is printed must never end a run: a pipe or console may lack the signs for it."""
+"""Text that consoles, files and tokenizers can take: none of it must end a run."""
 
 import io
+import re
 import sys
+
+HALVES = re.compile("[\ud800-\udfff]")
+"""Halves of surrogate pairs, as a text cut within an emoji has them: no UTF-8, and no tokens."""
+
+
+def whole(text: str) -> str:
+    """Text with U+FFFD in place of every half of a surrogate pair."""
+    return HALVES.sub("\ufffd", text)
 
 
 def tolerate_all_signs() -> None:

@@ -13,10 +13,12 @@ It copies the teacher, weaknesses included; only training on pictures goes beyon
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -32,7 +34,7 @@ from lavi_bridge.errors import BridgeError, Diverged, NotANumber
 from lavi_bridge.files import make_folder
 from lavi_bridge.languages import Language, load_language
 from lavi_bridge.locate import locate
-from lavi_bridge.matching import Groups, Matched, Matcher, tokens_read
+from lavi_bridge.matching import CHUNK, Groups, Matched, Matcher, tokens_read
 from lavi_bridge.pictures import check_numbers
 from lavi_bridge.progress import progress
 from lavi_bridge.resume import RunState, stopping
@@ -49,8 +51,8 @@ GROUPS = 4
 PASSES = 4
 """Each caption is matched once and read so many times."""
 KEPT = 512 * 2**20
-"""Bytes of the teacher's states that are kept for these passes; with more, captions come in windows
-of as many as fit."""
+"""Bytes of the teacher's states that are kept for these passes, or one chunk of groups; with more,
+captions come in windows of as many as fit."""
 FALL = 0.4
 """The last part of the steps, over which the rate falls to zero."""
 CHECKS = 20
@@ -178,7 +180,7 @@ class WarmStart:
 
     # ---- running
 
-    def run(self, *, save_seconds: float = 60.0) -> Iterator[Progress]:
+    def run(self, *, save_seconds: float = 60.0) -> Generator[Progress]:
         """Make the steps that are left; yield each.
 
         Raises:
@@ -200,9 +202,15 @@ class WarmStart:
                 with torch.random.fork_rng(devices=_cuda(bridge)):
                     torch.manual_seed(seed_of(self.seed, "dropout", self.step))
                     loss = self.loss()
+                value = loss.item()
                 self.optimizer.zero_grad()
                 loss.backward()
-                nn.utils.clip_grad_norm_(self.parameters, 1.0)
+                norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
+                if not math.isfinite(value) or not math.isfinite(norm):  # before it is saved
+                    raise Diverged(
+                        "the warm start's loss or its gradient is not a number at step "
+                        f"{self.step + 1}; lower its rate"
+                    )
                 self.optimizer.step()
                 phase = self.phase
                 self.step += 1
@@ -216,11 +224,6 @@ class WarmStart:
                     bridge.train(was_training)
                     where = f"; it goes on from '{self.state.path.parent}'" if self.state else ""
                     raise BridgeError(f"warm start stopped at step {self.step}{where}")
-                value = loss.item()
-                if value != value:
-                    raise Diverged(
-                        f"the warm start's loss is not a number at step {self.step}; lower its rate"
-                    )
                 yield Progress(self.step, phase, value, checked)
         bridge.train(was_training)
 
@@ -284,13 +287,14 @@ class WarmStart:
     @property
     def _count(self) -> int:
         """Groups of a step."""
-        return max(1, round(self._told / self._groups.size))
+        return max(1, min(len(self._groups), round(self._told / self._groups.size)))
 
     @cached_property
     def _window(self) -> int:
         """Groups that are passed over several times before others come."""
         fit = KEPT // (self._held_out.nbytes // len(self._held_out) * self._groups.size)
-        wanted = -(-self.steps * self._count // PASSES)
+        fit = max(CHUNK, fit - fit % CHUNK)  # they are matched and kept by the chunk
+        wanted = -(-(self.turn or self.steps) * self._count // PASSES)
         return max(1, min(len(self._groups), wanted, fit))
 
     def _check(self, phase: Match) -> float | None:
@@ -472,7 +476,7 @@ class WarmStart:
         """Hold on to the state in `folder`, and go on from it where there is one."""
         make_folder(folder)
         settings = {
-            "order": 2,  # a state of before took its captions in another
+            "order of captions (version)": 2,
             "match": self.match, "steps": self.steps, "batch_size": self.batch_size, "lr": self.lr,
             "seed": self.seed, "language": self.bridge.language.fingerprint,
             "vision": self.bridge.vision.fingerprint, "teacher": self.teacher.fingerprint,
@@ -501,9 +505,12 @@ def run_warm_start(bridge: Bridge, captions: Sequence[str], *, show: bool = True
                    **options: Any) -> Report:  # fmt: skip
     """Run a `WarmStart` to its end and report; the body of `Bridge.warm_start`."""
     warm = WarmStart(bridge, captions, **options)
-    with progress(total=warm.steps, desc="warm start", disable=not show) as bar:
+    with (
+        closing(warm.run()) as steps,
+        progress(total=warm.steps, desc="warm start", disable=not show) as bar,
+    ):
         bar.update(warm.step)
-        for step in warm.run():
+        for step in steps:
             bar.update()
             bar.set_postfix(unmatched=f"{step.loss:.3f}")
     report = warm.report()

@@ -120,7 +120,10 @@ def of_any_variant(load: Callable[..., T], **options: Any) -> T:
     """Call a library's `from_pretrained`; where the plain files are missing, for a variant's."""
     try:
         return load(**options)
-    except OSError:
+    except OSError as error:
+        missing = "file named" in str(error) and "required according" not in str(error)
+        if not missing:  # damaged, say: another precision is not what was asked for
+            raise
         for variant in VARIANTS:
             with suppress(OSError):
                 return load(**options, variant=variant)

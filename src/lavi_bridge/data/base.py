@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import re
+import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -17,9 +17,7 @@ from PIL import Image, PngImagePlugin
 
 from lavi_bridge.data.pixels import as_shown, shown_size
 from lavi_bridge.errors import BridgeError
-
-HALVES = re.compile("[\ud800-\udfff]")
-"""Halves of surrogate pairs, as a text cut within an emoji has them: no UTF-8, and no tokens."""
+from lavi_bridge.output import whole
 
 
 class Source(Protocol):
@@ -120,7 +118,7 @@ class Rows(Listed):
     def path(self, index: int) -> Path:
         """The file of a picture."""
         path = Path(name := self._paths[index])
-        if "\\" in name and not path.exists():  # as Windows writes it
+        if "\\" in name and not os.path.exists(name):  # noqa: PTH110 - any name; as Windows writes it
             return Path(name.replace("\\", "/"))
         return path
 
@@ -232,8 +230,3 @@ def texts_of(value: object) -> list[str]:
     """Captions out of a JSON or column value: a string, or a list of them; none if neither."""
     found = value if isinstance(value, list | tuple) else [value]
     return [whole(text.strip()) for text in found if isinstance(text, str) and text.strip()]
-
-
-def whole(text: str) -> str:
-    """Text with U+FFFD in place of every half of a surrogate pair."""
-    return HALVES.sub("\ufffd", text)

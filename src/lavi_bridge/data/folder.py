@@ -128,6 +128,7 @@ def _from_texts(folder: Path) -> list[Row]:
     for path in pictures:
         if path.with_suffix(".txt").is_file():
             rows.append(_captioned(path))
+            named.pop(os.path.normpath(path), None)  # its own caption goes before an index's
         elif found := named.pop(os.path.normpath(path), None):
             rows += found
         else:
@@ -153,6 +154,6 @@ def _named(indexes: Iterable[Path]) -> dict[str, list[Row]]:
         first.setdefault(index.parent, index)
     named: dict[str, list[Row]] = {}
     for row in (row for index in sorted(first.values()) for row in _from_index(index)):
-        path = row[0] if Path(row[0]).exists() else row[0].replace("\\", "/")
+        path = row[0] if os.path.exists(row[0]) else row[0].replace("\\", "/")  # noqa: PTH110
         named.setdefault(os.path.normpath(path), []).append(row)
     return named

@@ -201,7 +201,7 @@ def _place_bases(contestants: Sequence[Contestant], config: EvaluateConfig) -> N
         common: list[str] = []
         for text in getattr(config, option):
             name, given, place = text.partition("=")
-            if not given or Path(text).expanduser().exists():
+            if not given or at_home(text).exists():
                 common.append(text)
             elif name not in bridges:
                 known = ", ".join(bridges) or "none"

@@ -23,6 +23,7 @@ from lavi_bridge.config import LoRA, Quantize
 from lavi_bridge.device import to_device
 from lavi_bridge.errors import BridgeError, in_a_line
 from lavi_bridge.locate import Place
+from lavi_bridge.output import whole
 from lavi_bridge.registry import Registry
 from lavi_bridge.weights import Fingerprint, fingerprint, of_any_variant
 
@@ -84,7 +85,9 @@ class Language(nn.Module):
                     **cls.model_options, **quantized(quantize, dtype, device),
                 )  # fmt: skip
         except Exception as error:  # the libraries raise many types; all mean this
-            raise cannot_load(f"language model '{place.id}'", error) from error
+            raise cannot_load(
+                f"language model '{place.id}'", error, trusted=trust_remote_code
+            ) from error
         # a pooler sits behind the hidden states and is not used
         if missing := sorted(key for key in report["missing_keys"] if "pooler" not in key):
             raise BridgeError(
@@ -111,7 +114,9 @@ class Language(nn.Module):
             with torch.device("meta"):
                 model = build(config, **options)
         except Exception as error:  # the libraries raise many types; all mean this
-            raise cannot_load(f"language model '{place.id}'", error) from error
+            raise cannot_load(
+                f"language model '{place.id}'", error, trusted=trust_remote_code
+            ) from error
         return cls(cls.prepare(model), None, place)
 
     @classmethod
@@ -198,8 +203,9 @@ class Language(nn.Module):
         Raises:
             BridgeError: a token is not in the model's table.
         """
+        prompts = [whole(prompt) for prompt in prompts]
         encoded = self.tokenizer(
-            list(prompts),
+            prompts,
             padding="max_length",
             truncation=True,
             max_length=length,
@@ -231,7 +237,7 @@ class Language(nn.Module):
         if not self.tokenizer.is_fast:
             raise BridgeError(f"the tokenizer of '{self.place.id}' gives no character offsets")
         encoded = self.tokenizer(
-            list(prompts),
+            [whole(prompt) for prompt in prompts],
             padding="max_length",
             truncation=True,
             max_length=length,
@@ -308,10 +314,10 @@ def unknown_token(ids: Sequence[int], tokenizer: Any, embeddings: int | None,
     )
 
 
-def cannot_load(what: str, error: Exception) -> BridgeError:
+def cannot_load(what: str, error: Exception, *, trusted: bool = False) -> BridgeError:
     """The one line about what the libraries do not load."""
     reason = in_a_line(error)
-    if "trust_remote_code" in str(error):
+    if "trust_remote_code" in str(error) and not trusted:
         reason = (
             "it comes with code of its own, which runs only where you say so: read it, then give "
             "--trust-remote-code (in Python trust_remote_code=True)"
@@ -421,7 +427,9 @@ def load_tokenizer(place: Place, *, trust_remote_code: bool = False) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(**source, trust_remote_code=trust_remote_code)
     except Exception as error:  # many types again
-        raise cannot_load(f"the tokenizer of '{place.id}'", error) from error
+        raise cannot_load(
+            f"the tokenizer of '{place.id}'", error, trusted=trust_remote_code
+        ) from error
     tokenizer.truncation_side = "right"
     return tokenizer
 

@@ -35,7 +35,9 @@ def load_causal(place: Place, *, dtype: torch.dtype,
                 trust_remote_code=trust_remote_code,
             )  # fmt: skip
     except Exception as error:  # the libraries raise many types; all mean this
-        raise cannot_load(f"'{place.id}' as a causal language model", error) from error
+        raise cannot_load(
+            f"'{place.id}' as a causal language model", error, trusted=trust_remote_code
+        ) from error
     if missing := sorted(report["missing_keys"]):
         raise BridgeError(
             f"'{place.id}' cannot write text: it lacks {len(missing)} of the model's weights, "

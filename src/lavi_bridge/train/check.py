@@ -15,11 +15,11 @@ from pathlib import Path
 from lavi_bridge import __version__
 from lavi_bridge.bridge import Bridge
 from lavi_bridge.data import BadImage, Source, buckets, nearest_bucket
-from lavi_bridge.data.base import whole
 from lavi_bridge.data.finding import left_out
 from lavi_bridge.data.opening import open_source
 from lavi_bridge.files import make_folder, write_text
 from lavi_bridge.languages.base import load_tokenizer, unknown_token
+from lavi_bridge.output import whole
 from lavi_bridge.progress import progress
 from lavi_bridge.train.examples import in_threads
 
@@ -140,13 +140,17 @@ def check(data: str, *, language: str | None = None, vision: str | None = None,
     if outline:
         report.token_limit = outline.tokens
         model = outline.language
+        unknown: Counter[str] = Counter()
         tokenizer = load_tokenizer(model.place, trust_remote_code=trust_remote_code)
         for start in progress(range(0, len(captions), 1000), desc="reading captions", unit="k"):
             given = tokenizer(captions[start : start + 1000], verbose=False)
             lengths += [len(ids) for ids in given["input_ids"]]
-            for ids in given["input_ids"]:
-                if reason := unknown_token(ids, tokenizer, model.embeddings, model.place):
-                    errors.append(reason)
+            unknown.update(
+                reason
+                for ids in given["input_ids"]
+                if (reason := unknown_token(ids, tokenizer, model.embeddings, model.place))
+            )
+        errors += [f"{reason} ({count:,} captions)" for reason, count in unknown.items()]
         report.tokens = _spread(lengths)
         report.truncated = sum(length > outline.tokens for length in lengths)
     if out:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -176,7 +176,8 @@ class Run:
         if self.config.dry_run:
             return self._train()
         on_gpu = self.accelerator.device.type == "cuda"
-        # in TF32 what trains, beside models in bfloat16; nothing of it stays for what comes after
+        # TF32 for what trains beside models in bfloat16, and for nothing that comes after; a run in
+        # float32 gives the same digits whatever came before
         fast = on_gpu and self.bridge.vision.dtype != torch.float32
         with held(self.config.out), float32_products("high" if fast else "highest"):
             return self._train()
@@ -586,10 +587,11 @@ class Run:
         self._forget("warm_start_step", after=warm.step)
         with (  # other shapes, and too few steps to compile for
             uncompiled(config.compile),
+            closing(warm.run()) as steps,
             progress(total=warm.steps, desc="warm start", disable=not self.main) as bar,
         ):
             bar.update(warm.step)
-            for done in warm.run():
+            for done in steps:
                 bar.update()
                 bar.set_postfix(unmatched=f"{done.loss:.3f}")
                 if done.step % config.log_every == 0 or warm.finished or done.held_out is not None:
