@@ -118,6 +118,8 @@ class Diffusion(Process):
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
         self.forward = super()._build("DDPMScheduler", {})
+        self.levels = self.forward.alphas_cumprod.clone()
+        """Shares of the signal on the CPU; the scheduler's own follow the latents to the device."""
         self.prediction = self.forward.config.prediction_type
         if self.prediction not in ("epsilon", "v_prediction"):
             raise BridgeError(f"prediction type '{self.prediction}' cannot be trained; "
@@ -164,7 +166,7 @@ class Diffusion(Process):
         """
         with suppress(NotImplementedError):  # a schedule of betas that only training knows
             own = super()._build(class_name, settings)
-            if _same_levels(own.alphas_cumprod, self.forward.alphas_cumprod):
+            if _same_levels(own.alphas_cumprod, self.levels):
                 return own
         return super()._build(class_name, settings | {"trained_betas": self._finite_betas()})
 
@@ -174,7 +176,7 @@ class Diffusion(Process):
         Without any, σ of the samplers that get them would be infinite.
         """
         betas = self.forward.betas.double()
-        if self.forward.alphas_cumprod[-1] == 0:
+        if self.levels[-1] == 0:
             betas[-1] = 1 - 2**-24 / (1 - betas[:-1]).prod()
         return betas.tolist()
 
