@@ -31,7 +31,7 @@ from lavi_bridge.pictures import to_images
 from lavi_bridge.progress import progress as bar
 from lavi_bridge.text import Text
 from lavi_bridge.visions import Vision, load_vision
-from lavi_bridge.visions.process import Generators, gaussian
+from lavi_bridge.visions.process import Generators, gaussian, set_timesteps
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -418,14 +418,7 @@ class Bridge(nn.Module):
         scheduler = (
             self.vision.process.scheduler(scheduler) if isinstance(scheduler, str) else scheduler
         )
-        try:
-            # on the CPU: a sampler looks at them, and would wait for a GPU to tell
-            scheduler.set_timesteps(steps)
-        except ValueError as error:
-            raise BridgeError(f"{steps} steps: {str(error).splitlines()[0]}") from error
-        if type(scheduler).__name__.startswith("UniPC"):  # it computes with them, one by one
-            scheduler.sigmas = to_device(scheduler.sigmas, latents.device)
-        timesteps = to_device(scheduler.timesteps, latents.device)  # the model's
+        timesteps = set_timesteps(scheduler, steps, latents.device)
         latents = latents * getattr(scheduler, "init_noise_sigma", 1.0)
         guided = null is not None and guidance != 1
         if null is not None and guided:

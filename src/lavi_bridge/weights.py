@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lavi_bridge.errors import BridgeError
+from lavi_bridge.files import raw_bytes
 
 T = TypeVar("T")
 
@@ -157,9 +158,8 @@ def _tensors(path: Path) -> Iterator[tuple[str, list[int], str, bytes]]:
         found = torch.load(path, map_location="cpu", mmap=mapped, weights_only=True)
         for name, tensor in sorted(found.items()):
             if torch.is_tensor(tensor):  # some keep a number of steps beside them, say
-                head = tensor.flatten()[: max(1, HEAD // tensor.element_size())].contiguous()
-                data = head.view(torch.uint8).numpy().tobytes()
-                yield name, list(tensor.shape), str(tensor.dtype), data
+                head = tensor.flatten()[: max(1, HEAD // tensor.element_size())]
+                yield name, list(tensor.shape), str(tensor.dtype), raw_bytes(head)
 
 
 # ---- commit 23aaa31

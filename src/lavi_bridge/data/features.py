@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lavi_bridge.data.cache import check_about
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.files import make_folder
+from lavi_bridge.files import make_folder, raw_bytes
 from lavi_bridge.resume import write_tensors
 
 
@@ -121,7 +121,7 @@ def _key(caption: str) -> int:
 
 
 def _checksum(hidden: Tensor) -> int:
-    return zlib.crc32(hidden.contiguous().view(torch.uint8).numpy().tobytes())
+    return zlib.crc32(raw_bytes(hidden))
 
 
 class _reading:

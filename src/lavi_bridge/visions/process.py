@@ -270,6 +270,23 @@ def process(config: dict[str, Any]) -> Process:
         ) from error
 
 
+def set_timesteps(scheduler: Any, steps: int, device: torch.device) -> Tensor:
+    """Let a sampler begin; return its timesteps (steps,) on the vision model's device.
+
+    Its own stay on the CPU: it looks at them, and would wait for a GPU to tell.
+
+    Raises:
+        BridgeError: it cannot make so many steps.
+    """
+    try:
+        scheduler.set_timesteps(steps)
+    except ValueError as error:
+        raise BridgeError(f"{steps} steps: {str(error).splitlines()[0]}") from error
+    if isinstance(scheduler, diffusers.UniPCMultistepScheduler):  # computes with them, one by one
+        scheduler.sigmas = to_device(scheduler.sigmas, device)
+    return to_device(scheduler.timesteps, device)
+
+
 def _same_levels(a: Tensor, b: Tensor) -> bool:
     """Whether shares of the signal are the same, give or take the 2⁻²⁴ that keeps σ finite."""
     return a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=1e-6)
