@@ -66,7 +66,7 @@ class Place:
         """The Hub commit that the files come from; None for a local folder."""
         path = None if self.local else self.file(name)
         for place in path.parents if path else ():  # a cache may itself lie in `snapshots`
-            if place.parent.name == "snapshots" and place.parts[-3].startswith("models--"):
+            if place.parent.name == "snapshots" and place.parent.parent.name.startswith("models--"):
                 return place.name
         return None
 
