@@ -20,7 +20,7 @@ from lavi_bridge import Bridge, BridgeError, cli, lock
 from lavi_bridge.config import ReproduceConfig, TrainConfig
 from lavi_bridge.data.cache import ABOUT, check_about
 from lavi_bridge.device import join_processes
-from lavi_bridge.files import write_text
+from lavi_bridge.files import SCRATCH, new_file, write_text
 from lavi_bridge.lock import LOCK, held, in_turn
 from lavi_bridge.reproduce.settings import Places
 from lavi_bridge.reproduce.work import claim
@@ -318,3 +318,37 @@ def _outcome(begin: Callable[[], object], told: Path) -> None:
         told.write_text("nothing to say")
     except BridgeError as error:
         told.write_text(str(error))
+
+
+# ---- what killed processes leave
+
+
+def test_what_a_killed_writer_left_goes_when_the_next_run_begins(tmp_path: Path) -> None:
+    def killed() -> None:
+        with new_file(tmp_path / "images" / "a.png") as scratch:
+            scratch.write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    (tmp_path / "images").mkdir()
+    process = FORK.Process(target=killed)
+    process.start()
+    process.join()
+    (left,) = (tmp_path / "images").iterdir()
+    with new_file(tmp_path / "b.json") as living:
+        living.write_text("{}")
+        with held(tmp_path):
+            assert not left.exists()
+            assert living.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [LOCK, "b.json", "images"]
+
+
+def test_beside_a_file_only_its_own_leftovers_go(tmp_path: Path) -> None:
+    gone = FORK.Process(target=int)
+    gone.start()
+    gone.join()
+    mine, other = (tmp_path / f".{name}.jsonl.{gone.pid}{SCRATCH}" for name in ("mine", "other"))
+    mine.write_text("half")
+    other.write_text("half")
+    with held(tmp_path / "mine.jsonl"):
+        assert not mine.exists()
+        assert other.exists()

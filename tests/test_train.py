@@ -326,6 +326,14 @@ def test_settings_that_exclude_each_other_say_so(
         config(tiny, captions, tmp_path, **changes)
 
 
+def test_graphs_are_for_one_process(
+    tiny: Tiny, captions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(BridgeError, match=r"for one process .* compile blocks instead"):
+        Run(config(tiny, captions, tmp_path, compile="graphs"))
+
+
 def test_an_extra_that_is_missing_is_named(
     tiny: Tiny, captions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

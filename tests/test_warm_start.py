@@ -4,18 +4,20 @@ import json
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from lavi_bridge import Bridge, BridgeError, lora, warm_start
+from lavi_bridge import Bridge, BridgeError, lora, matching, warm_start
 from lavi_bridge.alignment import align
 from lavi_bridge.config import TrainConfig
-from lavi_bridge.errors import NotANumber
+from lavi_bridge.errors import Diverged, NotANumber
+from lavi_bridge.matching import Matched, Matcher
 from lavi_bridge.train.loop import Run
-from lavi_bridge.warm_start import WarmStart, by_topic
+from lavi_bridge.warm_start import PASSES, WarmStart, by_topic
 from lavi_bridge.zoo.world import ShapesWorld
 
 Tiny = Callable[[str], Path]
@@ -130,6 +132,62 @@ def test_it_stops_early_where_nothing_is_gained() -> None:
     assert warm.stopped_early
     assert warm.step == warm.end < 100
     assert "stopped early" in str(warm.report())
+
+
+def test_a_caption_is_matched_once_and_read_in_every_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    matched: list[str] = []
+    call = Matcher.__call__
+
+    def noted(self: Matcher, captions: list[str]) -> Matched:
+        matched.extend(captions)
+        return call(self, captions)
+
+    monkeypatch.setattr(Matcher, "__call__", noted)
+    bridge = Bridge.connect("zoo:tiny-t5-small", "zoo:tiny-sd", rank=2, dropout=0.0, device="cpu")
+    warm = WarmStart(bridge, CAPTIONS[:40], steps=16, batch_size=10)
+    read = [group for step in range(16) for group in warm._batch(step)]
+    ids = [tuple(row.tolist()) for group in read for row in group.ids]
+    assert set(Counter(ids).values()) == {PASSES}  # 36 captions, 9 of them a step
+    list(warm.run())
+    assert sorted(matched) == sorted(["", *warm.aside, *warm.captions])
+
+
+def test_with_little_memory_captions_come_in_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warm_start, "KEPT", 1)
+    for module in (warm_start, matching):
+        monkeypatch.setattr(module, "CHUNK", 2)
+
+    def fresh(folder: Path) -> WarmStart:
+        bridge = Bridge.connect("zoo:tiny-t5-small", "zoo:tiny-sd", rank=2, device="cpu")
+        return WarmStart(bridge, CAPTIONS, steps=12, batch_size=5, folder=folder)
+
+    whole, first = fresh(tmp_path / "whole"), fresh(tmp_path / "parts")
+    assert whole._window == 2
+    list(whole.run())
+    assert len(whole._groups._kept) <= 2  # chunks, of nine that were read
+    steps = first.run()
+    for _ in range(5):
+        next(steps)
+    first.save()
+    second = fresh(tmp_path / "parts")
+    list(second.run())
+    for a, b in zip(weights(whole.bridge), weights(second.bridge), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_loss_that_is_no_number_is_never_saved(tmp_path: Path) -> None:
+    bridge = Bridge.connect("zoo:tiny-t5-small", "zoo:tiny-sd", rank=2, device="cpu")
+    warm = WarmStart(bridge, CAPTIONS, steps=3, batch_size=4, folder=tmp_path)
+    steps = warm.run(save_seconds=0)
+    next(steps)
+    kept = (tmp_path / "state.safetensors").read_bytes()
+    with torch.no_grad():
+        next(bridge.adapter.parameters()).fill_(torch.nan)
+    with pytest.raises(Diverged, match="not a number at step 2; lower its rate"):
+        next(steps)
+    assert (tmp_path / "state.safetensors").read_bytes() == kept
 
 
 # ---- it resumes

@@ -11,7 +11,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.files import at_home, make_folder
+from lavi_bridge.files import at_home, make_folder, new_file
 
 STALL = 30.0  # seconds without a byte after which a download is given up
 LIMIT = 1800.0  # seconds that a whole download may take
@@ -59,23 +59,20 @@ def fetched(name: str, *, url: str, sha256: str | None) -> Path:
 def _download(url: str, path: Path, sha256: str | None) -> None:
     """Download to `path`, by way of a file beside it that other processes do not know."""
     make_folder(path.parent)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        _read(url, part)
-        if sha256 and (found := checksum(part)) != sha256:
-            raise BridgeError(
-                f"{url} did not give {path.name} (sha256 {found[:16]}…, expected {sha256[:16]}…); "
-                f"put the right file at {path}"
-            )
-        part.replace(path)
+        with new_file(path) as scratch:
+            _read(url, scratch)
+            if sha256 and (found := checksum(scratch)) != sha256:
+                raise BridgeError(
+                    f"{url} did not give {path.name} (sha256 {found[:16]}…, expected "
+                    f"{sha256[:16]}…); put the right file at {path}"
+                )
     except (OSError, HTTPException) as error:
         reason = error.reason if type(error) is URLError else error  # not wrapped in its own name
         raise BridgeError(
             f"cannot fetch {path.name} ({str(reason) or type(error).__name__}); "
             f"download {url} and put it at {path}"
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _read(url: str, part: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,9 @@ from lavi_bridge.errors import BridgeError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+SCRATCH = ".part"
+"""How the name of a file ends that takes another's place when it is whole."""
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -114,12 +117,55 @@ def make_folder(folder: Path) -> None:
         raise BridgeError(f"cannot make folder '{folder}': {error.strerror}") from error
 
 
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Write a file whole or not at all: yield a path beside `path` that takes its place at last.
+
+    An error inside leaves what was there before. Of a process that is killed the scratch file
+    stays: see `remove_scratch`.
+    """
+    scratch = path.with_name(f".{path.name}.{os.getpid()}{SCRATCH}")  # others may write it, too
+    try:
+        yield scratch
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")  # others may write it, too
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(path)
+    with new_file(path) as scratch:
+        scratch.write_text(text, encoding="utf-8")
+
+
+def remove_scratch(folder: Path, name: str | None = None) -> None:
+    """Remove the scratch files that killed processes have left in `folder` and below.
+
+    For the one who keeps others out: those of processes on other machines cannot be told apart.
+
+    Args:
+        name: the file that they are of; those of other files in the folder, and below, stay.
+    """
+    pattern = f".{name or '*'}.*{SCRATCH}"
+    for left in folder.glob(pattern) if name else folder.rglob(pattern):
+        process = left.name.removesuffix(SCRATCH).rpartition(".")[2]
+        if process.isdecimal() and not is_running(int(process)):
+            with suppress(OSError):  # not ours to remove, and in nobody's way
+                left.unlink()
+
+
+def is_running(process: int) -> bool:
+    """Whether this machine has such a process; where asking would end it (Windows), True."""
+    if os.name == "nt":
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # somebody else's
+    return True
 
 
 def raw_bytes(tensor: Tensor) -> bytes:

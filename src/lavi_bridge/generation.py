@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from lavi_bridge import __version__
 from lavi_bridge.config import Sampling
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.files import make_folder
+from lavi_bridge.files import make_folder, new_file
 from lavi_bridge.output import whole
 from lavi_bridge.progress import progress as bar
 
@@ -116,9 +115,8 @@ def save_png(image: Image.Image, path: Path, record: dict[str, Any]) -> None:
     """Write a PNG atomically, with `record` inside."""
     info = PngInfo()
     info.add_itxt(KEY, json.dumps(record, ensure_ascii=False))
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")  # others may draw it, too
-    image.save(scratch, format="PNG", pnginfo=info)
-    scratch.replace(path)
+    with new_file(path) as scratch:
+        image.save(scratch, format="PNG", pnginfo=info)
 
 
 def read_record(path: Path) -> dict[str, Any] | None:

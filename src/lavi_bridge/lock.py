@@ -20,7 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.files import make_folder
+from lavi_bridge.files import is_running, make_folder, remove_scratch
 
 LOCK = ".lock"
 """In a folder that a run writes into; no content of it."""
@@ -47,7 +47,15 @@ def held(place: Path, *, option: str = "--out") -> Iterator[None]:
     from lavi_bridge.device import on_first  # brings torch
 
     lock = _lock(_file(place))
-    on_first(lambda: _take(lock, place, option))
+
+    def take() -> None:
+        _take(lock, place, option)
+        if lock.is_locked and _file(place).parent == place:
+            remove_scratch(place)
+        elif lock.is_locked:
+            remove_scratch(place.parent, place.name)
+
+    on_first(take)
     try:
         yield
     finally:
@@ -145,15 +153,8 @@ def _is_dead(holder: dict[str, Any]) -> bool:
     """Whether the process that took the lock is gone, as far as can be told here."""
     if not holder:
         return True  # it did not even come to sign
-    if os.name == "nt" or holder["host"] != platform.node():
-        return False  # on Windows nothing is forked, so the lock has gone with its process
-    try:
-        os.kill(holder["process"], 0)
-    except (ProcessLookupError, OverflowError):
-        return True
-    except PermissionError:
-        pass  # somebody else's
-    return False
+    # on Windows nothing is forked, so the lock has gone with its process
+    return bool(holder["host"] == platform.node() and not is_running(holder["process"]))
 
 
 def _warn(place: Path, error: OSError) -> None:

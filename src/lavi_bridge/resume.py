@@ -7,7 +7,6 @@ what the run is and how far it came; a state of another run is refused.
 from __future__ import annotations
 
 import json
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from lavi_bridge.blocks import like, whole
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.files import disk_trouble
+from lavi_bridge.files import disk_trouble, new_file
 from lavi_bridge.weights import earlier
 
 SEPARATOR = "//"
@@ -163,12 +162,11 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path,
     Raises:
         BridgeError: it cannot be written, on a full disk say; an earlier file is left as it was.
     """
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")  # others may write it, too
+    found = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
-        save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, scratch, metadata)
-        scratch.replace(path)
+        with new_file(path) as scratch:
+            save_file(found, scratch, metadata)
     except (OSError, SafetensorError) as error:
-        scratch.unlink(missing_ok=True)
         raise BridgeError(
             f"cannot write {path}: {disk_trouble(error)}; what was saved there before is untouched"
         ) from error

@@ -36,7 +36,7 @@ from lavi_bridge.config import TrainConfig
 from lavi_bridge.data.cache import SHARD
 from lavi_bridge.data.finding import left_out
 from lavi_bridge.data.opening import open_source
-from lavi_bridge.device import choose_device, float32_products, to_device
+from lavi_bridge.device import choose_device, float32_products, processes, to_device
 from lavi_bridge.errors import BridgeError, Diverged, NotANumber
 from lavi_bridge.files import make_folder, write_text
 from lavi_bridge.lock import held, refuse_if_held
@@ -86,6 +86,11 @@ class Run:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
+        if config.compile == "graphs" and processes()[1] > 1:
+            raise BridgeError(
+                "'compile' graphs is for one process and has not been tried with several; compile "
+                "blocks instead"
+            )
         self.source = open_source(config.data, seed=config.seed)
         device = choose_device(config.device)
         if device.type == "cuda" and device.index is not None:
@@ -111,11 +116,6 @@ class Run:
         self.processes = self.accelerator.num_processes
         if not config.dry_run:
             refuse_if_held(config.out)
-        if config.compile == "graphs" and self.processes > 1:
-            raise BridgeError(
-                "'compile' graphs is for one process, as no GPU has run it on several yet; compile "
-                "blocks instead"
-            )
         self.bridge = Bridge.connect(
             config.language,
             config.vision,
@@ -228,11 +228,11 @@ class Run:
         counts = ", ".join(f"{k} {sum(p.numel() for p in v):,}" for k, v in bridge.parts().items())
         batch = self.batch * config.accumulate
         epochs = config.steps * batch / self.order.samples
-        held = len(self.validation.indices)
+        aside = len(self.validation.indices)
         lines = [
             f"{config.language} × {config.vision}",
             f"{self.order.samples:,} pairs at {self._shown_sizes()} from {config.data}"
-            + (f", {held} held out" if held else ""),
+            + (f", {aside} held out" if aside else ""),
             *(f"left out, {line}" for line in left_out(self.source)),
             f"trained parameters: {counts}",
             f"{config.steps:,} steps of {batch} images, {epochs:.2f} epochs",

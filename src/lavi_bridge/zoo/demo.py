@@ -40,9 +40,9 @@ SAMPLING: dict[str, Any] = {
     "batch_size": 48,
     "seed": 0,
 }
-DRAWING, WARM_STEP, STEP = 0.38, 0.27, 1.25
-"""Seconds of a picture, a step on captions and a step on pictures, on one core beside a busy one:
-what counts is how they stand to each other."""
+DRAWING, WARM_STEP, STEP = 0.21, 0.21, 1.0
+"""Seconds of a picture, a step on captions and a step on pictures, in a run of `make demo` on two
+cores: what counts is how they stand to each other."""
 SHOWN = 4
 """Prompts of each category on the page; the grid shows one of each."""
 
