@@ -1,7 +1,8 @@
 """Processes that take turns, so that what they are compared by meets the same machine.
 
 Each runs a snippet of Python, under settings or with a source tree of its own, that prints `ready`
-and then, for every number of steps that it is sent, the seconds of one.
+and then, for every number of steps that it is sent, the seconds of one, and for every expression
+its value.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ OPENMP = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS", "GOMP_SPINCOUNT", "KMP_BLOCKTIME
 LOOP = """
 import sys, time
 print("ready", flush=True)
-for count in sys.stdin:
+for asked in sys.stdin:
+    if not asked.strip().isdecimal():
+        print(eval(asked), flush=True)
+        continue
     begun = time.perf_counter()
-    for _ in range(int(count)):
+    for _ in range(int(asked)):
         step()
-    print((time.perf_counter() - begun) / int(count), flush=True)
+    print((time.perf_counter() - begun) / int(asked), flush=True)
 """
 
 
@@ -52,10 +56,14 @@ class Worker:
 
     def seconds(self, steps: int) -> float:
         """Make so many steps and return the mean seconds of one."""
+        return float(self.value(str(steps)))
+
+    def value(self, expression: str) -> str:
+        """What an expression is in the process, printed."""
         assert self._process.stdin
-        self._process.stdin.write(f"{steps}\n")
+        self._process.stdin.write(f"{expression}\n")
         self._process.stdin.flush()
-        return float(self._answer())
+        return self._answer()
 
     def _answer(self) -> str:
         assert self._process.stdout

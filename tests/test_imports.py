@@ -23,6 +23,7 @@ LAYERS: list[tuple[str, ...]] = [
         "fetch",
         "locate",
         "lock",
+        "muon",
         "recipes",
         "text",
         "pictures",

@@ -357,7 +357,7 @@ class Bridge(nn.Module):
         *,
         match: Match = "states",
         steps: int = 800,
-        batch_size: int = 64,
+        batch_size: int = 32,
         lr: float = 3e-3,
         seed: int = 0,
         teacher: str | Path | None = None,
@@ -376,7 +376,7 @@ class Bridge(nn.Module):
                 model draws itself; any pair and any adapter), or `both`, one after the other.
             steps: at most.
             batch_size: captions a step; for predictions at most 32.
-            lr: peak of AdamW's rate.
+            lr: peak of Muon's rate, which is of the size of AdamW's.
             teacher: another text encoder that the vision model understands, for folders without
                 their own: a Hub id or a folder.
             folder: gets the state once a minute; called again, a start that was stopped goes on.

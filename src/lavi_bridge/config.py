@@ -162,10 +162,10 @@ class TrainConfig(HomePaths):
     any pair and adapter), or `both`, one after the other."""
     warm_start_teacher: str | None = None
     """Text encoder to fit to, where the vision model's folder lacks its own: Hub id or folder."""
-    warm_start_batch: int = 64
+    warm_start_batch: int = 32
     """Captions per warm-start step."""
     lr_warm_start: float = 3e-3
-    """Learning rate of the warm start."""
+    """Learning rate of the warm start (Muon, at AdamW's rates)."""
     warm_start_report: bool = True
     """After a warm start on states, also measure how far predictions are from those under the own
     encoder; the vision model draws pictures for it."""

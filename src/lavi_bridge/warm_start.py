@@ -35,6 +35,7 @@ from lavi_bridge.files import make_folder
 from lavi_bridge.languages import Language, load_language
 from lavi_bridge.locate import locate
 from lavi_bridge.matching import CHUNK, Groups, Matched, Matcher, tokens_read
+from lavi_bridge.muon import Muon
 from lavi_bridge.pictures import check_numbers
 from lavi_bridge.progress import progress
 from lavi_bridge.resume import RunState, stopping
@@ -139,7 +140,7 @@ class WarmStart:
         *,
         match: Match = "states",
         steps: int = 800,
-        batch_size: int = 64,
+        batch_size: int = 32,
         lr: float = 3e-3,
         seed: int = 0,
         teacher: str | Path | None = None,
@@ -166,7 +167,7 @@ class WarmStart:
         self.comparable = not reason
         parts = bridge.parts()
         self.parameters = parts["adapter"] + parts["language"]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=lr, weight_decay=0.0, fused=True)
+        self.optimizer = Muon(self.parameters, lr)
         self.step, self.seconds, self.fall = 0, 0.0, round((1 - FALL) * steps)
         self.turn = round(STATES_SHARE * steps) if match == "both" else 0
         """The first step of predictions, where they follow the states."""
@@ -476,7 +477,7 @@ class WarmStart:
         """Hold on to the state in `folder`, and go on from it where there is one."""
         make_folder(folder)
         settings = {
-            "order of captions (version)": 2,
+            "order of captions (version)": 2, "optimizer": "muon",
             "match": self.match, "steps": self.steps, "batch_size": self.batch_size, "lr": self.lr,
             "seed": self.seed, "language": self.bridge.language.fingerprint,
             "vision": self.bridge.vision.fingerprint, "teacher": self.teacher.fingerprint,

@@ -60,7 +60,7 @@ class Pair:
 
 
 PAIRS = (
-    Pair("T5", "zoo:tiny-t5-large", warm_start=800, steps=100),
+    Pair("T5", "zoo:tiny-t5-large", warm_start=600, steps=100),
     Pair("Llama", "zoo:tiny-llama", warm_start=500, steps=100),
 )
 
@@ -158,13 +158,13 @@ def settings(pair: Pair, out: Path, scale: float) -> TrainConfig:
         dropout=0.0,  # the run is short
         flip=False,  # captions speak of left and right
         warm_start=max(1, round(pair.warm_start * scale)),
-        warm_start_batch=48,
+        warm_start_batch=40,
         steps=max(1, round(pair.steps * scale)),
         batch_size=32,
         lr_adapter=3e-4,
         lr_language=3e-4,
         lr_vision=3e-4,
-        lr_warm_start=6e-3,
+        lr_warm_start=8e-3,
         schedule="cosine",
         warmup=20,
         sample_every=0,
