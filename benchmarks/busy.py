@@ -22,7 +22,7 @@ from turns import Worker
 LOADS = (0, 1, 3)
 STEP = """
 import torch
-from lavi_bridge.bridge import Bridge
+from lavi_bridge.bridge.bridge import Bridge
 
 bridge = Bridge.connect("zoo:tiny-llama", "zoo:tiny-sd", rank=16, device="cpu").train()
 optimizer = torch.optim.AdamW(bridge.trainable_parameters(), lr=1e-4)
@@ -67,15 +67,20 @@ def measure(settings: Sequence[str], rounds: int, steps: int) -> None:
     medians = {key: statistics.median(values) for key, values in found.items()}
     print(f"| s a step, medians of {rounds} | alone | beside 1 | beside 3 |\n|---|---|---|---|")
     for setting in settings:
-        cells = [f"{(m := medians[setting, n]):.2f} ({m / medians[settings[0], n]:.2f})"
-                 for n in LOADS]  # fmt: skip
+        cells = [
+            f"{(m := medians[setting, n]):.2f} ({m / medians[settings[0], n]:.2f})" for n in LOADS
+        ]
         print(f"| {setting} | " + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--settings", nargs="+", default=["none", "OMP_WAIT_POLICY=PASSIVE"],
-                        help="NAME=VALUE of an environment variable, or none")  # fmt: skip
+    parser.add_argument(
+        "--settings",
+        nargs="+",
+        default=["none", "OMP_WAIT_POLICY=PASSIVE"],
+        help="NAME=VALUE of an environment variable, or none",
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=3)
     options = parser.parse_args()

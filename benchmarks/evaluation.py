@@ -27,16 +27,16 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from lavi_bridge import Bridge
 from lavi_bridge.config import Sampling
-from lavi_bridge.evaluate.images import draw, jobs_of
+from lavi_bridge.evaluate.drawing import draw, jobs_of
 from lavi_bridge.evaluate.scoring import judge
-from lavi_bridge.evaluate.shapes import ExactShapes
-from lavi_bridge.evaluate.suites import load_suite
 from lavi_bridge.metrics import Score
 from lavi_bridge.metrics.aesthetics import AestheticV2
-from lavi_bridge.metrics.blip_vqa import BLIPVQA
 from lavi_bridge.metrics.clip import CLIPScore
-from lavi_bridge.pictures import to_images
-from lavi_bridge.visions.process import gaussian
+from lavi_bridge.metrics.compbench.blip_vqa import BLIPVQA
+from lavi_bridge.metrics.shapes import ExactShapes
+from lavi_bridge.prompts.suites import load_suite
+from lavi_bridge.show.pictures import to_images
+from lavi_bridge.visions.noise.process import gaussian
 
 
 def drawing(rounds: int, device: torch.device, batch: int) -> None:
@@ -79,8 +79,10 @@ def drawing(rounds: int, device: torch.device, batch: int) -> None:
         taken["ours"].append(len(jobs) / timed(ours))
         taken["plainly"].append((len(jobs) // 4) / timed(plainly))
     mine, plain = (statistics.median(values[1:]) for values in taken.values())
-    print(f"drawing {steps} steps: {mine:.2f} images/s in batches of {batch}, {plain:.2f} one at a "
-          f"time; {mine / plain:.2f} times as fast ({rounds} rounds)")  # fmt: skip
+    print(
+        f"drawing {steps} steps: {mine:.2f} images/s in batches of {batch}, {plain:.2f} one at a "
+        f"time; {mine / plain:.2f} times as fast ({rounds} rounds)"
+    )
 
 
 def scoring(rounds: int, device: torch.device, batch: int) -> None:
@@ -123,10 +125,21 @@ def write_clip(folder: Path) -> Path:
     CLIPTokenizer(vocab={w: i for i, w in enumerate(words)}, merges=[]).save_pretrained(place)
     CLIPImageProcessorPil().save_pretrained(place)
     ends = {"bos_token_id": len(words) - 2, "eos_token_id": len(words) - 1}
-    text = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
-            "num_attention_heads": 12, "vocab_size": len(words)}  # fmt: skip
-    vision = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
-              "num_attention_heads": 16, "patch_size": 14, "image_size": 224}  # fmt: skip
+    text = {
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "vocab_size": len(words),
+    }
+    vision = {
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "patch_size": 14,
+        "image_size": 224,
+    }
     config = CLIPConfig(projection_dim=768, text_config=text | ends, vision_config=vision)
     CLIPModel(config).save_pretrained(place)
     return place

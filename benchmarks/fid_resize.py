@@ -15,7 +15,7 @@ from tests.squeezenet import photos, squeezenet
 from torch import Tensor
 
 from lavi_bridge.metrics.distances import frechet_distance
-from lavi_bridge.metrics.resizing import RESIZES, SIDE
+from lavi_bridge.metrics.inception.resizing import RESIZES, SIDE
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 PHOTOS, BATCH = 1200, 16

@@ -1,7 +1,7 @@
 """How often the host waits for the GPU, counted on a simulated one: a step of training, a picture.
 
     python benchmarks/host_waits.py                              # this tree
-    PYTHONPATH=OTHER/src python benchmarks/host_waits.py         # another one, for before and after
+    PYTHONPATH=OTHER/src python benchmarks/host_waits.py         # another one laid out like it
     python benchmarks/host_waits.py --lines                      # and which lines wait
 
 Tiny models of the real classes; counted are steps past the first ones (whose guards look at every
@@ -31,9 +31,13 @@ from PIL import Image
 from tests.fake_cuda import FakeCuda
 
 from lavi_bridge import Bridge, testing
-from lavi_bridge.config import TrainConfig
-from lavi_bridge.train import loop
-from lavi_bridge.visions.process import Diffusion, Flow
+from lavi_bridge.running.device import Agreement
+from lavi_bridge.train import run as loop
+from lavi_bridge.train.accelerator import PATIENCE
+from lavi_bridge.train.loss import Loss
+from lavi_bridge.train.options import TrainConfig
+from lavi_bridge.train.unreadable import Unreadable
+from lavi_bridge.visions.noise.process import Diffusion, Flow
 
 STEPS, SKIPPED = 6, 4
 """Steps of a run, and those before the counted ones begin."""
@@ -79,14 +83,33 @@ def training(gpu: FakeCuda, folder: Path, about: dict[str, str], processes: int)
     if "cache" in about:
         options["cache"] = out / about["cache"]
     given: dict[str, Any] = {
-        "language": model(folder, "t5"), "data": str(folder / "captions.tsv"), "out": out / "run",
-        "rank": 2, "steps": STEPS + 1, "batch_size": 2, "log_every": 1000, "sample_every": 0,
-        "validate_every": 0, "save_every": 0, "flip": False, "device": "cuda", "tracker": "none",
-    }  # fmt: skip
+        "language": model(folder, "t5"),
+        "data": str(folder / "captions.tsv"),
+        "out": out / "run",
+        "rank": 2,
+        "steps": STEPS + 1,
+        "batch_size": 2,
+        "log_every": 1000,
+        "sample_every": 0,
+        "validate_every": 0,
+        "save_every": 0,
+        "flip": False,
+        "device": "cuda",
+        "tracker": "none",
+    }
     settings = TrainConfig(**(given | options))
     counted: list[Counter[Any]] = []
     run = loop.Run(settings)
     run.processes = processes
+    run.agreed = Agreement(processes, patience=PATIENCE)
+    run.unreadable = Unreadable(
+        run.config.out / "bad.txt",
+        pictures=len(run.source),
+        share=0.01,
+        processes=processes,
+        main=True,
+    )
+    run.loss = Loss(run.bridge, run.examples, run.unreadable, run.config)
     add = loop.Meter.add
 
     def noted(meter: loop.Meter, loss: torch.Tensor) -> None:
@@ -111,8 +134,16 @@ def sampling(gpu: FakeCuda, folder: Path, vision: str, sampler: str) -> Counter[
     latents = torch.randn(1, *bridge.vision.latent_shape(side, side), device="cuda")
     with torch.no_grad():
         gpu.reset()
-        list(bridge.sample(text, null, latents=latents, scheduler=sampler, steps=10,
-                           generators=[torch.Generator().manual_seed(0)]))  # fmt: skip
+        list(
+            bridge.sample(
+                text,
+                null,
+                latents=latents,
+                scheduler=sampler,
+                steps=10,
+                generators=[torch.Generator().manual_seed(0)],
+            )
+        )
     return gpu.waits.copy()
 
 

@@ -1,7 +1,7 @@
 """Kernels that one `predict` launches in sampling, counted at the real sizes on the meta device.
 
     python benchmarks/launches.py                        # this tree
-    PYTHONPATH=OTHER/src python benchmarks/launches.py   # another one, for before and after
+    PYTHONPATH=OTHER/src python benchmarks/launches.py   # another one laid out like it
 
 Models in bfloat16 under LoRA of rank 32 in float32, as `generate` runs them on a GPU. No weights,
 no GPU, no times: small batches are bound by launching, so the number says something all the same.
@@ -18,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from tests import real
 
-from lavi_bridge import Bridge, lora
+from lavi_bridge import Bridge
+from lavi_bridge.bridge import lora
 from lavi_bridge.text import Text
 
 

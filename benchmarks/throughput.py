@@ -30,10 +30,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests import real
 
 from lavi_bridge import Bridge
-from lavi_bridge.blocks import compile_blocks
-from lavi_bridge.config import Compile, Quantize, TrainConfig
+from lavi_bridge.config import Compile, Quantize
+from lavi_bridge.running.blocks import compile_blocks
 from lavi_bridge.testing import make_tokenizer
 from lavi_bridge.train.optimizer import make_optimizer
+from lavi_bridge.train.options import TrainConfig
 
 CAPTION = "a photo of a red apple on a wooden table beside an open book, in soft morning light"
 
@@ -58,13 +59,19 @@ class Row:
 
 ROWS = [
     # pair, batch, mode, published on an H200, goal there
-    Row("sd", 1, "paper", 2.8), Row("sd", 1, "graphs", 2.8, 20),
-    Row("sd", 8, "paper", 14.8), Row("sd", 8, "checkpointing", 14.8, 6.2),
-    Row("sd", 32, "paper", 18.2), Row("sd", 32, "cached", 45.0), Row("sd", 32, "blocks", 45.0, 90),
-    Row("pixart", 32, "paper", 11.0), Row("pixart", 32, "blocks", 44.4, 80),
-    Row("llama", 8, "paper", 16.4), Row("llama", 8, "nf4", 16.4, 16),
+    Row("sd", 1, "paper", 2.8),
+    Row("sd", 1, "graphs", 2.8, 20),
+    Row("sd", 8, "paper", 14.8),
+    Row("sd", 8, "checkpointing", 14.8, 6.2),
+    Row("sd", 32, "paper", 18.2),
+    Row("sd", 32, "cached", 45.0),
+    Row("sd", 32, "blocks", 45.0, 90),
+    Row("pixart", 32, "paper", 11.0),
+    Row("pixart", 32, "blocks", 44.4, 80),
+    Row("llama", 8, "paper", 16.4),
+    Row("llama", 8, "nf4", 16.4, 16),
     Row("llama", 16, "blocks", 34.9, 50),
-]  # fmt: skip
+]
 PAIRS = {
     # name: language and its config, vision; and what stands for them on a CPU
     "sd": (real.T5_LARGE, real.stable_diffusion, "zoo:tiny-t5-large", "zoo:tiny-sd"),
@@ -86,10 +93,10 @@ def make_bridge(row: Row, folder: Path, device: torch.device) -> Bridge:
     bridge = Bridge.outline(language, vision, language_rank=0 if quantize == "nf4" else 32)
     materialise(bridge, dtype, device)
     if quantize == "nf4":  # bitsandbytes quantises what it loads
-        from lavi_bridge.bridge import inject
+        from lavi_bridge.bridge.parts import inject
         from lavi_bridge.config import LoRA
+        from lavi_bridge.files.locate import locate
         from lavi_bridge.languages import load_language
-        from lavi_bridge.locate import locate
 
         bridge.language.model.save_pretrained(language)
         whole = bridge.language
@@ -99,7 +106,7 @@ def make_bridge(row: Row, folder: Path, device: torch.device) -> Bridge:
         inject(bridge.language, LoRA(32, whole.lora_targets, 0.1))
         del whole
     else:
-        from lavi_bridge.languages.base import load_tokenizer
+        from lavi_bridge.languages.loading.tokenizer import load_tokenizer
 
         bridge.language.tokenizer = load_tokenizer(bridge.language.place)
     return bridge
@@ -175,11 +182,17 @@ def measure(row: Row, device_name: str, steps: int, contiguous: bool) -> dict[st
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--rows", nargs="*", choices=[row.name for row in ROWS], metavar="ROW",
-                        help=f"of {' '.join(row.name for row in ROWS)} (unset: all)")  # fmt: skip
+    parser.add_argument(
+        "--rows",
+        nargs="*",
+        choices=[row.name for row in ROWS],
+        metavar="ROW",
+        help=f"of {' '.join(row.name for row in ROWS)} (unset: all)",
+    )
     parser.add_argument("--steps", type=int, default=10, help="timed steps of each row")
-    parser.add_argument("--contiguous", action="store_true",
-                        help="the image model as it came, not channels last")  # fmt: skip
+    parser.add_argument(
+        "--contiguous", action="store_true", help="the image model as it came, not channels last"
+    )
     parser.add_argument("--out", type=Path, help="a JSON line a row, for what comes after")
     options = parser.parse_args()
     where = torch.cuda.get_device_name() if options.device.startswith("cuda") else "CPU, bundled"
@@ -199,8 +212,11 @@ def main() -> None:
         gb = f"{found['gb']:8.1f}" if found["gb"] is not None else f"{'-':>8}"
         unit = "GB" if row.mode in ("checkpointing", "nf4") else "images/s"
         goal = f"{row.goal} {unit}" if row.goal else ""
-        print(f"{row.name:20} {found['images_per_second']:9.1f} {found['first_step']:9.1f} s {gb}"
-              f"  {row.published or '':9}  {goal}", flush=True)  # fmt: skip
+        print(
+            f"{row.name:20} {found['images_per_second']:9.1f} {found['first_step']:9.1f} s {gb}"
+            f"  {row.published or '':9}  {goal}",
+            flush=True,
+        )
         if options.out:
             with options.out.open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps({"row": row.name, "where": where} | found) + "\n")

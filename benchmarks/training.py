@@ -26,11 +26,12 @@ import torch
 from PIL import Image
 from torch import Generator
 
-from lavi_bridge.bridge import Bridge
-from lavi_bridge.config import CacheConfig, Quantize, TrainConfig
+from lavi_bridge.bridge.bridge import Bridge
+from lavi_bridge.config import Quantize
 from lavi_bridge.data import TSV, normalise, to_pixels
 from lavi_bridge.train.caching import fill, open_cache
-from lavi_bridge.train.loop import Run
+from lavi_bridge.train.options import CacheConfig, TrainConfig
+from lavi_bridge.train.run import Run
 
 LANGUAGE, VISION = "zoo:tiny-llama", "zoo:tiny-sd"
 
@@ -38,8 +39,10 @@ LANGUAGE, VISION = "zoo:tiny-llama", "zoo:tiny-sd"
 def ratio(name: str, ours: list[float], baseline: list[float], unit: str) -> None:
     """Print medians and their ratios."""
     a, b = statistics.median(ours), statistics.median(baseline)
-    print(f"{name}: {a:.4g} {unit}, baseline {b:.4g} {unit}; {b / a:.2f} times as fast, "
-          f"{a / b:.3f} of its time ({len(ours)} rounds)")  # fmt: skip
+    print(
+        f"{name}: {a:.4g} {unit}, baseline {b:.4g} {unit}; {b / a:.2f} times as fast, "
+        f"{a / b:.3f} of its time ({len(ours)} rounds)"
+    )
 
 
 def loop(rounds: int, folder: Path, steps: int = 20, batch: int = 16) -> None:
@@ -47,10 +50,22 @@ def loop(rounds: int, folder: Path, steps: int = 20, batch: int = 16) -> None:
     data = write_shapes(folder, 256)
     fill(CacheConfig(VISION, str(data), folder / "latents", flip=False, device="cpu"))
     settings = TrainConfig(
-        language=LANGUAGE, vision=VISION, data=str(data), out=folder / "run", rank=16, flip=False,
-        cache=folder / "latents", steps=2 * steps, batch_size=batch, log_every=steps,
-        sample_every=0, validate_every=0, save_every=0, device="cpu", tracker="none",
-    )  # fmt: skip
+        language=LANGUAGE,
+        vision=VISION,
+        data=str(data),
+        out=folder / "run",
+        rank=16,
+        flip=False,
+        cache=folder / "latents",
+        steps=2 * steps,
+        batch_size=batch,
+        log_every=steps,
+        sample_every=0,
+        validate_every=0,
+        save_every=0,
+        device="cpu",
+        tracker="none",
+    )
     ours, bare = [], []
     for _ in range(rounds):
         shutil.rmtree(settings.out, ignore_errors=True)
@@ -85,7 +100,7 @@ def bare_step(steps: int, batch: int) -> float:
 
 def write_shapes(folder: Path, count: int) -> Path:
     """Pictures of the shapes world as a caption file."""
-    from lavi_bridge.zoo.world import ShapesWorld
+    from lavi_bridge.shapes.world import ShapesWorld
 
     world = ShapesWorld(count)
     for index in range(count):
@@ -115,8 +130,9 @@ def published(path: Path, resolution: int) -> torch.Tensor:
     picture = Image.open(path).convert("RGB")
     width, height = picture.size
     scale = resolution / min(width, height)
-    size = [resolution if side == min(width, height) else int(side * scale)
-            for side in (width, height)]  # fmt: skip
+    size = [
+        resolution if side == min(width, height) else int(side * scale) for side in (width, height)
+    ]
     picture = picture.resize((size[0], size[1]), Image.Resampling.BILINEAR)
     left, top = round((size[0] - resolution) / 2), round((size[1] - resolution) / 2)
     picture = picture.crop((left, top, left + resolution, top + resolution))
@@ -152,7 +168,7 @@ def cache(rounds: int, folder: Path, resolution: int = 256) -> None:
     """
     import diffusers
 
-    from lavi_bridge.locate import locate
+    from lavi_bridge.files.locate import locate
     from lavi_bridge.visions import load_vision
 
     source = photos(folder, 8, 1024)
@@ -161,11 +177,20 @@ def cache(rounds: int, folder: Path, resolution: int = 256) -> None:
     shutil.rmtree(place / "vae")
     torch.manual_seed(0)
     diffusers.AutoencoderKL(
-        block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4,
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-    ).save_pretrained(place / "vae")  # fmt: skip
-    settings = CacheConfig(str(place), str(folder / "captions.tsv"), folder / "latents",
-                           resolution=resolution, flip=False, device="cpu")  # fmt: skip
+        block_out_channels=(128, 256, 512, 512),
+        layers_per_block=2,
+        latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+    ).save_pretrained(place / "vae")
+    settings = CacheConfig(
+        str(place),
+        str(folder / "captions.tsv"),
+        folder / "latents",
+        resolution=resolution,
+        flip=False,
+        device="cpu",
+    )
     fill(settings)
     vision = load_vision(locate(place), dtype=torch.float32)
     held = open_cache(vision, source, settings, [(resolution, resolution)])
@@ -226,33 +251,42 @@ def quantized(rounds: int, folder: Path) -> None:
     from lavi_bridge.testing import make_tokenizer
 
     config = transformers.LlamaConfig(
-        hidden_size=1024, intermediate_size=4096, num_hidden_layers=16, num_attention_heads=16,
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=16,
+        num_attention_heads=16,
         vocab_size=8192,
-    )  # fmt: skip
+    )
     torch.manual_seed(0)
     transformers.LlamaModel(config).to(torch.bfloat16).save_pretrained(folder / "llama")
     make_tokenizer(folder / "llama")
     context = multiprocessing.get_context("spawn")
-    ways: list[tuple[Quantize, str]] = [("none", "float32"), ("none", "bfloat16"),
-                                        ("int8", "bfloat16"), ("nf4", "bfloat16")]  # fmt: skip
+    ways: list[tuple[Quantize, str]] = [
+        ("none", "float32"),
+        ("none", "bfloat16"),
+        ("int8", "bfloat16"),
+        ("nf4", "bfloat16"),
+    ]
     found: dict[tuple[Quantize, str], list[tuple[float, float]]] = {way: [] for way in ways}
     for _ in range(rounds):
         for way in ways:
             with context.Pool(1) as pool:
                 found[way].append(pool.apply(one_reading, (folder / "llama", *way)))
     for way in ways[1:]:
-        for number, name, unit in ((0, "memory of the language model", "GB"),
-                                   (1, "its part of a step", "s")):  # fmt: skip
+        for number, name, unit in (
+            (0, "memory of the language model", "GB"),
+            (1, "its part of a step", "s"),
+        ):
             ours, plain = ([figures[number] for figures in found[w]] for w in (way, ways[0]))
             ratio(f"{name}, {way[0]} × {way[1]}", ours, plain, unit)
 
 
 def one_reading(folder: Path, quantize: Quantize, dtype: str) -> tuple[float, float]:
     """GB that the model occupies (weights and tables), and seconds of forward and backward."""
-    from lavi_bridge.bridge import inject
+    from lavi_bridge.bridge.parts import inject
     from lavi_bridge.config import LoRA
+    from lavi_bridge.files.locate import locate
     from lavi_bridge.languages import load_language
-    from lavi_bridge.locate import locate
 
     language = load_language(locate(folder), dtype=getattr(torch, dtype), quantize=quantize)
     model = language.model

@@ -40,9 +40,13 @@ class Worker:
     def __init__(self, prepare: str, settings: Mapping[str, str]) -> None:
         env = {k: v for k, v in os.environ.items() if k not in OPENMP} | dict(settings)
         self._process = subprocess.Popen(
-            [sys.executable, "-c", prepare + LOOP], env=env, text=True, stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            [sys.executable, "-c", prepare + LOOP],
+            env=env,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
         while (line := self._answer()) != "ready":
             if not line and self._process.poll() is not None:
                 raise RuntimeError(f"the process ended before it was ready: {settings}")

@@ -24,13 +24,14 @@ import torch
 from transformers import AutoConfig, AutoModelForTextEncoding, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-from lavi_bridge.bridge import Bridge
-from lavi_bridge.config import Match, TrainConfig
-from lavi_bridge.locate import locate
-from lavi_bridge.train.loop import Run
+from lavi_bridge.bridge.bridge import Bridge
+from lavi_bridge.config import Match
+from lavi_bridge.files.locate import locate
+from lavi_bridge.shapes.scorer import score
+from lavi_bridge.shapes.world import CATEGORIES, evaluation_set
+from lavi_bridge.train.options import TrainConfig
+from lavi_bridge.train.run import Run
 from lavi_bridge.zoo.demo import SAMPLING
-from lavi_bridge.zoo.scorer import score
-from lavi_bridge.zoo.world import CATEGORIES, evaluation_set
 
 VISION = "zoo:tiny-sd"
 MODELS = {"T5": "zoo:tiny-t5-large", "Llama": "zoo:tiny-llama"}
@@ -132,12 +133,32 @@ def run(row: Row, out: Path, prompts: int) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     match: Match = "states" if row.start == "neither" else row.start  # type: ignore[assignment]
     config = TrainConfig(
-        language=language(row, out), vision=VISION, data="shapes", out=folder, rank=16,
-        dropout=0.0, flip=False, warm_start=row.warm, warm_start_match=match, lr_warm_start=6e-3,
-        steps=row.steps, batch_size=32, lr_adapter=row.lr, lr_language=row.lr, lr_vision=row.lr,
-        schedule="cosine", warmup=20, sample_every=0, save_every=row.every, keep=9, log_every=50,
-        validate_every=0, tracker="none", device="cpu", seed=row.seed,
-    )  # fmt: skip
+        language=language(row, out),
+        vision=VISION,
+        data="shapes",
+        out=folder,
+        rank=16,
+        dropout=0.0,
+        flip=False,
+        warm_start=row.warm,
+        warm_start_match=match,
+        lr_warm_start=6e-3,
+        steps=row.steps,
+        batch_size=32,
+        lr_adapter=row.lr,
+        lr_language=row.lr,
+        lr_vision=row.lr,
+        schedule="cosine",
+        warmup=20,
+        sample_every=0,
+        save_every=row.every,
+        keep=9,
+        log_every=50,
+        validate_every=0,
+        tracker="none",
+        device="cpu",
+        seed=row.seed,
+    )
     training = Timed(config)
     begun = time.perf_counter()
     training.train()
@@ -199,12 +220,19 @@ def report(out: Path) -> None:
     """Print the tables in Markdown."""
     rows = load(out)
     for group in GROUPS:
-        print(f"\n### {group}\n\n| language | start | steps | seeds | seconds | GB | exact | "
-              + " | ".join(CATEGORIES) + " |\n|" + "---|" * (7 + len(CATEGORIES)))  # fmt: skip
+        print(
+            f"\n### {group}\n\n| language | start | steps | seeds | seconds | GB | exact | "
+            + " | ".join(CATEGORIES)
+            + " |\n|"
+            + "---|" * (7 + len(CATEGORIES))
+        )
         names = dict.fromkeys((r["language"], r["start"]) for r in rows if r["group"] == group)
         for language, start in sorted(names):
-            mine = [r for r in rows if (r["group"], r["language"], r["start"])
-                    == (group, language, start)]  # fmt: skip
+            mine = [
+                r
+                for r in rows
+                if (r["group"], r["language"], r["start"]) == (group, language, start)
+            ]
             for step in sorted({int(s) for r in mine for s in r["right"]}):
                 until = [spent(row, step) for row in mine]
                 seconds, memory = (np.mean([u[i] for u in until]) for i in (0, 1))
@@ -212,8 +240,10 @@ def report(out: Path) -> None:
                 mean, low, high = interval(values)
                 parts = values.reshape(len(values), len(CATEGORIES), -1).mean((0, 2))
                 cells = " | ".join(f"{part:.2f}" for part in parts)
-                print(f"| {language} | {start} | {step} | {len(values)} | {seconds:.0f} | "
-                      f"{memory:.2f} | {mean:.3f} ({low:.3f}–{high:.3f}) | {cells} |")  # fmt: skip
+                print(
+                    f"| {language} | {start} | {step} | {len(values)} | {seconds:.0f} | "
+                    f"{memory:.2f} | {mean:.3f} ({low:.3f}–{high:.3f}) | {cells} |"
+                )
     print("\n### paired differences\n")
     compared = [("minutes", (m, "states"), (m, "neither")) for m in MODELS]
     for m in MODELS:
@@ -274,8 +304,11 @@ def main() -> None:
     part, parts = map(int, options.share.split("/"))
     rows = [row for row in GROUPS[options.rows]() if options.only in row.name]
     for row in rows[part - 1 :: parts]:
-        scaled = replace(row, warm=round(row.warm * options.steps),
-                         steps=max(1, round(row.steps * options.steps)))  # fmt: skip
+        scaled = replace(
+            row,
+            warm=round(row.warm * options.steps),
+            steps=max(1, round(row.steps * options.steps)),
+        )
         run(scaled, options.out, options.prompts)
 
 

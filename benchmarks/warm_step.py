@@ -22,9 +22,8 @@ from turns import Worker
 import lavi_bridge
 
 STEP = """
-from lavi_bridge.bridge import Bridge
-from lavi_bridge.warm_start import WarmStart
-from lavi_bridge.zoo.world import ShapesWorld
+from lavi_bridge import Bridge
+{imports}
 
 bridge = Bridge.connect("{language}", "zoo:tiny-sd", rank=16, dropout=0.0, device="cpu")
 warm = WarmStart(bridge, ShapesWorld().captions(40_000), steps={steps}, seed={seed}, {options})
@@ -33,6 +32,12 @@ steps = warm.run()
 def step():
     next(steps)
 """
+IMPORTS = {
+    "before": "from lavi_bridge.warm_start import WarmStart\n"
+    "from lavi_bridge.zoo.world import ShapesWorld",
+    "now": "from lavi_bridge.train.warm_start.warm_start import WarmStart\n"
+    "from lavi_bridge.shapes.world import ShapesWorld",
+}
 OPTIONS = {"before": "batch_size=64, lr=6e-3", "now": "batch_size=40, lr=8e-3"}
 LANGUAGES = ("zoo:tiny-t5-large", "zoo:tiny-llama")
 TURNS, STEPS = 40, 10
@@ -40,8 +45,10 @@ TURNS, STEPS = 40, 10
 
 def measure(trees: dict[str, Path], seeds: int) -> None:
     """Print a row a language model and seed: seconds a step, their ratio, what is left."""
-    print("| language, seed | s a step: " + " | ".join(trees) + " | ratio | of the turns | "
-          "unmatched: " + " | ".join(trees) + " |")  # fmt: skip
+    print(
+        "| language, seed | s a step: " + " | ".join(trees) + " | ratio | of the turns | "
+        "unmatched: " + " | ".join(trees) + " |"
+    )
     print("|---" * (2 * len(trees) + 3) + "|")
     for language in LANGUAGES:
         for seed in range(seeds):
@@ -53,10 +60,18 @@ def _row(language: str, seed: int, trees: dict[str, Path]) -> None:
     with ExitStack() as stack:
         workers = {}
         for name, tree in trees.items():
-            settings = {"PYTHONPATH": str(tree.resolve()), "OMP_NUM_THREADS": "2",
-                        "OMP_WAIT_POLICY": "PASSIVE"}  # fmt: skip
-            prepare = STEP.format(language=language, seed=seed, steps=TURNS * STEPS,
-                                  options=OPTIONS[name])  # fmt: skip
+            settings = {
+                "PYTHONPATH": str(tree.resolve()),
+                "OMP_NUM_THREADS": "2",
+                "OMP_WAIT_POLICY": "PASSIVE",
+            }
+            prepare = STEP.format(
+                imports=IMPORTS[name],
+                language=language,
+                seed=seed,
+                steps=TURNS * STEPS,
+                options=OPTIONS[name],
+            )
             workers[name] = stack.enter_context(Worker(prepare, settings))
         for _ in range(TURNS):
             for name, worker in workers.items():
@@ -64,10 +79,12 @@ def _row(language: str, seed: int, trees: dict[str, Path]) -> None:
         left = [float(worker.value("warm.held_out('states')")) for worker in workers.values()]
     before, now = (np.array(seconds) for seconds in spent.values())
     low, median, high = np.quantile(now / before, (0.25, 0.5, 0.75))
-    print(f"| {language}, {seed} | {before.mean():.3f} | {now.mean():.3f} | "
-          f"{now.mean() / before.mean():.2f} | {median:.2f} ({low:.2f}–{high:.2f}) | "
-          f"{left[0]:.3f} | {left[1]:.3f} |",
-          flush=True)  # fmt: skip
+    print(
+        f"| {language}, {seed} | {before.mean():.3f} | {now.mean():.3f} | "
+        f"{now.mean() / before.mean():.2f} | {median:.2f} ({low:.2f}–{high:.2f}) | "
+        f"{left[0]:.3f} | {left[1]:.3f} |",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from statistics import median
 
-from lavi_bridge.zoo.scorer import score
-from lavi_bridge.zoo.world import ShapesWorld, draw_scenes, evaluation_set, render
+from lavi_bridge.shapes.scorer import score
+from lavi_bridge.shapes.world import ShapesWorld, draw_scenes, evaluation_set, render
 
 
 def rate(items: int, work: Callable[[], object], repeats: int = 5) -> float:

@@ -48,17 +48,39 @@ REAL_DEVICE = Tensor.device.__get__
 REAL_DTYPE = Tensor.dtype.__get__  # type: ignore[attr-defined]
 IS_CUDA, IS_CPU = Tensor.is_cuda.__get__, Tensor.is_cpu.__get__  # type: ignore[attr-defined]
 WAITING = {
-    "_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2",
-    "unique_dim", "unique_consecutive", "bincount", "_linalg_check_errors", "linalg_eigvals",
-    "linalg_eig", "_linalg_eigh",
-}  # fmt: skip
+    "_local_scalar_dense",
+    "nonzero",
+    "masked_select",
+    "equal",
+    "is_nonzero",
+    "_unique2",
+    "unique_dim",
+    "unique_consecutive",
+    "bincount",
+    "_linalg_check_errors",
+    "linalg_eigvals",
+    "linalg_eig",
+    "_linalg_eigh",
+}
 """Operations whose result decides a shape or a branch on the host."""
 INDEXING = {"index", "index_put_", "index_put", "_index_put_impl_", "_unsafe_index"}
 ANY_DEVICE = {"copy_", "_foreach_copy_", "copy", "set_", "detach", "_to_copy", "alias"}
 STRICT = {
-    "cat", "stack", "embedding", "gather", "index_select", "mm", "bmm", "addmm", "convolution",
-    "scatter", "native_layer_norm", "native_group_norm", "_fused_adamw_", "_fused_adam_",
-}  # fmt: skip
+    "cat",
+    "stack",
+    "embedding",
+    "gather",
+    "index_select",
+    "mm",
+    "bmm",
+    "addmm",
+    "convolution",
+    "scatter",
+    "native_layer_norm",
+    "native_group_norm",
+    "_fused_adamw_",
+    "_fused_adam_",
+}
 """Operations that do not take so much as a number from another device."""
 
 
@@ -89,10 +111,16 @@ class FakeCuda:
     def report(self, top: int = 40) -> str:
         """What was counted, most frequent first."""
         waits = {f"{kind:10} {line}": number for (kind, line), number in self.waits.items()}
-        kinds = [("", Counter(waits)), ("float64    ", self.doubles),
-                 ("cpu scalar ", self.scalars), ("not finite ", self.not_finite)]  # fmt: skip
-        lines = [f"{self.operations} operations on the device, {self.waits.total()} waits, "
-                 f"{self.bytes_moved.total()} bytes moved"]  # fmt: skip
+        kinds = [
+            ("", Counter(waits)),
+            ("float64    ", self.doubles),
+            ("cpu scalar ", self.scalars),
+            ("not finite ", self.not_finite),
+        ]
+        lines = [
+            f"{self.operations} operations on the device, {self.waits.total()} waits, "
+            f"{self.bytes_moved.total()} bytes moved"
+        ]
         for name, found in kinds:
             lines += [f"  {number:5} {name}{line}" for line, number in found.most_common(top)]
         return "\n".join(lines)
@@ -378,8 +406,9 @@ class _Below(TorchDispatchMode):
             self._note(name, given, made, placed[0][1] if name == "copy_" else next(iter(on)))
             return made
 
-    def _check(self, name: str, placed: list[tuple[Tensor, torch.device]],
-               on: set[torch.device]) -> None:  # fmt: skip
+    def _check(
+        self, name: str, placed: list[tuple[Tensor, torch.device]], on: set[torch.device]
+    ) -> None:
         """Refuse tensors of different devices, as CUDA does."""
         if name in ANY_DEVICE or (name in INDEXING and len(on) == 1):
             return
@@ -475,7 +504,7 @@ SIMULATED = pytest.StashKey[FakeCuda]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """As a plugin (`-p tests.fake_cuda`): all tests run beside two simulated GPUs."""
-    import lavi_bridge.train.loop  # noqa: F401  # libraries look for the GPU's own when imported
+    import lavi_bridge.train.run  # noqa: F401  # libraries look for the GPU's own when imported
 
     config.stash[SIMULATED] = gpu = FakeCuda(2).__enter__()
     config.add_cleanup(lambda: gpu.__exit__(None, None, None))

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
-from lavi_bridge.files import read_safetensors
+from lavi_bridge.files.atomic import read_safetensors
 
 MEAN = (104.0, 117.0, 123.0)  # of blue, green, red
 

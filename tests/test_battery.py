@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from lavi_bridge import Bridge, testing
-from lavi_bridge.locate import ZOO
+from lavi_bridge.files.locate import ZOO
 
 ADAPTERS = ("feedforward", "linear")
 PAIRS = [(language, "sd") for language in testing.LANGUAGES]
@@ -69,8 +69,14 @@ def battery(bridge: Bridge, out: Path) -> None:
     text = bridge.encode(prompts)
     assert text.hidden.isfinite().all()
     latents = torch.randn(3, *bridge.vision.latent_shape(side, side))
-    *_, last = bridge.sample(text, text, latents=latents, scheduler=bridge.vision.default_scheduler,
-                             steps=2, guidance=3.0)  # fmt: skip
+    *_, last = bridge.sample(
+        text,
+        text,
+        latents=latents,
+        scheduler=bridge.vision.default_scheduler,
+        steps=2,
+        guidance=3.0,
+    )
     assert last.latents.isfinite().all()
 
     bridge.save(out)

@@ -14,11 +14,28 @@ from tests.fake_cuda import FakeCuda
 
 def test_all_tests_for_a_gpu_pass_on_a_simulated_one() -> None:
     """In a process of its own: libraries remember for good whether there is a GPU."""
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "tests.fake_cuda",
-               "-p", "no:cacheprovider", "tests/test_gpu.py"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-m",
+        "gpu",
+        "-p",
+        "tests.fake_cuda",
+        "-p",
+        "no:cacheprovider",
+        "tests/test_gpu.py",
+    ]
     alone = os.environ | {"CUDA_VISIBLE_DEVICES": ""}  # the simulated one, beside a real one, too
-    done = subprocess.run(command, cwd=Path(__file__).parents[1], env=alone, capture_output=True,
-                          text=True, check=False)  # fmt: skip
+    done = subprocess.run(
+        command,
+        cwd=Path(__file__).parents[1],
+        env=alone,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
     assert "skipped" not in done.stdout
@@ -44,11 +61,13 @@ REFUSED: dict[str, tuple[str, Callable[[torch.Tensor, torch.Tensor], object]]] =
     "indices": ("indices", lambda a, b: b[torch.zeros(1, dtype=torch.long, device="cuda")]),
     "numpy": ("numpy", lambda a, b: a.numpy()),
     "a generator of the host's": (
-        "generator", lambda a, b: torch.randn(2, device="cuda", generator=torch.Generator())),
+        "generator",
+        lambda a, b: torch.randn(2, device="cuda", generator=torch.Generator()),
+    ),
     "in place": ("generator", lambda a, b: a.normal_(generator=torch.Generator())),
     "no such GPU": ("invalid device ordinal", lambda a, b: torch.ones(1, device="cuda:2")),
     "pinned on the device": ("only dense CPU tensors", lambda a, b: a.pin_memory()),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", REFUSED)
@@ -70,11 +89,17 @@ WAITS: dict[str, tuple[int, Callable[[torch.Tensor, torch.Tensor], object]]] = {
     "from pinned memory": (0, lambda a, b: b.pin_memory().to("cuda", non_blocking=True)),
     "from pinned memory, blocking": (1, lambda a, b: b.pin_memory().to("cuda")),
     "from memory made pinned": (
-        0, lambda a, b: torch.ones(3, pin_memory=True)[1:].to("cuda", non_blocking=True)),
+        0,
+        lambda a, b: torch.ones(3, pin_memory=True)[1:].to("cuda", non_blocking=True),
+    ),
     "into another type": (
-        1, lambda a, b: b.pin_memory().to("cuda", torch.float16, non_blocking=True)),
+        1,
+        lambda a, b: b.pin_memory().to("cuda", torch.float16, non_blocking=True),
+    ),
     "into another layout": (
-        1, lambda a, b: b.pin_memory().expand(2, 3).to("cuda", non_blocking=True)),
+        1,
+        lambda a, b: b.pin_memory().expand(2, 3).to("cuda", non_blocking=True),
+    ),
     "into a tensor": (1, lambda a, b: a.copy_(b)),
     "into a tensor, pinned": (0, lambda a, b: a.copy_(b.pin_memory(), non_blocking=True)),
     "back without waiting": (0, lambda a, b: a.to("cpu", non_blocking=True)),
@@ -82,7 +107,7 @@ WAITS: dict[str, tuple[int, Callable[[torch.Tensor, torch.Tensor], object]]] = {
     "filled": (0, lambda a, b: torch.full((3,), 1.0, device="cuda")),
     "a mask": (1, lambda a, b: a[a > 0]),
     "the same device": (0, lambda a, b: a.to("cuda", torch.float16)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", WAITS)

@@ -12,15 +12,15 @@ import torch
 from accelerate.state import AcceleratorState
 from PIL import Image
 
-from lavi_bridge import Bridge, BridgeError
-from lavi_bridge.config import CacheConfig, TrainConfig
-from lavi_bridge.device import choose_device
+from lavi_bridge import Bridge, BridgeError, warm_start
+from lavi_bridge.running.device import choose_device
+from lavi_bridge.shapes.world import ShapesWorld
 from lavi_bridge.train.caching import fill
-from lavi_bridge.train.loop import Run
-from lavi_bridge.visions.process import Diffusion, Flow
-from lavi_bridge.zoo.world import ShapesWorld
+from lavi_bridge.train.options import CacheConfig, TrainConfig
+from lavi_bridge.train.run import Run
+from lavi_bridge.visions.noise.process import Diffusion, Flow
 from tests.fake_cuda import SIMULATED, FakeCuda
-from tests.test_train import COLORS, captions, config, metrics
+from tests.train.test_train import COLORS, captions, config, metrics
 
 __all__ = ["captions"]  # a fixture of the training tests
 
@@ -74,18 +74,23 @@ def test_gpu_and_cpu_start_from_the_same_noise(tiny: Tiny) -> None:
 @pytest.mark.parametrize(
     ("language", "vision"),
     [
-        ("llama", "pixart-alpha-1024"), ("clip_text_model", "pixart-alpha"),
-        ("gemma3", "pixart-sigma"), ("gpt2", "ldm"), ("ldmbert", "sana"),
+        ("llama", "pixart-alpha-1024"),
+        ("clip_text_model", "pixart-alpha"),
+        ("gemma3", "pixart-sigma"),
+        ("gpt2", "ldm"),
+        ("ldmbert", "sana"),
     ],
-)  # fmt: skip
+)
 def test_every_kind_of_language_model_reads_on_the_gpu(
     tiny: Tiny, language: str, vision: str
 ) -> None:
     bridge = Bridge.connect(tiny(language), tiny(vision), rank=2, device="cuda").train()
     bridge.checkpoint_activations()
     assert devices(bridge) == {"cuda:0"}
-    bridge.loss(latents=torch.zeros(1, *bridge.vision.latent_shape(16, 16), device="cuda"),
-                captions=["a red wall"]).backward()  # fmt: skip
+    bridge.loss(
+        latents=torch.zeros(1, *bridge.vision.latent_shape(16, 16), device="cuda"),
+        captions=["a red wall"],
+    ).backward()
     assert all(p.grad is not None and p.grad.is_cuda for p in bridge.trainable_parameters())
 
 
@@ -111,10 +116,22 @@ def test_a_run_trains_samples_validates_and_goes_on(
     tiny: Tiny, captions: Path, tmp_path: Path
 ) -> None:
     def settings(steps: int) -> TrainConfig:
-        return on_gpu(tiny, captions, tmp_path / "run", steps=steps, accumulate=2, ema=0.5,
-                      vision=str(tiny("pixart-alpha")), min_snr=5.0, sample_every=2,
-                      sample_steps=1, sample_prompts=["a wall"], save_every=2, validate_every=2,
-                      batch_size=8)  # fmt: skip
+        return on_gpu(
+            tiny,
+            captions,
+            tmp_path / "run",
+            steps=steps,
+            accumulate=2,
+            ema=0.5,
+            vision=str(tiny("pixart-alpha")),
+            min_snr=5.0,
+            sample_every=2,
+            sample_steps=1,
+            sample_prompts=["a wall"],
+            save_every=2,
+            validate_every=2,
+            batch_size=8,
+        )
 
     Run(settings(1)).train()
     trained = Run(settings(2)).train()
@@ -126,12 +143,20 @@ def test_a_run_trains_samples_validates_and_goes_on(
 def test_pictures_and_captions_are_cached_from_the_gpu(
     tiny: Tiny, captions: Path, tmp_path: Path
 ) -> None:
-    cache = CacheConfig(str(tiny("pixart-alpha")), str(captions), tmp_path / "latents", flip=False,
-                        device="cuda")  # fmt: skip
+    cache = CacheConfig(
+        str(tiny("pixart-alpha")), str(captions), tmp_path / "latents", flip=False, device="cuda"
+    )
     assert fill(cache) == (8, [])
-    settings = on_gpu(tiny, captions, tmp_path / "run", vision=str(tiny("pixart-alpha")),
-                      cache=cache.cache, text_cache=tmp_path / "captions", language_rank=0,
-                      steps=2)  # fmt: skip
+    settings = on_gpu(
+        tiny,
+        captions,
+        tmp_path / "run",
+        vision=str(tiny("pixart-alpha")),
+        cache=cache.cache,
+        text_cache=tmp_path / "captions",
+        language_rank=0,
+        steps=2,
+    )
     Run(settings).train()
     assert [m["step"] for m in metrics(tmp_path / "run")] == [1, 2]
 
@@ -142,9 +167,18 @@ def test_buckets_and_missing_pictures_on_the_gpu(
     for color in COLORS[:4]:
         Image.new("RGB", (40, 16), color).save(captions.parent / f"{color}.png")
     (captions.parent / "black.png").write_bytes(b"no picture")
-    settings = on_gpu(tiny, captions, tmp_path / "run", vision=str(tiny("pixart-sigma")),
-                      buckets=True, max_bad=0.5, batch_size=4, cache=tmp_path / "latents",
-                      caption_dropout=0.5, steps=3)  # fmt: skip
+    settings = on_gpu(
+        tiny,
+        captions,
+        tmp_path / "run",
+        vision=str(tiny("pixart-sigma")),
+        buckets=True,
+        max_bad=0.5,
+        batch_size=4,
+        cache=tmp_path / "latents",
+        caption_dropout=0.5,
+        steps=3,
+    )
     Run(settings).train()
     assert metrics(tmp_path / "run")[-1]["skipped_images"] == 1
 
@@ -154,8 +188,9 @@ def test_the_second_gpu_is_taken_where_it_is_asked_for(
 ) -> None:
     if torch.cuda.device_count() < 2:
         pytest.skip("needs two")
-    settings = on_gpu(tiny, captions, tmp_path / "run", device="cuda:1", steps=1,
-                      vision=str(tiny("sana")))  # fmt: skip
+    settings = on_gpu(
+        tiny, captions, tmp_path / "run", device="cuda:1", steps=1, vision=str(tiny("sana"))
+    )
     trained = Run(settings).train()
     assert devices(trained) == {"cuda:1"}
 
@@ -185,8 +220,9 @@ def test_the_host_waits_for_nothing_in_a_step(
 
     def step() -> None:
         generators = [torch.Generator().manual_seed(i) for i in range(2)]
-        loss = bridge.loss(torch.zeros(2, 3, side, side), ["a", "a red wall"], trim=True,
-                           generator=generators)  # fmt: skip
+        loss = bridge.loss(
+            torch.zeros(2, 3, side, side), ["a", "a red wall"], trim=True, generator=generators
+        )
         loss.backward()
         torch.nn.utils.clip_grad_norm_(bridge.trainable_parameters(), 1.0)
 
@@ -215,9 +251,9 @@ def test_samplers_wait_where_they_solve_and_nowhere_else(
 
 def test_a_warm_start_runs_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """On states, with the report on predictions."""
-    monkeypatch.setattr("lavi_bridge.warm_start.BANK", 4)
-    monkeypatch.setattr("lavi_bridge.warm_start.BANK_STEPS", 1)
+    monkeypatch.setattr("lavi_bridge.train.warm_start.predictions.BANK", 4)
+    monkeypatch.setattr("lavi_bridge.train.warm_start.predictions.BANK_STEPS", 1)
     bridge = Bridge.connect("zoo:tiny-t5-small", "zoo:tiny-pixart", rank=2, device="cuda")
     captions = ShapesWorld().captions(24)
-    report = bridge.warm_start(captions, steps=1, batch_size=4)
+    report = warm_start(bridge, captions, steps=1, batch_size=4)
     assert report.steps == 1

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -11,94 +12,104 @@ import lavi_bridge
 
 PACKAGE = Path(lavi_bridge.__file__).parent
 
-# Each layer may import from itself where marked, and from the layers before it.
-LAYERS: list[tuple[str, ...]] = [
-    ("errors",),
-    (
-        "alignment",
-        "blocks",
-        "config",
-        "registry",
-        "files",
-        "fetch",
-        "locate",
-        "lock",
-        "muon",
-        "recipes",
-        "text",
-        "pictures",
-        "curves",
-        "device",
-        "openmp",
-        "output",
-        "progress",
-        "prompts",
-        "resume",
-        "seeds",
-        "weights",
-    ),
-    (
-        "languages",
-        "visions",
-        "adapters",
-        "data",
-        "lora",
-        "metrics",
-        "zoo.scenes",
-        "zoo.grammar",
-        "zoo.world",
-        "zoo.scorer",
-    ),
-    ("bridge", "legacy", "storage", "testing", "matching", "warm_start"),
-    ("train", "plan", "generation", "evaluate"),
-    ("zoo.demo", "zoo.pretrain", "reproduce"),
-    ("cli", "__main__"),
+ROOMS = [
+    "errors",
+    "version",
+    "registry",
+    "recipes",
+    "shapes/",
+    "files/",
+    "show/",
+    "config",
+    "running/",
+    "text",
+    "languages/",
+    "adapters/",
+    "visions/",
+    "bridge/",
+    "data/",
+    "prompts/",
+    "metrics/",
+    "evaluate/",
+    "plan/",
+    "train/",
+    "reproduce/",
+    "zoo/",
+    "cli/",
 ]
-ALONE = 2  # parts of this layer are siblings that never import each other
-WORLD = ("zoo.scenes", "zoo.grammar", "zoo.world", "zoo.scorer")
-"""One part in four files: scenes <- grammar <- world, and the scorer reads the first two."""
+"""Folders and files of the root, from the ground up: each may import from those before it."""
+ALONE = {"testing"}
+"""What imports nothing of the package, and is imported by nothing of it."""
+MOST_LINES = 400
+MOST_ROOT_FILES = 10
 
 
-def part(module: str) -> str:
-    """`lavi_bridge.languages.t5` -> `languages`, `lavi_bridge.zoo.demo` -> `zoo.demo`."""
-    names = module.split(".")[1:]
-    return ".".join(names[:2]) if names[:1] == ["zoo"] else names[0] if names else ""
+def modules() -> dict[str, Path]:
+    """Every file of the package by its dotted name; a folder's name is that of its `__init__`."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = ["lavi_bridge", *path.relative_to(PACKAGE).with_suffix("").parts]
+        found[".".join(parts).removesuffix(".__init__")] = path
+    return found
 
 
-def level(name: str) -> int:
-    return next(i for i, layer in enumerate(LAYERS) if name in layer)
+MODULES = modules()
 
 
 def imports(path: Path) -> set[str]:
-    """Modules of this package that a file imports when it is imported itself."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    """Files of this package that a file imports anywhere: in functions and for types, too."""
     found = set()
-    for node in tree.body:  # the top level only: what a function imports, it imports when called
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
-            names = {f"{node.module}.{alias.name}" for alias in node.names}
-            files = {n for n in names if (PACKAGE.parent / (n.replace(".", "/") + ".py")).exists()}
-            found |= files or {node.module}
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                found.add(name if name in MODULES else node.module)
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-    return {name for name in found if name.startswith("lavi_bridge.")}
+    return found & MODULES.keys()
 
 
-def files() -> list[Path]:
-    return [path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"]
+def room(module: str) -> str:
+    """`lavi_bridge.languages.t5` -> `languages/`, `lavi_bridge.text` -> `text`."""
+    name = module.split(".")[1]
+    return f"{name}/" if (PACKAGE / name).is_dir() else name
 
 
-@pytest.mark.parametrize("path", files(), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_run_one_way(path: Path) -> None:
-    module = "lavi_bridge." + ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-    own = part(module)
-    for other in map(part, imports(path)):
-        if other == own:
-            continue
-        assert level(other) <= level(own), f"{own} imports {other}"
-        if own in WORLD and other in WORLD:
-            assert WORLD.index(other) < min(WORLD.index(own), 2), f"{own} imports {other}"
-        elif level(own) == ALONE:
-            assert level(other) < ALONE, f"{own} imports its sibling {other}"
+def test_every_room_has_its_place() -> None:
+    inside = {room(name) for name in MODULES if name != "lavi_bridge"}
+    assert inside == {*ROOMS, *ALONE, "__main__"}
+
+
+@pytest.mark.parametrize("module", sorted(MODULES.keys() - {"lavi_bridge", "lavi_bridge.__main__"}))
+def test_imports_run_one_way(module: str) -> None:
+    own = room(module)
+    for other in map(room, imports(MODULES[module]) - {"lavi_bridge"}):
+        if other != own:
+            assert own not in ALONE
+            assert ROOMS.index(other) < ROOMS.index(own), f"{module} imports from {other}"
+
+
+def test_no_file_knows_the_front_door() -> None:
+    """It imports nearly all of the package."""
+    inside = MODULES.items() - {("lavi_bridge.__main__", MODULES["lavi_bridge.__main__"])}
+    assert not [name for name, path in inside if "lavi_bridge" in imports(path)]
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    graph = {name: imports(path) - {name} for name, path in MODULES.items()}
+    TopologicalSorter(graph).prepare()  # raises, with the circle
+
+
+def test_files_are_short_and_few_are_in_the_root() -> None:
+    lengths = {n: len(p.read_text(encoding="utf-8").splitlines()) for n, p in MODULES.items()}
+    assert {name: n for name, n in lengths.items() if n > MOST_LINES} == {}
+    assert len(list(PACKAGE.glob("*.py"))) <= MOST_ROOT_FILES
+
+
+def test_tests_lie_as_the_package_does() -> None:
+    tests = PACKAGE.parents[1] / "tests"
+    folders = {p.name for p in tests.iterdir() if list(p.glob("test_*.py"))}
+    assert folders <= {p.name for p in PACKAGE.iterdir() if p.is_dir()}
 
 
 def test_nothing_in_the_package_imports_torchvision() -> None:
@@ -106,15 +117,26 @@ def test_nothing_in_the_package_imports_torchvision() -> None:
         assert "torchvision" not in path.read_text(encoding="utf-8").replace("torchvision's", "")
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["train", "--help"], ["generate", "--help"],
-                                       ["plan", "--help"], ["list", "--help"],
-                                       ["expand", "--help"], ["expand", "--show-instruction"],
-                                       ["zoo", "--help"], ["zoo", "build", "--help"],
-                                       ["evaluate", "--help"],
-                                       ["reproduce", "--help"]])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--help"],
+        ["train", "--help"],
+        ["generate", "--help"],
+        ["plan", "--help"],
+        ["list", "--help"],
+        ["expand", "--help"],
+        ["expand", "--show-instruction"],
+        ["zoo", "--help"],
+        ["zoo", "build", "--help"],
+        ["evaluate", "--help"],
+        ["reproduce", "--help"],
+    ],
+)
 def test_help_imports_no_torch(arguments: list[str]) -> None:
     code = (
-        "import sys, lavi_bridge.cli as cli\n"
+        "import sys, lavi_bridge.cli.main as cli\n"
         f"sys.argv[1:] = {arguments}\n"
         "try: cli.main()\n"
         "except SystemExit: pass\n"
@@ -125,10 +147,34 @@ def test_help_imports_no_torch(arguments: list[str]) -> None:
     assert len(done.stdout.splitlines()) > 5
 
 
+def test_all_metrics_are_found_without_being_asked_for() -> None:
+    code = "from lavi_bridge.metrics import METRICS; print(*sorted(METRICS))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [
+        "aesthetic-v1",
+        "aesthetic-v2",
+        "blip-vqa",
+        "clip-nonspatial",
+        "clip-score",
+        "fid",
+        "kid",
+        "shapes",
+        "shapes-facts",
+        "shapes-fd",
+        "spatial-owlv2",
+    ]
+
+
 def test_the_public_names_are_these() -> None:
     assert lavi_bridge.__all__ == [
-        "RECIPES", "Bridge", "BridgeError", "Recipe", "Text", "__version__",
-    ]  # fmt: skip
+        "RECIPES",
+        "Bridge",
+        "BridgeError",
+        "Recipe",
+        "Text",
+        "__version__",
+        "warm_start",
+    ]
     for name in lavi_bridge.__all__:
         assert getattr(lavi_bridge, name) is not None
 

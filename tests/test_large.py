@@ -56,8 +56,9 @@ def test_sd_and_t5_large_train_and_sample_at_512_px_within_12_gb(tmp_path: Path)
     transformers.T5EncoderModel(config).half().save_pretrained(t5)
     make_tokenizer(t5)
 
-    done = subprocess.run([sys.executable, "-c", RUN, str(t5), str(sd)],
-                          capture_output=True, text=True, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, str(t5), str(sd)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     report = json.loads(done.stdout.splitlines()[-1])
     print(report)

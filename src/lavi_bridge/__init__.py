@@ -8,24 +8,27 @@ the public names are loaded when first used.
 import logging
 from typing import TYPE_CHECKING, Any
 
+from lavi_bridge.version import __version__
+
 if TYPE_CHECKING:
-    from lavi_bridge.bridge import Bridge
+    from lavi_bridge.bridge.bridge import Bridge
     from lavi_bridge.errors import BridgeError
     from lavi_bridge.recipes import RECIPES, Recipe
     from lavi_bridge.text import Text
+    from lavi_bridge.train.warm_start.phase import warm_start
 
-__version__ = "0.1.0"
-__all__ = ["RECIPES", "Bridge", "BridgeError", "Recipe", "Text", "__version__"]
+__all__ = ["RECIPES", "Bridge", "BridgeError", "Recipe", "Text", "__version__", "warm_start"]
 
 # peft loads bitsandbytes where it is installed, which then tells of every cast
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 _HOMES = {
-    "Bridge": "lavi_bridge.bridge",
+    "Bridge": "lavi_bridge.bridge.bridge",
     "BridgeError": "lavi_bridge.errors",
     "RECIPES": "lavi_bridge.recipes",
     "Recipe": "lavi_bridge.recipes",
     "Text": "lavi_bridge.text",
+    "warm_start": "lavi_bridge.train.warm_start.phase",
 }
 
 

@@ -1,5 +1,5 @@
 """`python -m lavi_bridge` is the command `lavi-bridge`."""
 
-from lavi_bridge.cli import main
+from lavi_bridge.cli.main import main
 
 main()

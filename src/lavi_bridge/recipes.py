@@ -75,8 +75,19 @@ class Recipe:
         return {k: v for k, v in pair.items() if v is not None} | self.settings
 
 
-METRICS = ("short FID", "short aesthetics", "short CLIP", "long aesthetics", "long CLIP",
-           "colour", "shape", "texture", "spatial", "non-spatial", "complex")  # fmt: skip
+METRICS = (
+    "short FID",
+    "short aesthetics",
+    "short CLIP",
+    "long aesthetics",
+    "long CLIP",
+    "colour",
+    "shape",
+    "texture",
+    "spatial",
+    "non-spatial",
+    "complex",
+)
 
 SD = "CompVis/stable-diffusion-v1-4"
 LDM = "CompVis/ldm-text2im-large-256"
@@ -84,35 +95,92 @@ PIXART = "PixArt-alpha/PixArt-XL-2-512x512"
 
 _ROWS: list[tuple[str, str, str, bool, int, bool, tuple[float, ...]]] = [
     # name, language, vision, rates published, tokens, masked, scores in the order of METRICS
-    ("paper-clip-sd", f"{SD}/text_encoder", SD, False, 77, False,
-     (23.57, 5.609, .3102, 6.003, .3120, .3578, .3752, .4506, .1296, .3009, .2985)),
-    ("paper-t5-small-sd", "google-t5/t5-small", SD, False, 77, False,
-     (22.98, 5.813, .3122, 6.206, .3111, .3368, .2962, .3728, .1456, .2984, .2728)),
-    ("paper-t5-base-sd", "google-t5/t5-base", SD, False, 77, False,
-     (22.62, 5.888, .3149, 6.284, .3179, .3856, .3266, .4132, .1569, .3054, .3055)),
-    ("paper-t5-large-sd", "google-t5/t5-large", SD, True, 77, False,
-     (23.11, 5.881, .3156, 6.305, .3193, .3889, .3552, .4524, .1582, .3068, .3072)),
-    ("paper-llama2-sd", "meta-llama/Llama-2-7b-hf", SD, True, 77, False,
-     (21.80, 5.883, .3172, 6.355, .3231, .4859, .4285, .5055, .1914, .3106, .3094)),
-    ("paper-t5-large-ldm", "google-t5/t5-large", LDM, False, 77, False,
-     (25.94, 5.703, .3126, 6.122, .3189, .4099, .3724, .5046, .1550, .3004, .3060)),
-    ("paper-t5-large-pixart", "google-t5/t5-large", PIXART, True, 120, True,
-     (23.02, 6.145, .3172, 6.406, .3210, .3689, .3316, .4553, .1725, .3098, .3014)),
-]  # fmt: skip
+    (
+        "paper-clip-sd",
+        f"{SD}/text_encoder",
+        SD,
+        False,
+        77,
+        False,
+        (23.57, 5.609, 0.3102, 6.003, 0.3120, 0.3578, 0.3752, 0.4506, 0.1296, 0.3009, 0.2985),
+    ),
+    (
+        "paper-t5-small-sd",
+        "google-t5/t5-small",
+        SD,
+        False,
+        77,
+        False,
+        (22.98, 5.813, 0.3122, 6.206, 0.3111, 0.3368, 0.2962, 0.3728, 0.1456, 0.2984, 0.2728),
+    ),
+    (
+        "paper-t5-base-sd",
+        "google-t5/t5-base",
+        SD,
+        False,
+        77,
+        False,
+        (22.62, 5.888, 0.3149, 6.284, 0.3179, 0.3856, 0.3266, 0.4132, 0.1569, 0.3054, 0.3055),
+    ),
+    (
+        "paper-t5-large-sd",
+        "google-t5/t5-large",
+        SD,
+        True,
+        77,
+        False,
+        (23.11, 5.881, 0.3156, 6.305, 0.3193, 0.3889, 0.3552, 0.4524, 0.1582, 0.3068, 0.3072),
+    ),
+    (
+        "paper-llama2-sd",
+        "meta-llama/Llama-2-7b-hf",
+        SD,
+        True,
+        77,
+        False,
+        (21.80, 5.883, 0.3172, 6.355, 0.3231, 0.4859, 0.4285, 0.5055, 0.1914, 0.3106, 0.3094),
+    ),
+    (
+        "paper-t5-large-ldm",
+        "google-t5/t5-large",
+        LDM,
+        False,
+        77,
+        False,
+        (25.94, 5.703, 0.3126, 6.122, 0.3189, 0.4099, 0.3724, 0.5046, 0.1550, 0.3004, 0.3060),
+    ),
+    (
+        "paper-t5-large-pixart",
+        "google-t5/t5-large",
+        PIXART,
+        True,
+        120,
+        True,
+        (23.02, 6.145, 0.3172, 6.406, 0.3210, 0.3689, 0.3316, 0.4553, 0.1725, 0.3098, 0.3014),
+    ),
+]
 
 ABLATIONS: dict[str, dict[str, float]] = {
     name: dict(zip(METRICS, scores, strict=True))
     for name, scores in (
-        ("SD 1.4 alone",
-         (20.32, 5.899, .3132, 6.120, .3171, .3570, .3563, .4028, .1225, .3104, .3042)),
-        ("CLIP + U-Net",
-         (23.57, 5.609, .3102, 6.003, .3120, .3578, .3752, .4506, .1296, .3009, .2985)),
-        ("T5-Large + U-Net, w/o adapter",
-         (23.81, 5.807, .3147, 6.131, .3106, .3550, .3044, .4001, .1651, .3065, .2878)),
-        ("T5-Large + U-Net, w/o LoRA",
-         (22.35, 5.829, .3107, 6.273, .3097, .2485, .2944, .3190, .0956, .2998, .2687)),
+        (
+            "SD 1.4 alone",
+            (20.32, 5.899, 0.3132, 6.120, 0.3171, 0.3570, 0.3563, 0.4028, 0.1225, 0.3104, 0.3042),
+        ),
+        (
+            "CLIP + U-Net",
+            (23.57, 5.609, 0.3102, 6.003, 0.3120, 0.3578, 0.3752, 0.4506, 0.1296, 0.3009, 0.2985),
+        ),
+        (
+            "T5-Large + U-Net, w/o adapter",
+            (23.81, 5.807, 0.3147, 6.131, 0.3106, 0.3550, 0.3044, 0.4001, 0.1651, 0.3065, 0.2878),
+        ),
+        (
+            "T5-Large + U-Net, w/o LoRA",
+            (22.35, 5.829, 0.3107, 6.273, 0.3097, 0.2485, 0.2944, 0.3190, 0.0956, 0.2998, 0.2687),
+        ),
     )
-}  # fmt: skip
+}
 """Published results of the ablation, whose full row is `paper-t5-large-sd`."""
 
 _PIXART_RATES = {"lr_adapter": 2e-5, "lr_language": 5e-6, "lr_vision": 2e-5}

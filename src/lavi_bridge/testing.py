@@ -13,16 +13,42 @@ from typing import Any
 import torch
 
 _WORDS = {"vocab_size": 300, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-_DECODER = _WORDS | {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-                     "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
-                     "max_position_embeddings": 128}  # fmt: skip
-_ENCODER = _WORDS | {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-                     "num_attention_heads": 4, "max_position_embeddings": 128}  # fmt: skip
-_T5 = {"vocab_size": 300, "pad_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 0,
-       "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}  # fmt: skip
+_DECODER = _WORDS | {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 128,
+}
+_ENCODER = _WORDS | {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 128,
+}
+_T5 = {
+    "vocab_size": 300,
+    "pad_token_id": 0,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 0,
+    "d_model": 32,
+    "d_kv": 8,
+    "d_ff": 48,
+    "num_layers": 2,
+    "num_heads": 4,
+}
 
-_SEES = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "image_size": 8,
-         "num_attention_heads": 2, "patch_size": 2}  # fmt: skip
+_SEES = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "image_size": 8,
+    "num_attention_heads": 2,
+    "patch_size": 2,
+}
 
 LANGUAGES: dict[str, tuple[str, dict[str, Any]]] = {
     # model_type: transformers class, config
@@ -49,44 +75,109 @@ LANGUAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("BertModel", _ENCODER),
     "roberta": ("RobertaModel", _ENCODER | {"max_position_embeddings": 130}),
     "xlm-roberta": ("XLMRobertaModel", _ENCODER | {"max_position_embeddings": 130}),
-    "ldmbert": ("LDMBertModel", {"vocab_size": 300, "max_position_embeddings": 128, "d_model": 32,
-                                 "encoder_layers": 2, "encoder_ffn_dim": 48, "head_dim": 8,
-                                 "encoder_attention_heads": 4, "pad_token_id": 0}),
+    "ldmbert": (
+        "LDMBertModel",
+        {
+            "vocab_size": 300,
+            "max_position_embeddings": 128,
+            "d_model": 32,
+            "encoder_layers": 2,
+            "encoder_ffn_dim": 48,
+            "head_dim": 8,
+            "encoder_attention_heads": 4,
+            "pad_token_id": 0,
+        },
+    ),
     "modernbert": ("ModernBertModel", _ENCODER | {"cls_token_id": 1, "sep_token_id": 2}),
     # no family of their own: these take the default one
     "electra": ("ElectraModel", _ENCODER | {"embedding_size": 32}),
     "gpt2": ("GPT2Model", _WORDS | {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128}),
-    "bart": ("BartModel", _WORDS | {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2,
-                                    "encoder_attention_heads": 4, "decoder_attention_heads": 4,
-                                    "encoder_ffn_dim": 48, "decoder_ffn_dim": 48,
-                                    "max_position_embeddings": 128}),
-}  # fmt: skip
+    "bart": (
+        "BartModel",
+        _WORDS
+        | {
+            "d_model": 32,
+            "encoder_layers": 2,
+            "decoder_layers": 2,
+            "encoder_attention_heads": 4,
+            "decoder_attention_heads": 4,
+            "encoder_ffn_dim": 48,
+            "decoder_ffn_dim": 48,
+            "max_position_embeddings": 128,
+        },
+    ),
+}
 
-_UNET = {"sample_size": 8, "in_channels": 4, "out_channels": 4, "block_out_channels": (16, 32),
-         "layers_per_block": 1, "norm_num_groups": 8, "attention_head_dim": 4,
-         "cross_attention_dim": 24, "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-         "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D")}  # fmt: skip
-_KL = {"block_out_channels": (8, 16), "norm_num_groups": 4, "latent_channels": 4,
-       "down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2,
-       "sample_size": 16}  # fmt: skip
-_PIXART = {"sample_size": 8, "num_layers": 2, "patch_size": 2, "attention_head_dim": 16,
-           "num_attention_heads": 2, "in_channels": 4, "out_channels": 8, "cross_attention_dim": 32,
-           "caption_channels": 24}  # fmt: skip
-_PIXART_1024 = _PIXART | {"sample_size": 128, "patch_size": 8, "attention_head_dim": 24,
-                          "cross_attention_dim": 48}  # fmt: skip
-_DC = {"in_channels": 3, "latent_channels": 8, "attention_head_dim": 8,
-       "encoder_block_types": ("ResBlock", "ResBlock", "EfficientViTBlock"),
-       "decoder_block_types": ("ResBlock", "ResBlock", "EfficientViTBlock"),
-       "encoder_block_out_channels": (8, 16, 16), "decoder_block_out_channels": (8, 16, 16),
-       "encoder_layers_per_block": (1, 1, 1), "decoder_layers_per_block": (1, 1, 1),
-       "encoder_qkv_multiscales": ((), (), (5,)), "decoder_qkv_multiscales": ((), (), (5,)),
-       "scaling_factor": 0.41407}  # fmt: skip
-_SANA = {"sample_size": 8, "in_channels": 8, "out_channels": 8, "num_layers": 2, "patch_size": 1,
-         "num_attention_heads": 2, "attention_head_dim": 8, "num_cross_attention_heads": 2,
-         "cross_attention_head_dim": 8, "cross_attention_dim": 16,
-         "caption_channels": 24}  # fmt: skip
-_SD_NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
-             "steps_offset": 1}  # fmt: skip
+_UNET = {
+    "sample_size": 8,
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": (16, 32),
+    "layers_per_block": 1,
+    "norm_num_groups": 8,
+    "attention_head_dim": 4,
+    "cross_attention_dim": 24,
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+}
+_KL = {
+    "block_out_channels": (8, 16),
+    "norm_num_groups": 4,
+    "latent_channels": 4,
+    "down_block_types": ("DownEncoderBlock2D",) * 2,
+    "up_block_types": ("UpDecoderBlock2D",) * 2,
+    "sample_size": 16,
+}
+_PIXART = {
+    "sample_size": 8,
+    "num_layers": 2,
+    "patch_size": 2,
+    "attention_head_dim": 16,
+    "num_attention_heads": 2,
+    "in_channels": 4,
+    "out_channels": 8,
+    "cross_attention_dim": 32,
+    "caption_channels": 24,
+}
+_PIXART_1024 = _PIXART | {
+    "sample_size": 128,
+    "patch_size": 8,
+    "attention_head_dim": 24,
+    "cross_attention_dim": 48,
+}
+_DC = {
+    "in_channels": 3,
+    "latent_channels": 8,
+    "attention_head_dim": 8,
+    "encoder_block_types": ("ResBlock", "ResBlock", "EfficientViTBlock"),
+    "decoder_block_types": ("ResBlock", "ResBlock", "EfficientViTBlock"),
+    "encoder_block_out_channels": (8, 16, 16),
+    "decoder_block_out_channels": (8, 16, 16),
+    "encoder_layers_per_block": (1, 1, 1),
+    "decoder_layers_per_block": (1, 1, 1),
+    "encoder_qkv_multiscales": ((), (), (5,)),
+    "decoder_qkv_multiscales": ((), (), (5,)),
+    "scaling_factor": 0.41407,
+}
+_SANA = {
+    "sample_size": 8,
+    "in_channels": 8,
+    "out_channels": 8,
+    "num_layers": 2,
+    "patch_size": 1,
+    "num_attention_heads": 2,
+    "attention_head_dim": 8,
+    "num_cross_attention_heads": 2,
+    "cross_attention_head_dim": 8,
+    "cross_attention_dim": 16,
+    "caption_channels": 24,
+}
+_SD_NOISE = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "steps_offset": 1,
+}
 
 Part = tuple[str, dict[str, Any]]
 

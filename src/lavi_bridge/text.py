@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lavi_bridge.device import to_device
+from lavi_bridge.running.device import to_device
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.files import read_safetensors
-from lavi_bridge.locate import Place
+from lavi_bridge.files.atomic import read_safetensors
+from lavi_bridge.files.locate import Place
 from lavi_bridge.registry import Registry
 
 ADAPTERS: Registry[Adapter] = Registry("adapter")
@@ -37,8 +37,12 @@ class Adapter(nn.Module):
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
-        config = {"kind": self.kind, "in_dim": self.width_in, "out_dim": self.width_out,
-                  "dropout": self.dropout}  # fmt: skip
+        config = {
+            "kind": self.kind,
+            "in_dim": self.width_in,
+            "out_dim": self.width_out,
+            "dropout": self.dropout,
+        }
         (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         state = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
         save_file(state, folder / WEIGHTS, metadata={"format": "pt"})

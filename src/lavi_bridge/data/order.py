@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from lavi_bridge.seeds import seed_of
+from lavi_bridge.running.seeds import seed_of
 
 Array = NDArray[np.int64]
 
@@ -41,9 +41,16 @@ class Order:
         held_out: samples that never occur.
     """
 
-    def __init__(self, sizes: Sequence[int] | Array, batch: int, seed: int, *,
-                 lengths: Sequence[int] = (), weights: Sequence[float] = (),
-                 held_out: Sequence[int] = ()) -> None:  # fmt: skip
+    def __init__(
+        self,
+        sizes: Sequence[int] | Array,
+        batch: int,
+        seed: int,
+        *,
+        lengths: Sequence[int] = (),
+        weights: Sequence[float] = (),
+        held_out: Sequence[int] = (),
+    ) -> None:
         self.batch, self.seed = batch, seed
         buckets = np.asarray(sizes, np.int64)
         kept = np.ones(len(buckets), bool)

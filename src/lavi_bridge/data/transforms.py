@@ -11,8 +11,13 @@ from PIL import Image
 from torch import Tensor
 
 
-def to_pixels(picture: Image.Image, size: int | tuple[int, int], *, mirror: bool = False,
-              corner: tuple[float, float] = (0.5, 0.5)) -> Tensor:  # fmt: skip
+def to_pixels(
+    picture: Image.Image,
+    size: int | tuple[int, int],
+    *,
+    mirror: bool = False,
+    corner: tuple[float, float] = (0.5, 0.5),
+) -> Tensor:
     """RGB picture -> (3, height, width) uint8: resized bilinearly, cropped, perhaps mirrored.
 
     The picture is made as small as covers the crop; in one direction it fits exactly. With the

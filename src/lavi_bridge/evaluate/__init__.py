@@ -1,1 +1,1 @@
-"""Evaluation: prompt suites, and long prompts made from short ones."""
+"""Evaluation: prompts to pictures, pictures to scores, and what they say."""

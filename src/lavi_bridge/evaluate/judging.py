@@ -8,12 +8,10 @@ from typing import Any
 
 from PIL import Image
 
-from lavi_bridge.config import EvaluateConfig
-from lavi_bridge.data.finding import walk
-from lavi_bridge.device import own_device, processes, wait_for_all
+from lavi_bridge.data.sources.finding import walk
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.evaluate import shapes
-from lavi_bridge.evaluate.images import SUFFIXES
+from lavi_bridge.evaluate.drawing import SUFFIXES
+from lavi_bridge.evaluate.options import EvaluateConfig
 from lavi_bridge.evaluate.results import Judged, MetricInfo
 from lavi_bridge.evaluate.scoring import (
     features_of,
@@ -22,12 +20,14 @@ from lavi_bridge.evaluate.scoring import (
     scores_of,
     settle,
 )
-from lavi_bridge.evaluate.suites import complex_kinds
-from lavi_bridge.metrics import METRICS, Distance, Metric, Score
-from lavi_bridge.metrics.compbench import COMPLEX
+from lavi_bridge.metrics import METRICS, Distance, Metric, Score, shapes
+from lavi_bridge.metrics.compbench.quirks import COMPLEX
+from lavi_bridge.metrics.compbench.three_in_one import kind_of, three_in_one
 from lavi_bridge.metrics.distances import FeatureDistance, too_few
-from lavi_bridge.metrics.three_in_one import Kind, three_in_one
-from lavi_bridge.prompts import Prompt
+from lavi_bridge.prompts.catalogue import Kind
+from lavi_bridge.prompts.prompt import Prompt
+from lavi_bridge.prompts.suites import complex_lists
+from lavi_bridge.running.device import own_device, processes, wait_for_all
 
 DEFAULTS: dict[str, tuple[str, ...]] = {
     "shapes": ("shapes",),
@@ -43,9 +43,11 @@ CATEGORIES = {
     "clip-nonspatial": {"non-spatial", COMPLEX},
 }
 THREE = MetricInfo(
-    "3-in-1-owlv2", "3-in-1 (with OWLv2)", True,
+    "3-in-1-owlv2",
+    "3-in-1 (with OWLv2)",
+    True,
     {"scorer": "the mean of blip-vqa, spatial-owlv2 and clip-nonspatial, as far as they apply"},
-)  # fmt: skip
+)
 """The complex score with our spatial part: under another name than the official one."""
 
 
@@ -134,7 +136,7 @@ def add_three_in_one(result: Judged, prompts: Sequence[Prompt], kinds: dict[str,
     """Add the complex score, where all of its parts are there.
 
     Args:
-        kinds: of complex prompts, by text; see `suites.complex_kinds`.
+        kinds: of complex prompts, by text; see `kinds_of`.
     """
     parts = [result.scores[name] for name in CATEGORIES]
     rows: list[list[float | None]] = []
@@ -145,17 +147,24 @@ def add_three_in_one(result: Judged, prompts: Sequence[Prompt], kinds: dict[str,
     result.scores[THREE.name] = rows
 
 
-def kinds_of(prompts: Sequence[Prompt], names: Sequence[str],
-             config: EvaluateConfig) -> dict[str, Kind] | None:  # fmt: skip
-    """What the official lists say of complex prompts, where the complex score can be formed."""
+def kinds_of(
+    prompts: Sequence[Prompt], names: Sequence[str], config: EvaluateConfig
+) -> dict[str, Kind] | None:
+    """What the official lists say of complex prompts, where the complex score can be formed.
+
+    Raises:
+        BridgeError: a list cannot be had, or in mode `fixed` none names a prompt.
+    """
     asked = [prompt.text for prompt in prompts if prompt.category == COMPLEX]
     if not asked or not set(CATEGORIES) <= set(names):
         return None
-    return complex_kinds(asked, config.prompts, mode=config.mode)
+    lists = complex_lists(config.prompts)
+    return {text: kind_of(text, lists, mode=config.mode) for text in asked}
 
 
-def _three(kind: Kind | None, attribute: float | None, spatial: float | None,
-           action: float | None) -> float | None:  # fmt: skip
+def _three(
+    kind: Kind | None, attribute: float | None, spatial: float | None, action: float | None
+) -> float | None:
     if kind is None or attribute is None or spatial is None or action is None:
         return None
     return three_in_one(attribute, spatial, action, kind)
@@ -181,8 +190,15 @@ def sizes_note(name: str, files: Sequence[Sequence[Path]]) -> str | None:
     )
 
 
-def _distance(name: str, metric: Distance, files: list[list[Path]], folder: Path,
-              config: EvaluateConfig, notes: list[str], label: str) -> float:  # fmt: skip
+def _distance(
+    name: str,
+    metric: Distance,
+    files: list[list[Path]],
+    folder: Path,
+    config: EvaluateConfig,
+    notes: list[str],
+    label: str,
+) -> float:
     assert config.reference is not None
     theirs = reference_images(config.reference)
     ours = [path for paths in files for path in paths]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lavi_bridge.prompts import Prompt
+from lavi_bridge.prompts.prompt import Prompt
 
 
 @dataclass(frozen=True)

@@ -21,14 +21,11 @@ from typing import Any
 
 import torch
 
-from lavi_bridge import __version__
-from lavi_bridge.blocks import compile_sampling
-from lavi_bridge.bridge import Bridge
-from lavi_bridge.config import EvaluateConfig
-from lavi_bridge.device import join_processes, own_device, processes, wait_for_all
+from lavi_bridge.bridge.bridge import Bridge
+from lavi_bridge.bridge.drawing import made_by, settings_of
+from lavi_bridge.bridge.folder import find_bridge, is_pipeline
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.evaluate.exports import export, read_official
-from lavi_bridge.evaluate.images import Job, draw, drawn, finish, found, jobs_of
+from lavi_bridge.evaluate.drawing import Job, draw, drawn, finish, found, jobs_of
 from lavi_bridge.evaluate.judging import (
     THREE,
     add_three_in_one,
@@ -38,18 +35,23 @@ from lavi_bridge.evaluate.judging import (
     load_judges,
     sizes_note,
 )
-from lavi_bridge.evaluate.report import write_report
+from lavi_bridge.evaluate.official.exports import export, read_official
+from lavi_bridge.evaluate.options import EvaluateConfig
+from lavi_bridge.evaluate.report.report import write_report
 from lavi_bridge.evaluate.results import Entry, Evaluation, MetricInfo, SuiteResults
-from lavi_bridge.evaluate.suites import SUITES, duplicates, load_suite, prompt_hash
-from lavi_bridge.files import at_home
-from lavi_bridge.generation import made_by, settings_of
-from lavi_bridge.locate import locate
-from lavi_bridge.lock import held, refuse_if_held
+from lavi_bridge.files.atomic import at_home
+from lavi_bridge.files.locate import locate
+from lavi_bridge.files.weights import joined
 from lavi_bridge.metrics import Metric
-from lavi_bridge.prompts import Prompt
+from lavi_bridge.prompts.catalogue import SUITES
+from lavi_bridge.prompts.prompt import Prompt
+from lavi_bridge.prompts.suite import prompt_hash
+from lavi_bridge.prompts.suites import duplicates, load_suite
 from lavi_bridge.recipes import RECIPES
-from lavi_bridge.storage import find_bridge, is_pipeline
-from lavi_bridge.weights import joined
+from lavi_bridge.running.blocks import compile_sampling
+from lavi_bridge.running.device import join_processes, own_device, processes, wait_for_all
+from lavi_bridge.running.lock import held, refuse_if_held
+from lavi_bridge.version import __version__
 
 
 @dataclass
@@ -87,8 +89,10 @@ def _evaluate(config: EvaluateConfig, stack: ExitStack) -> Evaluation:
     judges = load_judges(dict.fromkeys(n for those in names.values() for n in those), config)
     notes = {suite: _notes(asked[suite], [judges[n] for n in names[suite]]) for suite in asked}
     kinds = {suite: kinds_of(asked[suite], names[suite], config) for suite in asked}
-    jobs = {suite: jobs_of(prompts, _images(suite, config), config.sampling.seed)
-            for suite, prompts in asked.items()}  # fmt: skip
+    jobs = {
+        suite: jobs_of(prompts, _images(suite, config), config.sampling.seed)
+        for suite, prompts in asked.items()
+    }
     for contestant in contestants:
         if contestant.kind == "images":  # whether any is missing, before others are drawn
             _found(contestant, asked, config)
@@ -104,17 +108,22 @@ def _evaluate(config: EvaluateConfig, stack: ExitStack) -> Evaluation:
         seeds = [
             [j.seed for j in group] for _, group in groupby(jobs[suite], lambda j: j.prompt.id)
         ]
-        results = SuiteResults(suite, _title(suite), prompts, prompt_hash(prompts), seeds, {},
-                               notes[suite])  # fmt: skip
+        results = SuiteResults(
+            suite, _title(suite), prompts, prompt_hash(prompts), seeds, {}, notes[suite]
+        )
         for contestant in contestants:
             theirs = files[contestant.name, suite]
             if contestant.kind == "images" and (note := sizes_note(contestant.name, theirs)):
                 results.notes.append(note)
             result = results.judged[contestant.name] = judged(
-                theirs, prompts, {n: judges[n] for n in names[suite]},
-                config.out / contestant.name / folders[suite], config, results.notes,
+                theirs,
+                prompts,
+                {n: judges[n] for n in names[suite]},
+                config.out / contestant.name / folders[suite],
+                config,
+                results.notes,
                 label=f"{contestant.name}, {suite}",
-            )  # fmt: skip
+            )
             if (known := kinds[suite]) is not None:
                 add_three_in_one(result, prompts, known)
                 infos[THREE.name] = THREE
@@ -125,9 +134,11 @@ def _evaluate(config: EvaluateConfig, stack: ExitStack) -> Evaluation:
         suites.append(results)
     own = {n: MetricInfo(n, m.title, m.higher, m.provenance()) for n, m in judges.items()}
     settings = asdict(config.sampling) | {
-        "suffix": config.suffix, "mode": config.mode, "resize": config.resize,
+        "suffix": config.suffix,
+        "mode": config.mode,
+        "resize": config.resize,
         "reference": config.reference.name if config.reference else None,
-    }  # fmt: skip
+    }
     evaluation = Evaluation(entries, own | infos, suites, settings)
     if processes()[0] == 0:
         write_report(evaluation, config.out)
@@ -205,8 +216,9 @@ def _place_bases(contestants: Sequence[Contestant], config: EvaluateConfig) -> N
                 common.append(text)
             elif name not in bridges:
                 known = ", ".join(bridges) or "none"
-                raise BridgeError(f"--{option} {text}: no bridge '{name}' among the entries; "
-                                  f"bridges: {known}")  # fmt: skip
+                raise BridgeError(
+                    f"--{option} {text}: no bridge '{name}' among the entries; bridges: {known}"
+                )
             else:
                 bridges[name].moved[option] = place
         if len(common) > 1:
@@ -254,18 +266,27 @@ def _images_of(
         bridge = Bridge.own(contestant.spec, dtype=config.dtype, device=device)
     else:
         bridge = Bridge.load(
-            contestant.spec, **contestant.moved, dtype=config.dtype, device=device,
+            contestant.spec,
+            **contestant.moved,
+            dtype=config.dtype,
+            device=device,
             trust_remote_code=config.trust_remote_code,
-        )  # fmt: skip
+        )
     compile_sampling(bridge.vision.backbone, config.sampling.compile)
     identity = _identity(bridge, config)
     places = {}
     for suite, prompts in asked.items():
         folder = config.out / contestant.name / folders[suite]
         images = _images(suite, config)
-        draw(bridge, jobs[suite], folder, config.sampling,
-             identity=identity | {"prompts": prompt_hash(prompts), "images per prompt": images},
-             suffix=config.suffix, name=f"{contestant.name}, {suite}")  # fmt: skip
+        draw(
+            bridge,
+            jobs[suite],
+            folder,
+            config.sampling,
+            identity=identity | {"prompts": prompt_hash(prompts), "images per prompt": images},
+            suffix=config.suffix,
+            name=f"{contestant.name}, {suite}",
+        )
         wait_for_all()
         if processes()[0] == 0:
             finish(folder, jobs[suite])
@@ -282,8 +303,9 @@ def _images_of(
     return Entry(contestant.name, about, recipe), places
 
 
-def _found(contestant: Contestant, asked: dict[str, list[Prompt]],
-           config: EvaluateConfig) -> dict[str, list[list[Path]]]:  # fmt: skip
+def _found(
+    contestant: Contestant, asked: dict[str, list[Prompt]], config: EvaluateConfig
+) -> dict[str, list[list[Path]]]:
     return {
         suite: found(Path(contestant.spec), prompts, _images(suite, config))
         for suite, prompts in asked.items()

@@ -17,16 +17,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lavi_bridge.device import processes
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.evaluate.images import checksum
-from lavi_bridge.evaluate.journal import Journal
-from lavi_bridge.files import make_folder, read_safetensors
+from lavi_bridge.evaluate.drawing import checksum
+from lavi_bridge.files.atomic import make_folder, read_safetensors
+from lavi_bridge.files.journal import Journal
+from lavi_bridge.files.weights import earlier
 from lavi_bridge.metrics import Distance, Metric, Score
-from lavi_bridge.progress import progress
-from lavi_bridge.prompts import Prompt
-from lavi_bridge.resume import stopping, write_tensors
-from lavi_bridge.weights import earlier
+from lavi_bridge.prompts.prompt import Prompt
+from lavi_bridge.running.device import processes
+from lavi_bridge.running.progress import progress
+from lavi_bridge.running.run_state import stopping, write_tensors
 
 BATCH = 16
 """Images that a metric gets at once."""
@@ -48,8 +48,13 @@ def digest(metric: Metric, *, before: bool = False) -> str:
     return hashlib.sha256(about.encode()).hexdigest()[:8]
 
 
-def judge(metrics: Mapping[str, Score], images: Sequence[tuple[Prompt, Path]], folder: Path, *,
-          label: str = "") -> None:  # fmt: skip
+def judge(
+    metrics: Mapping[str, Score],
+    images: Sequence[tuple[Prompt, Path]],
+    folder: Path,
+    *,
+    label: str = "",
+) -> None:
     """Score what is not scored yet; under torchrun each process its part of the batches.
 
     Every image is opened once for all metrics, and those of one CLIP share its embeddings.
@@ -74,11 +79,13 @@ def judge(metrics: Mapping[str, Score], images: Sequence[tuple[Prompt, Path]], f
             opened = [_open(path) for _, path in batch] if todo else []
             for name in todo:
                 results = _results(metrics[name], opened, [prompt for prompt, _ in batch])
-                journals[name].append([
-                    {"image": key[0], "sha256": key[1], "id": prompt.id, **result}
-                    for key, (prompt, _), result in zip(keys, batch, results, strict=True)
-                    if key not in known[name]
-                ])  # fmt: skip
+                journals[name].append(
+                    [
+                        {"image": key[0], "sha256": key[1], "id": prompt.id, **result}
+                        for key, (prompt, _), result in zip(keys, batch, results, strict=True)
+                        if key not in known[name]
+                    ]
+                )
             bar.update(len(batch))
             if asked():
                 raise BridgeError("stopped; the same command goes on from there")
@@ -97,8 +104,9 @@ def settle(name: str, metric: Score, images: Sequence[tuple[Prompt, Path]], fold
     journal.merge(lambda row: order.get(row["image"], len(order)), key="image")
 
 
-def scores_of(name: str, metric: Score, files: Sequence[Sequence[Path]],
-              folder: Path) -> tuple[list[list[float | None]], list[str]]:  # fmt: skip
+def scores_of(
+    name: str, metric: Score, files: Sequence[Sequence[Path]], folder: Path
+) -> tuple[list[list[float | None]], list[str]]:
     """Scores in the order of the files, None where there is none, and a line for every failure."""
     rows = _journal(name, metric, folder).rows()
     found = {(row["image"], row["sha256"]): row for row in rows}
@@ -111,8 +119,7 @@ def scores_of(name: str, metric: Score, files: Sequence[Sequence[Path]],
     return scores, failures
 
 
-def features_of(metric: Distance, files: Sequence[Path], folder: Path, *,
-                label: str = "") -> None:  # fmt: skip
+def features_of(metric: Distance, files: Sequence[Path], folder: Path, *, label: str = "") -> None:
     """Extract features chunk by chunk into `folder/DIGEST`; read them with `read_features`.
 
     Raises:
@@ -156,8 +163,9 @@ def _features_path(metric: Distance, chunk: Sequence[Path], folder: Path) -> Pat
     return known if known.exists() else folder / digest(metric) / name
 
 
-def _results(metric: Score, images: Sequence[Image.Image | str],
-             prompts: Sequence[Prompt]) -> list[dict[str, Any]]:  # fmt: skip
+def _results(
+    metric: Score, images: Sequence[Image.Image | str], prompts: Sequence[Prompt]
+) -> list[dict[str, Any]]:
     """A score or an error for every image; one bad image does not take the others with it."""
     whole = [image for image in images if not isinstance(image, str)]
     if len(whole) == len(images):

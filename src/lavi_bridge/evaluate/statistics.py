@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.zoo.scorer import wilson
+from lavi_bridge.shapes.scorer import wilson
 
 Array = NDArray[np.float64]
 Scores = Sequence[Sequence[float | None]]
@@ -59,8 +59,14 @@ class Paired:
     """Prompts scored in both."""
 
 
-def estimate(values: Scores, strata: Sequence[str], *, level: float = 0.95, draws: int = 10_000,
-             seed: int = 0) -> Estimate:  # fmt: skip
+def estimate(
+    values: Scores,
+    strata: Sequence[str],
+    *,
+    level: float = 0.95,
+    draws: int = 10_000,
+    seed: int = 0,
+) -> Estimate:
     """The mean over prompts of the mean over their images, with a percentile-bootstrap interval.
 
     Prompts are redrawn with replacement within their stratum (Efron & Tibshirani 1993, An
@@ -86,8 +92,15 @@ def estimate(values: Scores, strata: Sequence[str], *, level: float = 0.95, draw
     return Estimate(value, *_interval(groups, level, draws, seed), len(prompts))
 
 
-def paired(a: Scores, b: Scores, strata: Sequence[str], *, level: float = 0.95,
-           draws: int = 10_000, seed: int = 0) -> Paired:  # fmt: skip
+def paired(
+    a: Scores,
+    b: Scores,
+    strata: Sequence[str],
+    *,
+    level: float = 0.95,
+    draws: int = 10_000,
+    seed: int = 0,
+) -> Paired:
     """Compare two entries image by image: what the same prompt and seed gave in either.
 
     The interval is the bootstrap's, as in `estimate`, of each prompt's mean difference. The p-value
@@ -176,17 +189,18 @@ def paired_runs(a: Array, b: Array, strata: Sequence[str], *, level: float = 0.9
         raise BridgeError(f"{len(a)} runs cannot be paired with {len(b)}")
     if a.shape[1] != b.shape[1]:
         raise BridgeError(f"{a.shape[1]} prompts cannot be paired with {b.shape[1]}")
+    from scipy.stats import t
+
     differences = a - b
     error, freedom = _spread(differences, strata)
     value, low, high, p = float(differences.mean()), None, None, 1.0
     if freedom:
         half = student(freedom, level) * error
         low, high = value - half, value + half
-        p = _beyond(abs(value) / error, freedom)
+        p = 2 * float(t.sf(abs(value) / error, freedom))
     by_prompt = differences.mean(axis=0)
     wins, losses = int((by_prompt > 0).sum()), int((by_prompt < 0).sum())
-    return Paired(value, low, high, p, wins, losses, len(by_prompt) - wins - losses,
-                  len(by_prompt))  # fmt: skip
+    return Paired(value, low, high, p, wins, losses, len(by_prompt) - wins - losses, len(by_prompt))
 
 
 def _spread(values: Array, strata: Sequence[str]) -> tuple[float, float]:
@@ -214,26 +228,10 @@ def _spread(values: Array, strata: Sequence[str]) -> tuple[float, float]:
 
 
 def student(freedom: float, level: float = 0.95) -> float:
-    """Student's t beyond which, on both sides, 1 - `level` lies; by bisection."""
-    low, high = 0.0, 1e4
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _beyond(middle, freedom) > 1 - level else (low, middle)
-    return (low + high) / 2
+    """Student's t beyond which, on both sides, 1 - `level` lies."""
+    from scipy.stats import t
 
-
-def _beyond(t: float, freedom: float) -> float:
-    """The two-sided p of Student's t: what lies beyond ±t, by Simpson's rule.
-
-    With t = √ν tan θ the density is that of cos^(ν - 1) θ, smooth on a finite stretch.
-    """
-    theta = np.linspace(0.0, math.atan(t / math.sqrt(freedom)), 2001)
-    heights = np.cos(theta) ** (freedom - 1)
-    weights = np.ones(2001)
-    weights[1:-1:2], weights[2:-1:2] = 4, 2
-    scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2))
-    inside = 2 * scale / math.sqrt(math.pi) * float(heights @ weights) * theta[1] / 3
-    return float(min(1.0, max(0.0, 1 - inside)))
+    return float(t.ppf((1 + level) / 2, freedom))
 
 
 def _groups(values: Sequence[tuple[float, str]]) -> tuple[Array, list[Array]]:

@@ -7,12 +7,10 @@ read, and what to pad with.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
@@ -20,12 +18,20 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from lavi_bridge.config import LoRA, Quantize
-from lavi_bridge.device import to_device
-from lavi_bridge.errors import BridgeError, in_a_line
-from lavi_bridge.locate import Place
-from lavi_bridge.output import whole
+from lavi_bridge.errors import BridgeError
+from lavi_bridge.files.locate import Place
+from lavi_bridge.files.weights import Fingerprint, fingerprint, of_any_variant
+from lavi_bridge.languages.loading.quantize import keep_trainable, quantized
+from lavi_bridge.languages.loading.tokenizer import (
+    cannot_load,
+    choose_pad_token,
+    load_tokenizer,
+    quiet,
+    unknown_token,
+)
 from lavi_bridge.registry import Registry
-from lavi_bridge.weights import Fingerprint, fingerprint, of_any_variant
+from lavi_bridge.running.device import to_device
+from lavi_bridge.show.output import whole
 
 LANGUAGES: Registry[Language] = Registry("language family")
 
@@ -66,10 +72,21 @@ class Language(nn.Module):
         if tokenizer is not None:
             choose_pad_token(tokenizer, self.pads, self.embeddings, place)
 
+    @property
+    def trunk(self) -> Any:
+        """The frozen network that LoRA goes into."""
+        return self.model
+
     @classmethod
-    def load(cls, place: Place, *, dtype: torch.dtype, quantize: Quantize = "none",
-             device: torch.device | None = None,
-             trust_remote_code: bool = False) -> Self:  # fmt: skip
+    def load(
+        cls,
+        place: Place,
+        *,
+        dtype: torch.dtype,
+        quantize: Quantize = "none",
+        device: torch.device | None = None,
+        trust_remote_code: bool = False,
+    ) -> Self:
         """Load model and tokenizer; `place` holds a checkpoint in transformers' layout.
 
         Quantised weights are made on `device` layer by layer: the whole model is never there.
@@ -77,13 +94,16 @@ class Language(nn.Module):
         if dtype == torch.float16 and not cls.float16_safe:
             raise BridgeError(f"'{place.id}' overflows in float16; use bfloat16 or float32")
         try:
-            with _quiet():
+            with quiet():
                 model, report = of_any_variant(
                     cls._model_class().from_pretrained,
-                    **place.pretrained(), dtype=dtype, output_loading_info=True,
+                    **place.pretrained(),
+                    dtype=dtype,
+                    output_loading_info=True,
                     trust_remote_code=trust_remote_code,
-                    **cls.model_options, **quantized(quantize, dtype, device),
-                )  # fmt: skip
+                    **cls.model_options,
+                    **quantized(quantize, dtype, device),
+                )
         except Exception as error:  # the libraries raise many types; all mean this
             raise cannot_load(
                 f"language model '{place.id}'", error, trusted=trust_remote_code
@@ -94,7 +114,7 @@ class Language(nn.Module):
                 f"'{place.id}' lacks {len(missing)} of the model's weights, such as '{missing[0]}'"
             )
         if quantize != "none":
-            _keep_trainable(model)
+            keep_trainable(model)
         tokenizer = load_tokenizer(place, trust_remote_code=trust_remote_code)
         return cls(cls.prepare(model), tokenizer, place)
 
@@ -274,57 +294,6 @@ class Language(nn.Module):
         return next(i for i in ids if i is not None and i < (self.embeddings or i + 1))
 
 
-def choose_pad_token(tokenizer: Any, kinds: Sequence[str], embeddings: int | None,
-                     place: Place) -> None:  # fmt: skip
-    """Pad with the tokenizer's own token, or the next best that the model has an embedding of.
-
-    Args:
-        kinds: special tokens to pad with, best first, where it names none.
-
-    Raises:
-        BridgeError: there is none.
-    """
-    vocabulary = tokenizer.get_vocab()
-    unnamed = [token for token in ("[PAD]", "<pad>") if token in vocabulary]
-    special = [getattr(tokenizer, f"{kind}_token") for kind in kinds]
-    candidates = [t for t in (tokenizer.pad_token, *unnamed, *special) if t is not None]
-    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in candidates}
-    known = [token for token, index in ids.items() if embeddings is None or index < embeddings]
-    if not known:
-        beyond = [f"{token} is {index} of {embeddings} embeddings" for token, index in ids.items()]
-        raise BridgeError(
-            f"the tokenizer of '{place.id}' has no token to pad with"
-            f"{' (' + ', '.join(beyond) + ')' if beyond else ''}: "
-            "set pad_token in its tokenizer_config.json"
-        )
-    if tokenizer.pad_token != known[0]:
-        tokenizer.pad_token = known[0]
-
-
-def unknown_token(ids: Sequence[int], tokenizer: Any, embeddings: int | None,
-                  place: Place) -> str | None:  # fmt: skip
-    """What is wrong with the ids of a text, if the model would look one up beyond its table."""
-    highest = max(ids, default=0)
-    if embeddings is None or highest < embeddings:
-        return None
-    return (
-        f"a text has the token {tokenizer.convert_ids_to_tokens(highest)!r}, number {highest} of "
-        f"the tokenizer, but '{place.id}' has {embeddings} embeddings, numbered from 0: take the "
-        "token out, or the tokenizer that the model was trained with"
-    )
-
-
-def cannot_load(what: str, error: Exception, *, trusted: bool = False) -> BridgeError:
-    """The one line about what the libraries do not load."""
-    reason = in_a_line(error)
-    if "trust_remote_code" in str(error) and not trusted:
-        reason = (
-            "it comes with code of its own, which runs only where you say so: read it, then give "
-            "--trust-remote-code (in Python trust_remote_code=True)"
-        )
-    return BridgeError(f"cannot load {what}: {reason}")
-
-
 def _trimmed(text: str, start: int, stop: int) -> tuple[int, int]:
     """A span without blanks at its ends; pieces such as `▁red` count theirs in."""
     inside = text[start:stop]
@@ -333,9 +302,14 @@ def _trimmed(text: str, start: int, stop: int) -> tuple[int, int]:
     return (start, stop) if stop > start else (0, 0)
 
 
-def load_language(place: Place, *, dtype: torch.dtype | None = None, quantize: Quantize = "none",
-                  device: torch.device | None = None,
-                  trust_remote_code: bool = False) -> Language:  # fmt: skip
+def load_language(
+    place: Place,
+    *,
+    dtype: torch.dtype | None = None,
+    quantize: Quantize = "none",
+    device: torch.device | None = None,
+    trust_remote_code: bool = False,
+) -> Language:
     """Load the family that the checkpoint's `model_type` names; the default for unknown ones.
 
     Args:
@@ -357,91 +331,3 @@ def load_language(place: Place, *, dtype: torch.dtype | None = None, quantize: Q
     return family.load(
         place, dtype=dtype, quantize=quantize, device=device, trust_remote_code=trust_remote_code
     )
-
-
-def quantized(how: Quantize, dtype: torch.dtype, device: torch.device | None) -> dict[str, Any]:
-    """Arguments of `from_pretrained` that hold linear layers in 4 or 8 bits (bitsandbytes).
-
-    NF4: 4-bit NormalFloat with quantised scales (QLoRA, arXiv 2305.14314). int8: LLM.int8(), in
-    which outliers stay as they are (arXiv 2208.07339).
-
-    Raises:
-        BridgeError: bitsandbytes is not installed.
-    """
-    if how == "none":
-        return {}
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise BridgeError(
-            f"'quantize' {how} needs bitsandbytes: pip install 'lavi-bridge[quantize]'"
-        )
-    from transformers import BitsAndBytesConfig
-
-    if how == "int8":
-        config = BitsAndBytesConfig(load_in_8bit=True)
-    else:
-        config = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=dtype,
-        )
-    return {"quantization_config": config, "device_map": {"": device or torch.device("cpu")}}
-
-
-def _keep_trainable(model: nn.Module) -> None:
-    """Keep bitsandbytes from repacking 4-bit weights on a CPU: what it repacks has no gradient."""
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
-
-
-TOKENIZER_FILES = (
-    "tokenizer_config.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "spiece.model",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-)
-
-
-def load_tokenizer(place: Place, *, trust_remote_code: bool = False) -> Any:
-    """The tokenizer in the folder, or beside it, as in a pipeline (text_encoder_2, tokenizer_2).
-
-    It cuts long texts at their end, whatever its files say.
-    """
-    from transformers import AutoTokenizer
-
-    if not any(place.file(name) for name in TOKENIZER_FILES):
-        number = Path(place.subfolder or place.root).name.partition("text_encoder")[2]
-        beside = place.beside(f"tokenizer{number}")
-        place = beside if any(beside.file(name) for name in TOKENIZER_FILES) else place
-    source = place.pretrained()
-    if place.subfolder and not place.local:
-        # transformers does not find a tokenizer in a subfolder of the Hub's cache by itself
-        fetched = [path for name in TOKENIZER_FILES if (path := place.file(name))]
-        source = {"pretrained_model_name_or_path": fetched[0].parent} if fetched else source
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(**source, trust_remote_code=trust_remote_code)
-    except Exception as error:  # many types again
-        raise cannot_load(
-            f"the tokenizer of '{place.id}'", error, trusted=trust_remote_code
-        ) from error
-    tokenizer.truncation_side = "right"
-    return tokenizer
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide the report on weights that a checkpoint has and we leave, such as a head."""
-    from transformers.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from lavi_bridge.device import to_device
 from lavi_bridge.languages.base import LANGUAGES, Language
+from lavi_bridge.running.device import to_device
 
 
 @LANGUAGES.register("ldmbert")

@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.nn.functional import linear, normalize
 
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.fetch import checksum, fetched
-from lavi_bridge.files import at_home, read_pickle
+from lavi_bridge.files.atomic import at_home, read_pickle
+from lavi_bridge.files.fetch import checksum, fetched
 from lavi_bridge.metrics.base import METRICS, Score
 from lavi_bridge.metrics.clip import LARGE, load_clip
-from lavi_bridge.prompts import Prompt
+from lavi_bridge.prompts.prompt import Prompt
 
 if TYPE_CHECKING:
     from PIL.Image import Image

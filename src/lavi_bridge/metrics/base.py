@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar
 
-from lavi_bridge.prompts import Prompt
+from lavi_bridge.prompts.prompt import Prompt
 from lavi_bridge.registry import Registry
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def exact() -> Iterator[None]:
     """
     import torch
 
-    from lavi_bridge.device import float32_products
+    from lavi_bridge.running.device import float32_products
 
     with (
         torch.no_grad(),

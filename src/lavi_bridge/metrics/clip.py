@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from lavi_bridge.device import choose_device
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.locate import Place, locate
+from lavi_bridge.files.locate import Place, locate
+from lavi_bridge.files.weights import fingerprint
 from lavi_bridge.metrics.base import METRICS, Score, exact
-from lavi_bridge.prompts import Prompt
-from lavi_bridge.weights import fingerprint
+from lavi_bridge.prompts.prompt import Prompt
+from lavi_bridge.running.device import choose_device
 
 if TYPE_CHECKING:
     from PIL.Image import Image

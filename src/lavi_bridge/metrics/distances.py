@@ -14,12 +14,12 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor, nn
 
-from lavi_bridge.device import choose_device
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.fetch import checksum
-from lavi_bridge.metrics import inception
+from lavi_bridge.files.fetch import checksum
 from lavi_bridge.metrics.base import METRICS, Distance, exact
-from lavi_bridge.metrics.resizing import RESIZES, SIDE, Resize
+from lavi_bridge.metrics.inception import network as inception
+from lavi_bridge.metrics.inception.resizing import RESIZES, SIDE, Resize
+from lavi_bridge.running.device import choose_device
 
 if TYPE_CHECKING:
     from PIL.Image import Image

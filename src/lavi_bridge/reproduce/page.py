@@ -13,34 +13,36 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 
-from PIL import Image
-
-from lavi_bridge import __version__
-from lavi_bridge.config import ReproduceConfig
-from lavi_bridge.device import machine
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.evaluate.forest import standalone
-from lavi_bridge.evaluate.statistics import Estimate, Paired
-from lavi_bridge.evaluate.suites import load_suite
-from lavi_bridge.files import make_folder, write_text
-from lavi_bridge.pictures import grid
-from lavi_bridge.prompts import Prompt
+from lavi_bridge.evaluate.report.forest import standalone
+from lavi_bridge.evaluate.statistics import Paired
+from lavi_bridge.files.atomic import make_folder, write_text
 from lavi_bridge.recipes import METRICS
-from lavi_bridge.reproduce.results import EXACT, MARGIN, Column, Finding, Results
-from lavi_bridge.reproduce.rows import TABLES, Row, Table, rows_of, table_of
-from lavi_bridge.reproduce.settings import (
+from lavi_bridge.reproduce.budgets import (
     SEARCH_SHARE,
     VALIDATION,
-    Places,
-    evaluation,
     folder,
     rates,
 )
+from lavi_bridge.reproduce.cells import (
+    NONE,
+    cell,
+    column_title,
+    difference_cell,
+    in_paper,
+    line,
+    number,
+    p_cell,
+    table_grid,
+)
+from lavi_bridge.reproduce.options import ReproduceConfig
+from lavi_bridge.reproduce.results import EXACT, MARGIN, Finding, Results
+from lavi_bridge.reproduce.rows import TABLES, Table, rows_of, table_of
+from lavi_bridge.running.device import machine
+from lavi_bridge.version import __version__
 
 NAMES = {False: "paper-in-miniature", True: "paper-tables"}
 """Of the page, with the bundled and with the real models."""
-SHOWN = 6
-"""Prompts in a grid."""
 VERDICTS = {
     "holds": "Holds",
     "reversed": "Does not hold: the opposite is seen",
@@ -85,28 +87,40 @@ def record(results: Results, tables: Sequence[Table]) -> dict[str, object]:
         "seeds": results.config.seeds,
         "rows": {
             slug: {
-                "budget": {k: v for k, v in results.records(slug)[0].items()
-                           if k in ("parameters", "factor", "rates", "warm start", "pictures")},
-                "scores": {c.title: asdict(e) for c in results.columns
-                           if (e := results.estimate(slug, c))},
+                "budget": {
+                    k: v
+                    for k, v in results.records(slug)[0].items()
+                    if k in ("parameters", "factor", "rates", "warm start", "pictures")
+                },
+                "scores": {
+                    c.title: asdict(e) for c in results.columns if (e := results.estimate(slug, c))
+                },
                 "published": row.published,
             }
             for slug, row in results.rows.items()
         },
         "conclusions": [
-            {"table": table.name, "claim": f.conclusion.claim, "first": f.conclusion.first,
-             "second": f.conclusion.second, "measure": f.column.title, "verdict": f.verdict,
-             "difference": _plain(f.difference)}
-            for table in tables for f in results.findings(table)
+            {
+                "table": table.name,
+                "claim": f.conclusion.claim,
+                "first": f.conclusion.first,
+                "second": f.conclusion.second,
+                "measure": f.column.title,
+                "verdict": f.verdict,
+                "difference": _plain(f.difference),
+            }
+            for table in tables
+            for f in results.findings(table)
         ],
-    }  # fmt: skip
+    }
 
 
 def _plain(found: Paired | None) -> dict[str, object] | None:
     if found is None:
         return None
-    return {k: None if isinstance(v, float) and math.isnan(v) else v
-            for k, v in asdict(found).items()}  # fmt: skip
+    return {
+        k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(found).items()
+    }
 
 
 # Sections -----------------------------------------------------------------------------------------
@@ -142,17 +156,20 @@ def _head(results: Results, tables: Sequence[Table]) -> Iterator[str]:
         )
     yield (
         f"Every trained row has {config.seeds} training seed{'s' * (config.seeds > 1)}"
-        + (f"; every row and seed draws the same {_prompts(results)} prompts with the same noise"
-           if not config.full else "")
+        + (
+            f"; every row and seed draws the same {_prompts(results)} prompts with the same noise"
+            if not config.full
+            else ""
+        )
         + ". Intervals are 95 %, for new training seeds and new prompts (of the same categories) "
         "at once: crossed random effects, Student's t with Satterthwaite's degrees of freedom, so "
         "that few seeds count as few"
         + ("; one seed says nothing of other seeds" if config.seeds == 1 else "")
         + ". Differences are paired: the same prompt, noise and training seed in either row. p is "
         "two-sided and not corrected for the number of tests. *No gain* holds where a gain above "
-        f"{_number(MARGIN, 2)} is excluded. Distances have Student's interval "
+        f"{number(MARGIN, 2)} is excluded. Distances have Student's interval "
         "over seeds.\n"
-    )  # fmt: skip
+    )
 
 
 def _flags(config: ReproduceConfig) -> str:
@@ -181,7 +198,7 @@ def _reading(results: Results, findings: dict[str, list[Finding]]) -> Iterator[s
         yield f"**{title}**\n"
         for f in mine:
             source = "the paper" if f.conclusion.paper else "our question"
-            difference = _difference(f.difference, f.column)
+            difference = difference_cell(f.difference, f.column)
             reason = f" – {f.reason}" if f.reason else ""
             yield f"- {f.conclusion.claim}. *{f.column.title}*: {difference}{reason} ({source})"
         yield ""
@@ -195,11 +212,12 @@ def _reading(results: Results, findings: dict[str, list[Finding]]) -> Iterator[s
         )
 
 
-def _section(results: Results, table: Table, findings: Sequence[Finding],
-             pictures: Path) -> Iterator[str]:  # fmt: skip
+def _section(
+    results: Results, table: Table, findings: Sequence[Finding], pictures: Path
+) -> Iterator[str]:
     yield f"## {table.name.capitalize()}: {table.title}\n"
     yield from _scores(results, table)
-    names = {row.slug: _title(row, table) for row in table.rows}
+    names = {row.slug: column_title(row, table) for row in table.rows}
     if not results.config.full:
         svg = standalone(
             "exact, with 95 % intervals",
@@ -208,46 +226,63 @@ def _section(results: Results, table: Table, findings: Sequence[Finding],
         write_text(pictures / f"{table.name}.svg", svg)
         yield f"![exact scores with intervals]({pictures.name}/{table.name}.svg)\n"
     yield "The paper's conclusions, and ours, tested: how much better the first row is\n"
-    yield _line(["claim", "paper", "measure", "difference", "p", "prompts won / lost", "here"])
-    yield _line(["---"] * 7)
+    yield line(["claim", "paper", "measure", "difference", "p", "prompts won / lost", "here"])
+    yield line(["---"] * 7)
     for f in findings:
-        p = NONE if f.difference is None or math.isnan(f.difference.p) else _p(f.difference.p)
+        p = NONE if f.difference is None or math.isnan(f.difference.p) else p_cell(f.difference.p)
         won = NONE
         if f.difference and not f.column.distance:
             won = f"{f.difference.wins} / {f.difference.losses}"
         verdict = {"undecided": "not decided", "unseen": "cannot be seen"}.get(f.verdict, f.verdict)
-        yield _line([f.conclusion.claim, _in_paper(results, f), f.column.title,
-                     _difference(f.difference, f.column), p, won, verdict])  # fmt: skip
+        yield line(
+            [
+                f.conclusion.claim,
+                in_paper(results, f),
+                f.column.title,
+                difference_cell(f.difference, f.column),
+                p,
+                won,
+                verdict,
+            ]
+        )
     yield ""
     if published := [row for row in table.rows if row.published]:
         yield "What the paper has for the same rows (real models, 50,000 steps, no intervals):\n"
-        yield _line(["", *METRICS])
-        yield _line(["---", *["---:"] * len(METRICS)])
+        yield line(["", *METRICS])
+        yield line(["---", *["---:"] * len(METRICS)])
         for row in published:
             cells = [f"{row.published[metric]:g}" for metric in METRICS]
-            yield _line([names[row.slug], *cells])
+            yield line([names[row.slug], *cells])
         yield ""
-    if made := _grid(results, table, names, pictures):
+    if made := table_grid(results, table, names, pictures):
         yield f"The same prompts and seeds (first training seed):\n\n![pictures]({made})\n"
 
 
 def _scores(results: Results, table: Table) -> Iterator[str]:
     arrows = [f"{c.title}\N{NO-BREAK SPACE}{'↑' if c.higher else '↓'}" for c in results.columns]
-    yield _line(["", *arrows])
-    yield _line(["---", *["---:"] * len(arrows)])
+    yield line(["", *arrows])
+    yield line(["---", *["---:"] * len(arrows)])
     best: dict[str, set[str]] = {}
     for column in results.columns:
-        found = {row.slug: e.value for row in table.rows
-                 if (e := results.estimate(row.slug, column)) and row.trained}  # fmt: skip
+        found = {
+            row.slug: e.value
+            for row in table.rows
+            if (e := results.estimate(row.slug, column)) and row.trained
+        }
         if found and len(set(found.values())) > 1:
             top = (max if column.higher else min)(found.values())
             best[column.title] = {slug for slug, value in found.items() if value == top}
     for row in table.rows:
         cells = []
         for column in results.columns:
-            cells.append(_cell(results.estimate(row.slug, column), column.digits,
-                               best=row.slug in best.get(column.title, ())))  # fmt: skip
-        yield _line([_title(row, table), *cells])
+            cells.append(
+                cell(
+                    results.estimate(row.slug, column),
+                    column.digits,
+                    best=row.slug in best.get(column.title, ()),
+                )
+            )
+        yield line([column_title(row, table), *cells])
     yield ""
 
 
@@ -263,26 +298,44 @@ def _budgets(results: Results) -> Iterator[str]:
             f"{SEARCH_SHARE:.0%} of the steps with a training seed of its own, and the lowest loss "
             f"on {VALIDATION} held-out pairs at fixed noise. What was chosen stands in the table.\n"
         )
-    yield _line(["row", "recipe", "adapter", "LoRA, language", "LoRA, image model", "in all",
-                 "captions alone", "pictures", "rates ×", "rates: captions / adapter / language / "
-                 "image model"])  # fmt: skip
-    yield _line(["---", "---", *["---:"] * 7, "---"])
+    yield line(
+        [
+            "row",
+            "recipe",
+            "adapter",
+            "LoRA, language",
+            "LoRA, image model",
+            "in all",
+            "captions alone",
+            "pictures",
+            "rates ×",
+            "rates: captions / adapter / language / image model",
+        ]
+    )
+    yield line(["---", "---", *["---:"] * 7, "---"])
     for slug, row in results.rows.items():
         if not row.trained:
             continue
         record = results.records(slug)[0]
         parts = record["parameters"]
         warm, pictures, rate = record["warm start"], record["pictures"], record["rates"]
-        yield _line([
-            f"`{slug}`", row.recipe,
-            *(f"{parts[k]:,}" for k in ("adapter", "language_lora", "vision_lora")),
-            f"{sum(parts.values()):,}",
-            f"{warm['steps']:,} × {warm['batch']}" if warm else NONE,
-            f"{pictures['steps']:,} × {pictures['batch']}",
-            f"{record['factor']:g}",
-            " / ".join([f"{warm['rate']:.2g}" if warm else NONE,
-                        *(f"{rate[k]:.2g}" for k in ("adapter", "language", "vision"))]),
-        ])  # fmt: skip
+        yield line(
+            [
+                f"`{slug}`",
+                row.recipe,
+                *(f"{parts[k]:,}" for k in ("adapter", "language_lora", "vision_lora")),
+                f"{sum(parts.values()):,}",
+                f"{warm['steps']:,} × {warm['batch']}" if warm else NONE,
+                f"{pictures['steps']:,} × {pictures['batch']}",
+                f"{record['factor']:g}",
+                " / ".join(
+                    [
+                        f"{warm['rate']:.2g}" if warm else NONE,
+                        *(f"{rate[k]:.2g}" for k in ("adapter", "language", "vision")),
+                    ]
+                ),
+            ]
+        )
     yield ""
     if not config.full:
         yield (
@@ -311,98 +364,3 @@ def _time(results: Results) -> Iterator[str]:
         f"{total / 3600:.1f} {unit}-hours in all ({parts}) on this machine: {machine()}; each row "
         f"had one process, several side by side. A training run took {means} on average.\n"
     )
-
-
-# Cells --------------------------------------------------------------------------------------------
-
-NONE = "–"
-
-
-def _title(row: Row, table: Table) -> str:
-    """A row's name in a table; where a table has two recipes, with the recipe."""
-    recipes = {r.recipe for r in table.rows if r.trained}
-    return f"{row.title} ({row.recipe})" if row.trained and len(recipes) > 1 else row.title
-
-
-def _cell(found: Estimate | None, digits: int, *, best: bool) -> str:
-    if found is None:
-        return NONE
-    value = _number(found.value, digits)
-    value = f"**{value}**" if best else value
-    if found.low is None or found.high is None:
-        return value
-    return f"{value}<br>{_number(found.low, digits)}–{_number(found.high, digits)}"
-
-
-def _difference(found: Paired | None, column: Column) -> str:
-    if found is None:
-        return NONE
-    digits = max(3, column.digits) if not column.distance else column.digits
-    text = _number(found.difference, digits, "+")
-    if found.low is None or found.high is None:
-        return text
-    return f"{text} ({_number(found.low, digits, '+')} to {_number(found.high, digits, '+')})"
-
-
-def _number(value: float, digits: int, sign: str = "") -> str:
-    text = f"{value:{sign}.{digits}f}".replace("-", "−")
-    if not any(digit in text for digit in "123456789"):
-        text = text.replace("−", "").replace("+", "")
-    return text.replace("0.", ".", 1) if text.lstrip("+−").startswith("0.") else text
-
-
-def _p(p: float) -> str:
-    return f"{p:.2g}" if p >= 0.001 else "< .001"
-
-
-def _in_paper(results: Results, f: Finding) -> str:
-    """In how many of the paper's measures the first row is ahead; of ours, that it has none."""
-    if not f.conclusion.paper:
-        return "not asked"
-    known = {slug.removesuffix("-paper"): row.published
-             for slug, row in results.rows.items() if row.published}  # fmt: skip
-    first, second = (known.get(slug.removesuffix("-paper"))
-                     for slug in (f.conclusion.first, f.conclusion.second))  # fmt: skip
-    if not first or not second:
-        return NONE
-    looks = [
-        m for m in METRICS if ("FID" in m or "aesthetics" in m) == (f.conclusion.look == "pictures")
-    ]
-    ahead = sum((first[m] < second[m]) if "FID" in m else (first[m] > second[m]) for m in looks)
-    return f"better in {ahead} of {len(looks)}"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _grid(results: Results, table: Table, names: dict[str, str], pictures: Path) -> str | None:
-    """Write the grid of a table; its path relative to the page, or None where images are gone."""
-    config = results.config
-    settings = evaluation(table.rows[0], config, "", Path())
-    asked = [p for suite in settings.suites
-             for p in _spread(load_suite(suite, folder=settings.prompts, limit=settings.limit))
-             ][:SHOWN]  # fmt: skip
-    rows = []
-    for prompt in asked:
-        files = [_image(results.places, row, prompt) for row in table.rows]
-        if any(path is None for path in files):
-            return None
-        rows.append([Image.open(path).convert("RGB") for path in files if path])
-    sheet = grid(rows, columns=list(names.values()), labels=[p.text for p in asked])
-    sheet.save(pictures / f"{table.name}.png")
-    return f"{pictures.name}/{table.name}.png"
-
-
-def _spread(prompts: Sequence[Prompt]) -> list[Prompt]:
-    """The first prompt of each category."""
-    found: dict[str, Prompt] = {}
-    for prompt in prompts:
-        found.setdefault(prompt.category, prompt)
-    return list(found.values())
-
-
-def _image(places: Places, row: Row, prompt: Prompt) -> Path | None:
-    """What a row's first seed made of a prompt."""
-    return next((places.job(row, 0) / "evaluation" / row.slug).glob(f"*/images/{prompt.id}_0.png"),
-                None)  # fmt: skip

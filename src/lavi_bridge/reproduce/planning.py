@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lavi_bridge.config import ReproduceConfig
-from lavi_bridge.evaluate.suites import SUITES, load_suite
-from lavi_bridge.plan import Plan, make_plan
-from lavi_bridge.progress import progress
-from lavi_bridge.reproduce.rows import Row, rows_of
-from lavi_bridge.reproduce.settings import (
+from lavi_bridge.plan.plan import Plan, make_plan
+from lavi_bridge.prompts.catalogue import SUITES
+from lavi_bridge.prompts.suites import load_suite
+from lavi_bridge.reproduce.budgets import (
     FULL_SAMPLING,
     SEARCH_SHARE,
     evaluation,
@@ -18,6 +16,9 @@ from lavi_bridge.reproduce.settings import (
     seeds_of,
     training,
 )
+from lavi_bridge.reproduce.options import ReproduceConfig
+from lavi_bridge.reproduce.rows import Row, rows_of
+from lavi_bridge.running.progress import progress
 
 TFLOPS = {"float32": 36.0, "bfloat16": 85.0}
 """TFLOP/s that training gets out of one H200, by the frozen models' precision: 64.2 TFLOP for 32
@@ -72,8 +73,9 @@ def images_of(config: ReproduceConfig) -> int:
     return total
 
 
-def _row(row: Row, config: ReproduceConfig, images: int,
-         made: dict[tuple[object, ...], Plan]) -> RowPlan:  # fmt: skip
+def _row(
+    row: Row, config: ReproduceConfig, images: int, made: dict[tuple[object, ...], Plan]
+) -> RowPlan:
     # an image model alone costs about what drawing with a bridge to it costs; its own encoder is
     # not counted
     like = row if row.trained else Row("", vision=row.vision)
@@ -86,10 +88,15 @@ def _row(row: Row, config: ReproduceConfig, images: int,
     key = (settings.language, settings.vision, settings.adapter, *ranks, dtype)
     if key not in made:
         made[key] = make_plan(
-            settings.language, settings.vision, adapter=settings.adapter, language_rank=ranks[0],
-            vision_rank=ranks[1], resolution=settings.resolution, batch_size=settings.batch_size,
+            settings.language,
+            settings.vision,
+            adapter=settings.adapter,
+            language_rank=ranks[0],
+            vision_rank=ranks[1],
+            resolution=settings.resolution,
+            batch_size=settings.batch_size,
             dtype=dtype,
-        )  # fmt: skip
+        )
     cost, seeds = made[key], len(seeds_of(row, config))
     pictures = settings.steps * settings.batch_size * settings.accumulate
     runs = seeds + (len(rates(config)) * SEARCH_SHARE if len(rates(config)) > 1 else 0)
@@ -113,32 +120,43 @@ def _row(row: Row, config: ReproduceConfig, images: int,
 
 def table(config: ReproduceConfig, rows: list[RowPlan]) -> str:
     """The plan for people."""
-    lines = [["row", "language model", "image model", "trained", "steps", "GPU-hours", "memory",
-              "disk"]]  # fmt: skip
+    lines = [
+        ["row", "language model", "image model", "trained", "steps", "GPU-hours", "memory", "disk"]
+    ]
     for p in rows:
-        lines.append([
-            p.row.slug, p.language or "its own", p.vision,
-            f"{p.trained / 1e6:.1f} M" if p.trained else "–", f"{p.steps:,}" if p.steps else "–",
-            f"{p.training_hours + p.sampling_hours:,.0f}", f"{p.memory_gb:.0f} GB",
-            f"{p.disk_gb:.1f} GB",
-        ])  # fmt: skip
+        lines.append(
+            [
+                p.row.slug,
+                p.language or "its own",
+                p.vision,
+                f"{p.trained / 1e6:.1f} M" if p.trained else "–",
+                f"{p.steps:,}" if p.steps else "–",
+                f"{p.training_hours + p.sampling_hours:,.0f}",
+                f"{p.memory_gb:.0f} GB",
+                f"{p.disk_gb:.1f} GB",
+            ]
+        )
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    shown = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip()
-             for line in lines]  # fmt: skip
+    shown = [
+        "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines
+    ]
     training_hours = sum(p.training_hours for p in rows)
     sampling_hours = sum(p.sampling_hours for p in rows)
     models = {p.language: p.weights_gb[0] for p in rows} | {p.vision: p.weights_gb[1] for p in rows}
-    return "\n".join([
-        *shown, "",
-        f"{len(rows)} rows, {config.seeds} seeds of each that is trained, "
-        f"{images_of(config):,} images a row and seed",
-        f"in all {training_hours + sampling_hours:,.0f} GPU-hours of one H200: "
-        f"{training_hours:,.0f} to train, {sampling_hours:,.0f} to draw; scorers "
-        "and the image models' own encoders come on top",
-        f"disk: {sum(models.values()):,.0f} GB of base weights in float32, "
-        f"{sum(p.disk_gb for p in rows):,.0f} GB of bridges and images",
-        "hours are estimates: compute counted on the models' shapes, at "
-        f"{TFLOPS['float32']:.0f} TFLOP/s in float32 (the paper's recipe) and "
-        f"{TFLOPS['bfloat16']:.0f} in bfloat16, which is what one H200 was measured at",
-        f"batches of {config.batch_size} are ours: the paper's size is not published",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            *shown,
+            "",
+            f"{len(rows)} rows, {config.seeds} seeds of each that is trained, "
+            f"{images_of(config):,} images a row and seed",
+            f"in all {training_hours + sampling_hours:,.0f} GPU-hours of one H200: "
+            f"{training_hours:,.0f} to train, {sampling_hours:,.0f} to draw; scorers "
+            "and the image models' own encoders come on top",
+            f"disk: {sum(models.values()):,.0f} GB of base weights in float32, "
+            f"{sum(p.disk_gb for p in rows):,.0f} GB of bridges and images",
+            "hours are estimates: compute counted on the models' shapes, at "
+            f"{TFLOPS['float32']:.0f} TFLOP/s in float32 (the paper's recipe) and "
+            f"{TFLOPS['bfloat16']:.0f} in bfloat16, which is what one H200 was measured at",
+            f"batches of {config.batch_size} are ours: the paper's size is not published",
+        ]
+    )

@@ -12,13 +12,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lavi_bridge.config import ReproduceConfig
 from lavi_bridge.errors import BridgeError
+from lavi_bridge.evaluate.report.tables import PAPER_COLUMNS
 from lavi_bridge.evaluate.statistics import Estimate, Paired, over_runs, paired_runs, student
-from lavi_bridge.evaluate.tables import PAPER_COLUMNS
+from lavi_bridge.reproduce.budgets import Places, folder, seeds_of
+from lavi_bridge.reproduce.options import ReproduceConfig
 from lavi_bridge.reproduce.rows import Conclusion, Row, Table
-from lavi_bridge.reproduce.settings import Places, folder, seeds_of
-from lavi_bridge.zoo.world import CATEGORIES
+from lavi_bridge.shapes.world import CATEGORIES
 
 Array = NDArray[np.float64]
 Verdict = Literal["holds", "reversed", "undecided", "unseen"]
@@ -57,16 +57,23 @@ ZOO_COLUMNS = (
     FACTS,
     DISTANCE,
 )
-OURS = {"unidet": ("spatial-owlv2", "spatial (OWLv2)"),
-        "3-in-1": ("3-in-1-owlv2", "complex (3-in-1, OWLv2)")}  # fmt: skip
+OURS = {
+    "unidet": ("spatial-owlv2", "spatial (OWLv2)"),
+    "3-in-1": ("3-in-1-owlv2", "complex (3-in-1, OWLv2)"),
+}
 """What stands in, under its own name, for the official scorers that are run by hand."""
 FULL_COLUMNS = tuple(
-    Column(OURS.get(place.metric, ("", name))[1], place.suite,
-           OURS.get(place.metric, (place.metric,))[0], place.category, place.digits,
-           place.metric == "fid",
-           "pictures" if name == "short FID" or "aesthetics" in name else "prompts")
+    Column(
+        OURS.get(place.metric, ("", name))[1],
+        place.suite,
+        OURS.get(place.metric, (place.metric,))[0],
+        place.category,
+        place.digits,
+        place.metric == "fid",
+        "pictures" if name == "short FID" or "aesthetics" in name else "prompts",
+    )
     for name, place in PAPER_COLUMNS.items()
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -131,8 +138,9 @@ class Results:
             gap = b - a
             e = over_seeds(gap)
             wins, losses = int((gap > 0).sum()), int((gap < 0).sum())
-            return Paired(e.value, e.low, e.high, math.nan, wins, losses,
-                          len(gap) - wins - losses, len(gap))  # fmt: skip
+            return Paired(
+                e.value, e.low, e.high, math.nan, wins, losses, len(gap) - wins - losses, len(gap)
+            )
         mine, theirs = (self._scores(slug, column) for slug in (first, second))
         if mine is None or theirs is None:
             return None

@@ -66,8 +66,12 @@ class Row:
         """Its folder; rows of two tables that are the same have the same."""
         if not self.trained:
             return f"{self.vision}-alone"
-        loras = {(True, True): "", (False, False): "no-lora", (False, True): "vision-lora",
-                 (True, False): "language-lora"}[self.language_lora, self.vision_lora]  # fmt: skip
+        loras = {
+            (True, True): "",
+            (False, False): "no-lora",
+            (False, True): "vision-lora",
+            (True, False): "language-lora",
+        }[self.language_lora, self.vision_lora]
         changed = self.adapter if self.adapter != "feedforward" else ""
         recipe = "" if self.recipe == "ours" else self.recipe
         return "-".join(filter(None, (self.language, self.vision, changed, loras, recipe)))
@@ -113,58 +117,87 @@ def _under(recipe: Recipe, rows: Iterable[Row]) -> tuple[Row, ...]:
 
 
 def _languages(recipe: Recipe) -> Table:
-    rows = _under(recipe, (
-        _ALONE,
-        Row("untrained T5-Large", UNTRAINED),
-        _CLIP,
-        Row("T5-Small", "t5-small", published=_published("paper-t5-small-sd")),
-        Row("T5-Base", "t5-base", published=_published("paper-t5-base-sd")),
-        _WHOLE,
-        Row("Llama", "llama", published=_published("paper-llama2-sd")),
-    ))  # fmt: skip
+    rows = _under(
+        recipe,
+        (
+            _ALONE,
+            Row("untrained T5-Large", UNTRAINED),
+            _CLIP,
+            Row("T5-Small", "t5-small", published=_published("paper-t5-small-sd")),
+            Row("T5-Base", "t5-base", published=_published("paper-t5-base-sd")),
+            _WHOLE,
+            Row("Llama", "llama", published=_published("paper-llama2-sd")),
+        ),
+    )
     _, untrained, clip, small, base, large, llama = (row.slug for row in rows)
     conclusions = (
-        Conclusion("A trained language model beats an untrained one of the same shape",
-                   large, untrained, paper=False),
+        Conclusion(
+            "A trained language model beats an untrained one of the same shape",
+            large,
+            untrained,
+            paper=False,
+        ),
         Conclusion("Of one family the larger is better: T5-Base over T5-Small", base, small),
         Conclusion("Of one family the larger is better: T5-Large over T5-Base", large, base),
         Conclusion("Llama is better than T5-Large", llama, large),
         Conclusion("Llama is better than CLIP, the image model's own", llama, clip),
-    )  # fmt: skip
+    )
     return Table("languages", "Language models with one image model, U-Net(SD)", rows, conclusions)
 
 
 def _visions(recipe: Recipe) -> Table:
-    rows = _under(recipe, (
-        Row("U-Net(LDM) alone", "", "ldm"),
-        Row("U-Net(LDM)", vision="ldm", published=_published("paper-t5-large-ldm")),
-        replace(_ALONE, title="U-Net(SD) alone"),
-        replace(_WHOLE, title="U-Net(SD)"),
-        Row("PixArt alone", "", "pixart"),
-        Row("Transformer(PixArt)", vision="pixart", published=_published("paper-t5-large-pixart")),
-    ))  # fmt: skip
+    rows = _under(
+        recipe,
+        (
+            Row("U-Net(LDM) alone", "", "ldm"),
+            Row("U-Net(LDM)", vision="ldm", published=_published("paper-t5-large-ldm")),
+            replace(_ALONE, title="U-Net(SD) alone"),
+            replace(_WHOLE, title="U-Net(SD)"),
+            Row("PixArt alone", "", "pixart"),
+            Row(
+                "Transformer(PixArt)",
+                vision="pixart",
+                published=_published("paper-t5-large-pixart"),
+            ),
+        ),
+    )
     _, ldm, _, sd, _, pixart = (row.slug for row in rows)
     conclusions = (
-        Conclusion("A better image model draws better pictures: U-Net(SD) over U-Net(LDM)",
-                   sd, ldm, look="pictures"),
-        Conclusion("A better image model draws better pictures: PixArt over U-Net(SD)",
-                   pixart, sd, look="pictures"),
+        Conclusion(
+            "A better image model draws better pictures: U-Net(SD) over U-Net(LDM)",
+            sd,
+            ldm,
+            look="pictures",
+        ),
+        Conclusion(
+            "A better image model draws better pictures: PixArt over U-Net(SD)",
+            pixart,
+            sd,
+            look="pictures",
+        ),
         Conclusion("It follows prompts better, too: U-Net(SD) over U-Net(LDM)", sd, ldm),
         Conclusion("It follows prompts better, too: PixArt over U-Net(SD)", pixart, sd),
-    )  # fmt: skip
+    )
     return Table("visions", "Image models with one language model, T5-Large", rows, conclusions)
 
 
 _PARTS = (
     replace(_CLIP, title="its own encoder through the bridge"),
-    Row("without adapter (one linear layer)", adapter="linear",
-        published=ABLATIONS["T5-Large + U-Net, w/o adapter"]),
-    Row("without LoRA", language_lora=False, vision_lora=False,
-        published=ABLATIONS["T5-Large + U-Net, w/o LoRA"]),
+    Row(
+        "without adapter (one linear layer)",
+        adapter="linear",
+        published=ABLATIONS["T5-Large + U-Net, w/o adapter"],
+    ),
+    Row(
+        "without LoRA",
+        language_lora=False,
+        vision_lora=False,
+        published=ABLATIONS["T5-Large + U-Net, w/o LoRA"],
+    ),
     Row("vision LoRA alone", language_lora=False),
     Row("language LoRA alone", vision_lora=False),
     replace(_WHOLE, title="the whole"),
-)  # fmt: skip
+)
 
 
 def _parts(recipe: Recipe) -> Iterator[Row]:
@@ -177,14 +210,26 @@ def _part_conclusions(recipe: Recipe) -> Iterator[Conclusion]:
     end = "" if recipe == "ours" else "-paper"
     under = f"({recipe})"
     whole = f"t5-large-sd{end}"
-    yield Conclusion(f"Re-joining a model to its own encoder is no gain {under}",
-                     f"clip-sd{end}", "sd-alone", gain=False)  # fmt: skip
+    yield Conclusion(
+        f"Re-joining a model to its own encoder is no gain {under}",
+        f"clip-sd{end}",
+        "sd-alone",
+        gain=False,
+    )
     yield Conclusion(f"The adapter matters {under}", whole, f"t5-large-sd-linear{end}")
     yield Conclusion(f"LoRA matters {under}", whole, f"t5-large-sd-no-lora{end}")
-    yield Conclusion(f"LoRA in both beats LoRA in the image model alone {under}",
-                     whole, f"t5-large-sd-vision-lora{end}", paper=False)  # fmt: skip
-    yield Conclusion(f"LoRA in both beats LoRA in the language model alone {under}",
-                     whole, f"t5-large-sd-language-lora{end}", paper=False)  # fmt: skip
+    yield Conclusion(
+        f"LoRA in both beats LoRA in the image model alone {under}",
+        whole,
+        f"t5-large-sd-vision-lora{end}",
+        paper=False,
+    )
+    yield Conclusion(
+        f"LoRA in both beats LoRA in the language model alone {under}",
+        whole,
+        f"t5-large-sd-language-lora{end}",
+        paper=False,
+    )
     yield Conclusion(f"T5-Large beats the image model alone {under}", whole, "sd-alone")
 
 
@@ -197,10 +242,14 @@ def _ablations(_recipe: Recipe) -> Table:
         (
             *_part_conclusions("ours"),
             *_part_conclusions("paper"),
-            Conclusion("Our recipe, which begins with a warm start, beats the paper's",
-                       "t5-large-sd", "t5-large-sd-paper", paper=False),
+            Conclusion(
+                "Our recipe, which begins with a warm start, beats the paper's",
+                "t5-large-sd",
+                "t5-large-sd-paper",
+                paper=False,
+            ),
         ),
-    )  # fmt: skip
+    )
 
 
 TABLES = {"languages": _languages, "visions": _visions, "ablations": _ablations}

@@ -9,14 +9,15 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from lavi_bridge.config import ReproduceConfig
-from lavi_bridge.device import choose_device, join_processes, processes
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.lock import in_turn
+from lavi_bridge.reproduce.budgets import Places, device_of, folder
+from lavi_bridge.reproduce.jobs import claim, jobs_of
+from lavi_bridge.reproduce.options import ReproduceConfig
 from lavi_bridge.reproduce.page import write_page
 from lavi_bridge.reproduce.planning import plan, table
-from lavi_bridge.reproduce.settings import Places, device_of, folder
-from lavi_bridge.reproduce.work import claim, jobs_of, work, workers
+from lavi_bridge.reproduce.work import work, workers
+from lavi_bridge.running.device import choose_device, join_processes, processes
+from lavi_bridge.running.lock import in_turn
 
 
 def reproduce(config: ReproduceConfig) -> Path | None:
@@ -45,8 +46,11 @@ def reproduce(config: ReproduceConfig) -> Path | None:
             return None
     if first:
         team = max(workers(config), processes()[1])
-        print(f"{len(jobs) - left} of {len(jobs)} jobs are done in '{folder(config)}'; "
-              f"{team} process{'es' * (team > 1)}", flush=True)  # fmt: skip
+        print(
+            f"{len(jobs) - left} of {len(jobs)} jobs are done in '{folder(config)}'; "
+            f"{team} process{'es' * (team > 1)}",
+            flush=True,
+        )
     if config.dry_run:
         if first and not config.full:
             print("\n".join(job.name for job in jobs if not job.done(places)))

@@ -15,55 +15,38 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
-import math
 import multiprocessing
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 
-from lavi_bridge.config import ReproduceConfig, TrainConfig
-from lavi_bridge.device import choose_device, from_first, processes, wait_for_all
-from lavi_bridge.errors import BridgeError, Diverged
-from lavi_bridge.evaluate.results import Evaluation
-from lavi_bridge.evaluate.run import evaluate
-from lavi_bridge.evaluate.suites import load_suite
-from lavi_bridge.files import make_folder, new_folder, read_safetensors, write_text
-from lavi_bridge.locate import locate
-from lavi_bridge.lock import in_turn
-from lavi_bridge.openmp import sleep_while_waiting
-from lavi_bridge.output import tolerate_all_signs
-from lavi_bridge.pictures import to_images
-from lavi_bridge.plan import PARTS
-from lavi_bridge.reproduce.rows import Row, rows_of
-from lavi_bridge.reproduce.settings import (
-    SEARCH_SEED,
-    SEARCH_SHARE,
-    ZOO,
-    ZOO_ALL,
+from lavi_bridge.errors import BridgeError
+from lavi_bridge.files.atomic import make_folder, write_text
+from lavi_bridge.prompts.suites import load_suite
+from lavi_bridge.reproduce.budgets import (
     Places,
     device_of,
     evaluation,
     folder,
-    is_control,
-    language_of,
-    rates,
-    seeds_of,
-    training,
-    vision_of,
 )
-from lavi_bridge.resume import stopping
-from lavi_bridge.train.checkpoints import checkpoints
-from lavi_bridge.train.loop import WARM, Run
-from lavi_bridge.zoo.scenes import render
-from lavi_bridge.zoo.world import evaluation_set
+from lavi_bridge.reproduce.jobs import Job, jobs_of
+from lavi_bridge.reproduce.options import ReproduceConfig
+from lavi_bridge.reproduce.rows import rows_of
+from lavi_bridge.reproduce.searching import one_seed, search
+from lavi_bridge.running.device import choose_device, from_first, processes, wait_for_all
+from lavi_bridge.running.lock import in_turn
+from lavi_bridge.running.openmp import sleep_while_waiting
+from lavi_bridge.running.run_state import stopping
+from lavi_bridge.shapes.scenes import render
+from lavi_bridge.shapes.world import evaluation_set
+from lavi_bridge.show.output import tolerate_all_signs
+from lavi_bridge.show.pictures import to_images
 
 WAIT = 2.0
 """Seconds between two looks at what others are doing."""
@@ -71,51 +54,6 @@ GRACE = 15.0
 """Seconds for the others to end by themselves after Ctrl-C."""
 NONE_LEFT, ALL_TAKEN = -1, -2
 """In the place of a job's number."""
-SHARED = ("tables", "zoo", "seeds", "page", "workers", "dry_run", "yes", "out", "models",
-          "scorers", "prompt_files")  # fmt: skip
-"""Settings that may differ from one call to the next."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One piece of work that is kept when it is done."""
-
-    row: Row
-    seed: int | None
-    """None: the search of the row's learning rate."""
-
-    @property
-    def name(self) -> str:
-        """As it is told on the terminal."""
-        return f"{self.row.slug}, " + ("search" if self.seed is None else f"seed {self.seed}")
-
-    @property
-    def label(self) -> str:
-        """Of its lock and its log."""
-        return "search" if self.seed is None else f"seed-{self.seed}"
-
-    def folder(self, places: Places) -> Path:
-        """The folder of its row."""
-        return places.search(self.row).parent
-
-    def done(self, places: Places) -> bool:
-        """Whether its record is there."""
-        if self.seed is None:
-            return places.search(self.row).is_file()
-        return places.result(self.row, self.seed).is_file()
-
-    def ready(self, places: Places) -> bool:
-        """Whether what it needs is there."""
-        return self.seed is None or not self.row.trained or places.search(self.row).is_file()
-
-
-def jobs_of(config: ReproduceConfig) -> list[Job]:
-    """All work, in the order in which it is done: every row's first seed before the second ones."""
-    rows = rows_of(config.tables, full=config.full)
-    found = [Job(row, None) for row in rows if row.trained]
-    for seed in range(config.seeds):
-        found += [Job(row, seed) for row in rows if seed in seeds_of(row, config)]
-    return found
 
 
 def work(config: ReproduceConfig) -> None:
@@ -148,32 +86,6 @@ def workers(config: ReproduceConfig) -> int:
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, min(8, cores or 1))
-
-
-def claim(places: Places, config: ReproduceConfig) -> None:
-    """Note the settings, or compare them with what the folder was begun with.
-
-    Raises:
-        BridgeError: one differs; it is named.
-    """
-    mine = {k: v for k, v in asdict(config).items() if k not in SHARED}
-    mine |= {"device": device_of(config), "tried": rates(config)}
-    if not config.full:
-        mine["budgets"] = {name: values | ZOO_ALL for name, values in ZOO.items()}
-    mine = json.loads(json.dumps(mine, default=str))
-    make_folder(places.out)
-    if processes()[0] == 0 and not places.settings.is_file():
-        with in_turn(places.out):  # two calls may begin one folder
-            if not places.settings.is_file():
-                write_text(places.settings, json.dumps(mine, indent=1) + "\n")
-    if places.settings.is_file():
-        theirs = json.loads(places.settings.read_text(encoding="utf-8"))
-        for key, value in mine.items():
-            if theirs.get(key) != value:
-                raise BridgeError(
-                    f"'{places.out}' was begun with other settings ({key}: {theirs.get(key)} "
-                    f"there, {value} here); choose another --out"
-                )
 
 
 def _reference(places: Places, config: ReproduceConfig) -> None:
@@ -333,155 +245,3 @@ def _quiet(log: Path, config: ReproduceConfig) -> Iterator[None]:
         else:
             with contextlib.redirect_stderr(file):
                 yield
-
-
-# Jobs ---------------------------------------------------------------------------------------------
-
-
-def search(row: Row, config: ReproduceConfig, places: Places) -> None:
-    """Try every factor on the learning rates for a part of the steps; note the best."""
-    losses: dict[str, float] = {}
-    factors, scratch = rates(config), places.search(row).parent
-    runs = {factor: scratch / f"search-{factor:g}" for factor in factors}
-    control = scratch / f"language-{SEARCH_SEED}"
-    with _clock(scratch / "seconds.json", "search") as clock:
-        if len(factors) > 1:
-            language = _control(row, config, SEARCH_SEED, control)
-            for factor, out in runs.items():
-                settings = training(row, config, seed=SEARCH_SEED, factor=factor, out=out,
-                                    language=language, share=SEARCH_SHARE)  # fmt: skip
-                try:
-                    _train(settings)
-                    losses[f"{factor:g}"] = _last_loss(out)
-                except Diverged:
-                    losses[f"{factor:g}"] = math.inf
-        best = min(factors, key=lambda factor: losses.get(f"{factor:g}", 0.0))
-        if losses and math.isinf(losses[f"{best:g}"]):
-            raise BridgeError("the loss is not a number at any of the rates; give lower --rates")
-    if processes()[0] == 0:
-        for scrap in (*runs.values(), control):
-            shutil.rmtree(scrap, ignore_errors=True)
-        record = {"factor": best, "losses": losses, "seconds": clock["search"]}
-        write_text(places.search(row), json.dumps(record) + "\n")
-
-
-def one_seed(row: Row, seed: int, config: ReproduceConfig, places: Places) -> None:
-    """Train a row with one seed, evaluate it, and note everything."""
-    job = places.job(row, seed)
-    about: dict[str, Any] = {"row": row.slug, "seed": seed}
-    entry = vision_of(row, config)
-    if row.trained:
-        factor = json.loads(places.search(row).read_text(encoding="utf-8"))["factor"]
-        language = _control(row, config, seed, job / f"language-{seed}")
-        settings = training(row, config, seed=seed, factor=factor, out=job / "run",
-                            language=language)  # fmt: skip
-        with _clock(job / "seconds.json", "training"):
-            _train(settings)
-        about |= _budget(settings, factor, config)
-        entry = str(job / "run" / "bridge")
-    with _clock(job / "seconds.json", "evaluation") as clock:
-        found = evaluate(evaluation(row, config, entry, job / "evaluation"))
-    if processes()[0] == 0:
-        record = about | {"suites": _suites(found), "seconds": clock}
-        write_text(places.result(row, seed), json.dumps(record, default=str) + "\n")
-
-
-@contextlib.contextmanager
-def _clock(path: Path, kind: str) -> Iterator[dict[str, float]]:
-    """Add the seconds spent inside to those of earlier calls; yields them all, at the end.
-
-    The time of a process that was killed outright is not in them.
-    """
-    seconds: dict[str, float] = {}
-    begun = time.perf_counter()
-    try:
-        yield seconds
-    finally:
-        if path.is_file():
-            seconds |= json.loads(path.read_text(encoding="utf-8"))
-        spent = seconds.get(kind, 0.0) + time.perf_counter() - begun
-        seconds[kind] = round(spent, 1)
-        if processes()[0] == 0:
-            write_text(path, json.dumps(seconds) + "\n")
-
-
-def _train(settings: TrainConfig) -> None:
-    """Train unless that is done; what was kept to go on from goes when the bridge is there."""
-    if not (settings.out / "bridge" / "bridge.json").is_file():
-        Run(settings).train()
-        gc.collect()
-        wait_for_all()  # the first process saves the bridge
-    if processes()[0] == 0:
-        for state in checkpoints(settings.out).values():
-            shutil.rmtree(state)
-        (settings.out / WARM / "state.safetensors").unlink(missing_ok=True)
-
-
-def _last_loss(out: Path) -> float:
-    """The last loss on held-out pairs of a run."""
-    lines = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    losses = [found for line in lines if (found := json.loads(line).get("val_loss")) is not None]
-    if not losses:
-        raise BridgeError(
-            f"'{out}' has no loss on held-out pairs to choose a learning rate by: the data set is "
-            "too small; give --rates 1"
-        )
-    return float(losses[-1])
-
-
-def _budget(settings: TrainConfig, factor: float, config: ReproduceConfig) -> dict[str, Any]:
-    """What a run was given: trained parameters by part, steps made, batches, rates."""
-    bridge = settings.out / "bridge"
-    record = json.loads((bridge / "bridge.json").read_text(encoding="utf-8"))
-    loras = ("language_lora", "vision_lora")
-    warm = None
-    if report := record["training"].get("warm_start_report"):
-        warm = {"steps": report["steps"], "batch": settings.warm_start_batch,
-                "rate": settings.lr_warm_start}  # fmt: skip
-    batch = config.batch_size if config.full else settings.batch_size
-    return {
-        "bridge": record["id"],
-        "parameters": {part: _count(bridge / part) for part in ("adapter", *loras)},
-        "factor": factor,
-        "rates": {part: getattr(settings, f"lr_{part}") for part in PARTS},
-        "warm start": warm,
-        "pictures": {"steps": settings.steps, "batch": batch},
-    }
-
-
-def _count(part: Path) -> int:
-    """Parameters in the safetensors files of a folder."""
-    files = part.glob("*.safetensors")
-    return sum(t.numel() for path in files for t in read_safetensors(path).values())
-
-
-def _suites(found: Evaluation) -> dict[str, Any]:
-    """Scores by suite, of the one entry."""
-    record = {}
-    for suite in found.suites:
-        (judged,) = suite.judged.values()
-        record[suite.name] = {
-            "prompts": suite.hash,
-            "categories": [prompt.category for prompt in suite.prompts],
-            "scores": judged.scores,
-            "distances": judged.distances,
-        }
-    return record
-
-
-def _control(row: Row, config: ReproduceConfig, seed: int, made: Path) -> str | None:
-    """A language model with first weights, made for the seed; None where the row has none."""
-    if not is_control(row):
-        return None
-    from transformers import AutoConfig, AutoModelForTextEncoding, AutoTokenizer
-
-    if processes()[0] == 0 and not made.exists():
-        place = locate(language_of(row, config))
-        of = {"revision": place.revision, "subfolder": place.subfolder}
-        torch.manual_seed(seed)
-        model = AutoModelForTextEncoding.from_config(AutoConfig.from_pretrained(place.root, **of))
-        with new_folder(made, own=()) as scratch:
-            model.save_pretrained(scratch)
-            AutoTokenizer.from_pretrained(place.root, **of).save_pretrained(scratch)
-    wait_for_all()
-    return str(made)

@@ -7,27 +7,28 @@ from typing import Any
 
 import torch
 
-from lavi_bridge.bridge import Bridge
-from lavi_bridge.config import CacheConfig, TrainConfig
+from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.data import Key, LatentCache, Source
-from lavi_bridge.data.cache import chunks
-from lavi_bridge.data.features import FeatureCache, padded
-from lavi_bridge.data.finding import left_out
-from lavi_bridge.data.opening import open_source
+from lavi_bridge.data.cache.features import FeatureCache, padded
+from lavi_bridge.data.cache.latents import chunks
+from lavi_bridge.data.examples import Examples, Look, Size, encoded, read, readers, sizes_of
 from lavi_bridge.data.pixels import READING
-from lavi_bridge.device import choose_dtype, own_device, processes, to_device
+from lavi_bridge.data.sources.finding import left_out
+from lavi_bridge.data.sources.opening import open_source
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.locate import locate
-from lavi_bridge.lock import held, refuse_if_held
-from lavi_bridge.progress import progress
-from lavi_bridge.resume import stopping
+from lavi_bridge.files.locate import locate
+from lavi_bridge.running.device import choose_dtype, own_device, processes, to_device
+from lavi_bridge.running.lock import held, refuse_if_held
+from lavi_bridge.running.progress import progress
+from lavi_bridge.running.run_state import stopping
 from lavi_bridge.text import Text
-from lavi_bridge.train.examples import Examples, Size, encoded, read, readers, sizes_of
+from lavi_bridge.train.options import CacheConfig, TrainConfig
 from lavi_bridge.visions import Vision, load_vision
 
 
-def open_cache(vision: Vision, source: Source, config: TrainConfig | CacheConfig,
-               sizes: Sequence[Size]) -> LatentCache | None:  # fmt: skip
+def open_cache(
+    vision: Vision, source: Source, config: TrainConfig | CacheConfig, sizes: Sequence[Size]
+) -> LatentCache | None:
     """The cache that a configuration names, if it names one.
 
     Raises:
@@ -72,8 +73,9 @@ def open_text_cache(bridge: Bridge, config: TrainConfig) -> FeatureCache | None:
 
 
 @torch.no_grad()
-def cached_features(bridge: Bridge, cache: FeatureCache, captions: Sequence[str], *,
-                    trim: bool) -> Text:  # fmt: skip
+def cached_features(
+    bridge: Bridge, cache: FeatureCache, captions: Sequence[str], *, trim: bool
+) -> Text:
     """Hidden states of captions; what the cache lacks is encoded and added.
 
     The whole batch is encoded where one is lacking, so that a run that goes on with a half-filled
@@ -113,13 +115,12 @@ def fill(config: CacheConfig) -> tuple[int, list[str]]:
     vision.latent_shape(resolution, resolution)  # refuses bad sizes
     for line in left_out(source) if rank == 0 else []:
         print(f"left out, {line}", flush=True)
-    sizes, size_of = sizes_of(source, vision, resolution, config, show=rank == 0)
+    folder = config.cache if config.buckets else None
+    sizes, size_of = sizes_of(source, vision, resolution, folder=folder, show=rank == 0)
     cache = open_cache(vision, source, config, sizes)
     assert cache is not None
-    settings = TrainConfig(language="", vision="", data="", out=config.cache, flip=False,
-                           caption_dropout=0.0, fast_decode=config.fast_decode,
-                           min_size=config.min_size)  # fmt: skip
-    examples = Examples(source, settings, sizes, size_of)
+    look = Look(fast_decode=config.fast_decode, min_size=config.min_size)
+    examples = Examples(source, look, sizes, size_of)
     todo = [
         missing
         for keys in chunks(len(source), config.flip)[rank::world]

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from lavi_bridge.files import write_text
+from lavi_bridge.files.atomic import write_text
 
 STATE = "state.safetensors"
 BEST = "best.json"

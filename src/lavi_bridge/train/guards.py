@@ -7,9 +7,9 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-from lavi_bridge.blocks import local, whole
-from lavi_bridge.bridge import Bridge
+from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.errors import BridgeError
+from lavi_bridge.running.blocks import local, whole
 
 PATIENCE = 5
 """Steps that move the weights within which every trained parameter must have had a gradient. Two

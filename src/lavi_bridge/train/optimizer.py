@@ -1,25 +1,31 @@
-"""Optimizers by name."""
+"""Optimizers by name, and how their rates change in the course of a run."""
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from diffusers.optimization import get_scheduler
 
-from lavi_bridge.config import TrainConfig
 from lavi_bridge.errors import BridgeError
+from lavi_bridge.train.options import TrainConfig
 
 
-def make_optimizer(config: TrainConfig, groups: list[dict[str, Any]],
-                   device: torch.device) -> torch.optim.Optimizer:  # fmt: skip
+def make_optimizer(
+    config: TrainConfig, groups: list[dict[str, Any]], device: torch.device
+) -> torch.optim.Optimizer:
     """The optimizer by name, with the paper's β and ε.
 
     Raises:
         BridgeError: its package is not installed.
     """
-    options: dict[str, Any] = {"betas": (0.9, 0.999), "eps": 1e-8,
-                               "weight_decay": config.weight_decay}  # fmt: skip
+    options: dict[str, Any] = {
+        "betas": (0.9, 0.999),
+        "eps": 1e-8,
+        "weight_decay": config.weight_decay,
+    }
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, fused=device.type == "cuda", **options)
     package = {"adamw-8bit": "bitsandbytes", "schedule-free": "schedulefree"}[config.optimizer]
@@ -35,3 +41,19 @@ def make_optimizer(config: TrainConfig, groups: list[dict[str, Any]],
     from schedulefree import AdamWScheduleFree
 
     return AdamWScheduleFree(groups, **options)
+
+
+def schedule(config: TrainConfig, warmup: int) -> Callable[[int], float]:
+    """The rate of a step over the given one, as a function of the steps before it.
+
+    Args:
+        warmup: steps over which it rises from zero.
+    """
+    name: str = config.schedule
+    if name == "constant" and config.warmup:
+        name = "constant_with_warmup"
+    unused = torch.optim.SGD([torch.zeros(1)])  # diffusers makes schedules of an optimizer only
+    rate: Callable[[int], float] = get_scheduler(
+        name, unused, num_warmup_steps=warmup, num_training_steps=config.steps
+    ).lr_lambdas[0]
+    return rate

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
-from PIL.Image import Image
 
-from lavi_bridge.config import TrainConfig
-from lavi_bridge.curves import draw_curves, read_curve
+from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.data import Source
-from lavi_bridge.data.base import digest
-from lavi_bridge.errors import BridgeError
-from lavi_bridge.files import write_text
-from lavi_bridge.pictures import grid
+from lavi_bridge.data.sources.base import digest
+from lavi_bridge.errors import BridgeError, NotANumber
+from lavi_bridge.files.atomic import write_text
+from lavi_bridge.show.curves import draw_curves, read_curve
+from lavi_bridge.show.pictures import grid
+from lavi_bridge.train.options import TrainConfig
 
 CURVES = ("loss", "val_loss", "probe_loss", "word_sensitivity", "grad_norm", "images_per_second")
 """Figures that are drawn in `curves.svg`."""
@@ -43,17 +43,41 @@ def start_tracker(accelerator: Accelerator, config: TrainConfig, step: int) -> N
     }
     options: dict[str, Any] = {
         "tensorboard": {"purge_step": step + 1} if step else {},
-        "wandb": {"name": out.name, "dir": str(out), "id": digest([out.resolve()]),
-                  "resume": "allow"},
+        "wandb": {
+            "name": out.name,
+            "dir": str(out),
+            "id": digest([out.resolve()]),
+            "resume": "allow",
+        },
         "trackio": {"name": out.name, "resume": "allow"},
-    }  # fmt: skip
+    }
     project = "tensorboard" if name == "tensorboard" else "lavi-bridge"
     accelerator.init_trackers(project, settings, {name: options[name]})
 
 
-def show_samples(accelerator: Accelerator, config: TrainConfig, images: list[Image],
-                 prompts: list[str], step: int) -> None:  # fmt: skip
-    """Write a grid into `samples/`, and hand it to the tracker."""
+def show_samples(
+    bridge: Bridge,
+    source: Source,
+    config: TrainConfig,
+    step: int,
+    side: int,
+    accelerator: Accelerator,
+) -> None:
+    """Draw a grid of so many pixels a picture into `samples/`, and hand it to the tracker.
+
+    Under sharding all processes draw; the first one writes.
+    """
+    prompts = config.sample_prompts or some_captions(source, 4)
+    try:
+        images = bridge.generate(
+            prompts, steps=config.sample_steps, seed=config.seed, height=side, width=side
+        )
+    except NotANumber as error:  # the loss may well be one, and is what matters
+        if accelerator.is_main_process:
+            print(f"no sample grid at step {step:,}: {error}", flush=True)
+        return
+    if not accelerator.is_main_process:
+        return
     folder = config.out / "samples"
     folder.mkdir(exist_ok=True)
     rows = [[image] for image in images]

@@ -5,16 +5,15 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from lavi_bridge.bridge import Bridge
-from lavi_bridge.config import TrainConfig
+from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.data import Key
-from lavi_bridge.seeds import seed_of, seeded
-from lavi_bridge.train.examples import Example, Examples, inputs
+from lavi_bridge.data.examples import Example, Examples, inputs
+from lavi_bridge.running.seeds import seed_of, seeded
+from lavi_bridge.train.options import TrainConfig
 
 PROBE = 16
 """Training pairs that are followed where the data is too small to hold any out."""
@@ -35,8 +34,7 @@ class Validation:
         count = min(config.validation, len(examples) // 20)
         rng = random.Random(seed_of(config.seed, "held out"))
         self.indices: list[int] = sorted(rng.sample(range(len(examples)), count))
-        plain = replace(config, caption_dropout=0.0, flip=False, crop="center")
-        self.examples = examples.like(plain)
+        self.examples = examples.plain()
         self._batches: list[tuple[Tensor, list[str], list[int]]] | None = None
 
     @torch.no_grad()
@@ -69,11 +67,13 @@ class Validation:
         for same in by_size.values():
             for start in range(0, len(same), self.config.batch_size):
                 part = same[start : start + self.config.batch_size]
-                given = inputs(part, self.bridge.vision)
-                latents = given.get("latents")
-                if latents is None:
-                    latents = self.bridge.vision.encode(given["pixels"], given["generator"])
-                batches.append((latents, given["captions"], [e.seed for e in part]))
+                batch = inputs(part, self.bridge.vision)
+                latents = batch.latents
+                if batch.pixels is not None:
+                    latents = self.bridge.vision.encode(batch.pixels, batch.generator)
+                assert latents is not None
+                captions = [e.caption for e in part]
+                batches.append((latents, captions, [e.seed for e in part]))
         return batches
 
     def _sensitivity(self) -> float:

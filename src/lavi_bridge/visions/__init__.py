@@ -4,7 +4,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from lavi_bridge.visions.base import VISIONS, Vision, load_vision
-from lavi_bridge.visions.process import Noised
+from lavi_bridge.visions.noise.process import Noised
 
 __all__ = ["VISIONS", "Noised", "Vision", "load_vision"]
 

@@ -20,19 +20,19 @@ from diffusers.utils import logging
 from torch import Tensor, nn
 
 from lavi_bridge.config import LoRA
-from lavi_bridge.device import to_device
 from lavi_bridge.errors import BridgeError, in_a_line
-from lavi_bridge.locate import Place
+from lavi_bridge.files.locate import Place
+from lavi_bridge.files.weights import Fingerprint, fingerprint, joined, of_any_variant
 from lavi_bridge.registry import Registry
+from lavi_bridge.running.device import to_device
 from lavi_bridge.text import Text
-from lavi_bridge.visions.process import (
+from lavi_bridge.visions.noise.process import (
     Generators,
     Noised,
     Process,
     gaussian,
     process,
 )
-from lavi_bridge.weights import Fingerprint, fingerprint, joined, of_any_variant
 
 VISIONS: Registry[Vision] = Registry("vision class")
 
@@ -76,6 +76,11 @@ class Vision(nn.Module):
         self._check_inputs()
         self.tokens = self._tokens()
         self.lora: LoRA | None = None
+
+    @property
+    def trunk(self) -> Any:
+        """The frozen network that LoRA goes into."""
+        return self.backbone
 
     @classmethod
     def load(cls, place: Place, *, dtype: torch.dtype | None) -> Self:
@@ -263,8 +268,14 @@ class Vision(nn.Module):
 
     # ---- training and sampling
 
-    def noise(self, x0: Tensor, timesteps: Tensor | None = None, *, noise: Tensor | None = None,
-              generator: Generators = None) -> Noised:  # fmt: skip
+    def noise(
+        self,
+        x0: Tensor,
+        timesteps: Tensor | None = None,
+        *,
+        noise: Tensor | None = None,
+        generator: Generators = None,
+    ) -> Noised:
         """Clean latents (B, c, h, w) -> noised latents, timesteps (B,) and the training target."""
         return self.process.noise(x0, timesteps, noise, generator)
 
@@ -287,8 +298,14 @@ class Vision(nn.Module):
         """diffusers' own pipeline around these very modules, without a text encoder."""
         kind = getattr(diffusers, self.pipeline_class)
         backbone = {"unet" if self.backbone_folder == "unet" else "transformer": self.backbone}
-        return kind(vae=self.vae, scheduler=scheduler, text_encoder=None, tokenizer=None,
-                    **backbone, **self.pipeline_options)  # fmt: skip
+        return kind(
+            vae=self.vae,
+            scheduler=scheduler,
+            text_encoder=None,
+            tokenizer=None,
+            **backbone,
+            **self.pipeline_options,
+        )
 
     def pipeline_text(self, text: Text, null: Text) -> dict[str, Any]:
         """Arguments that hand encoded prompts to that pipeline."""

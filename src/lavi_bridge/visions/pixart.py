@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lavi_bridge.locate import Place
+from lavi_bridge.files.locate import Place
 from lavi_bridge.text import Text
 from lavi_bridge.visions.base import VISIONS, Vision
-from lavi_bridge.visions.process import Process
+from lavi_bridge.visions.noise.process import Process
 
 
 class Positions:
@@ -47,9 +47,13 @@ def _table(module: Any, height: int, width: int, device: torch.device) -> Tensor
     from diffusers.models.embeddings import get_2d_sincos_pos_embed
 
     made: Tensor = get_2d_sincos_pos_embed(
-        module.pos_embed.shape[-1], (height, width), base_size=module.base_size,
-        interpolation_scale=module.interpolation_scale, device=device, output_type="pt",
-    )  # fmt: skip
+        module.pos_embed.shape[-1],
+        (height, width),
+        base_size=module.base_size,
+        interpolation_scale=module.interpolation_scale,
+        device=device,
+        output_type="pt",
+    )
     return made.float().unsqueeze(0)
 
 

@@ -1,1 +1,1 @@
-"""The bundled zoo: small models that are really pre-trained, and the world they know."""
+"""The bundled zoo: small models that are really pre-trained, and the demo on them."""

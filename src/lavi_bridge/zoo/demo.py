@@ -19,18 +19,18 @@ from typing import Any
 from PIL.Image import Image
 from transformers.utils.logging import disable_progress_bar
 
-from lavi_bridge import __version__
-from lavi_bridge.bridge import Bridge
-from lavi_bridge.config import TrainConfig
-from lavi_bridge.device import machine
+from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.files import write_text
-from lavi_bridge.lock import LOCK, held, refuse_if_held
-from lavi_bridge.pictures import grid
-from lavi_bridge.progress import progress, whole
-from lavi_bridge.train.loop import Run
-from lavi_bridge.zoo.scorer import by_category, intervals, score
-from lavi_bridge.zoo.world import CATEGORIES, Prompt, evaluation_set
+from lavi_bridge.files.atomic import write_text
+from lavi_bridge.running.device import machine
+from lavi_bridge.running.lock import LOCK, held, refuse_if_held
+from lavi_bridge.running.progress import progress, whole
+from lavi_bridge.shapes.scorer import by_category, intervals, score
+from lavi_bridge.shapes.world import CATEGORIES, Prompt, evaluation_set
+from lavi_bridge.show.pictures import grid
+from lavi_bridge.train.options import TrainConfig
+from lavi_bridge.train.run import Run
+from lavi_bridge.version import __version__
 
 VISION = "zoo:tiny-sd"
 SAMPLING: dict[str, Any] = {
@@ -119,9 +119,11 @@ def _run(out: Path, prompts: int, scale: float) -> list[Row]:
     report(out, rows, asked, seconds)
     print(table(rows))
     draw = ["generate", str(out / "llama"), "a large striped red circle above a blue square"]
-    print(f"\n{seconds:.0f} seconds. Look at:\n  {out / 'index.html'}\n  {out / 'grid.png'}\n"
-          f"  {out / 'scores.json'}\nThen draw your own:\n  .venv/bin/lavi-bridge "
-          f"{shlex.join(draw)}")  # fmt: skip
+    print(
+        f"\n{seconds:.0f} seconds. Look at:\n  {out / 'index.html'}\n  {out / 'grid.png'}\n"
+        f"  {out / 'scores.json'}\nThen draw your own:\n  .venv/bin/lavi-bridge "
+        f"{shlex.join(draw)}"
+    )
     return rows
 
 
@@ -227,8 +229,9 @@ def report(out: Path, rows: list[Row], asked: list[Prompt], seconds: float) -> N
     write_text(out / "index.html", page(out, rows, asked, shown, scores))
 
 
-def page(out: Path, rows: list[Row], asked: list[Prompt], shown: list[int],
-         scores: dict[str, Any]) -> str:  # fmt: skip
+def page(
+    out: Path, rows: list[Row], asked: list[Prompt], shown: list[int], scores: dict[str, Any]
+) -> str:
     """One HTML page with everything inside it."""
     from importlib.resources import files
 
@@ -236,21 +239,25 @@ def page(out: Path, rows: list[Row], asked: list[Prompt], shown: list[int],
 
     template = files("lavi_bridge.zoo").joinpath("demo.html").read_text(encoding="utf-8")
     curves = [curve(out / pair.name.lower() / "metrics.jsonl", pair.name) for pair in PAIRS]
-    return Environment(autoescape=True).from_string(template).render(
-        scores=scores,
-        categories=["all", *CATEGORIES],
-        curves=curves,
-        examples=[
-            (
-                asked[i].category,
-                asked[i].text,
-                [(data_url(row.pictures[i]), row.right[i]) for row in rows],
-            )
-            for i in shown
-        ],
-        version=__version__,
-        llama=shlex.quote(str(out / "llama")),
-    )  # fmt: skip
+    return (
+        Environment(autoescape=True)
+        .from_string(template)
+        .render(
+            scores=scores,
+            categories=["all", *CATEGORIES],
+            curves=curves,
+            examples=[
+                (
+                    asked[i].category,
+                    asked[i].text,
+                    [(data_url(row.pictures[i]), row.right[i]) for row in rows],
+                )
+                for i in shown
+            ],
+            version=__version__,
+            llama=shlex.quote(str(out / "llama")),
+        )
+    )
 
 
 def curve(metrics: Path, name: str) -> dict[str, Any]:
@@ -283,6 +290,8 @@ def data_url(picture: Image) -> str:
 def table(rows: list[Row]) -> str:
     """The exact scores for the terminal."""
     head = f"{'exact score':18}" + "".join(f"{c:>9}" for c in ["all", *CATEGORIES])
-    body = [f"{row.name:18}" + "".join(f"{row.exact[c]:9.3f}" for c in ["all", *CATEGORIES])
-            for row in rows]  # fmt: skip
+    body = [
+        f"{row.name:18}" + "".join(f"{row.exact[c]:9.3f}" for c in ["all", *CATEGORIES])
+        for row in rows
+    ]
     return "\n".join(["", head, *body])

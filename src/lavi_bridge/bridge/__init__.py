@@ -1,0 +1,1 @@
+"""The bridge: two frozen models and the adapter between them."""

@@ -1,0 +1,247 @@
+"""A bridge on disk: one folder that `Bridge.load` reads without being told anything else.
+
+`bridge.json` (base models with fingerprints, adapter, LoRA, versions, training summary),
+`adapter/`, `language_lora/`, `vision_lora/` (PEFT's layout) and `README.md`, the model card.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lavi_bridge.adapters import Adapter
+from lavi_bridge.bridge import lora
+from lavi_bridge.bridge.parts import Parts, Side, inject
+from lavi_bridge.config import LoRA
+from lavi_bridge.errors import BridgeError
+from lavi_bridge.files.atomic import at_home, new_folder
+from lavi_bridge.files.locate import Place, locate
+from lavi_bridge.files.weights import Fingerprint, earlier
+from lavi_bridge.languages import Language, load_language
+from lavi_bridge.running.lock import LOCK
+from lavi_bridge.version import __version__
+from lavi_bridge.visions import load_vision
+
+INDEX = "bridge.json"
+FORMAT = 1
+ENTRIES = (INDEX, "README.md", "adapter", "language_lora", "vision_lora")
+"""What a bridge folder consists of; anything else in it is left alone."""
+
+
+def write(parts: Parts, summary: dict[str, Any], folder: Path) -> None:
+    """Write `folder` whole or not at all; an earlier bridge there is replaced at the end.
+
+    Args:
+        summary: how the bridge was trained, for `bridge.json` and the model card.
+
+    Raises:
+        BridgeError: `folder` is a file, or holds something else than a bridge.
+    """
+    if folder.is_file():
+        raise BridgeError(f"'{folder}' is a file; give a folder for the bridge")
+    record = {
+        "format": FORMAT,
+        "id": parts.id,
+        **{name: _side(side) for name, side in parts.sides.items()},
+        "adapter": parts.adapter.kind,
+        "tokens": parts.tokens,
+        "masked": parts.vision.masks,
+        "versions": {"lavi-bridge": __version__}
+        | {name: version(name) for name in ("torch", "diffusers", "transformers", "peft")},
+        "training": summary,
+    }
+    others = folder.exists() and any(entry.name != LOCK for entry in folder.iterdir())
+    if others and not (folder / INDEX).is_file():
+        raise BridgeError(f"'{folder}' holds something else than a bridge; choose another folder")
+    with new_folder(folder, own=ENTRIES) as scratch:
+        parts.adapter.save(scratch / "adapter")
+        for name, side in parts.sides.items():
+            if side.lora is not None:
+                lora.save(side.trunk, scratch / f"{name}_lora", base=side.place.root)
+        text = json.dumps(record, indent=2, default=str) + "\n"
+        (scratch / INDEX).write_text(text, encoding="utf-8")
+        (scratch / "README.md").write_text(model_card(parts, summary), encoding="utf-8")
+
+
+def read(
+    folder: str | Path,
+    *,
+    language: str | Path | None,
+    vision: str | Path | None,
+    dtype: torch.dtype,
+    trust_remote_code: bool = False,
+) -> tuple[Parts, dict[str, Any]]:
+    """Read a bridge and its base models; return its parts and how it was trained.
+
+    Raises:
+        BridgeError: see `Bridge.load`.
+    """
+    place = find_bridge(folder)
+    record = place.json(INDEX)
+    if record.get("format") != FORMAT:
+        raise BridgeError(
+            f"'{place.id}' has format {record.get('format')}; this version reads {FORMAT}"
+        )
+    if missing := [
+        k for k in ("id", "language", "vision", "tokens", "training") if k not in record
+    ]:
+        raise BridgeError(f"the {INDEX} of '{place.id}' lacks '{missing[0]}'")
+    bases = _base(place, record, "language", language), _base(place, record, "vision", vision)
+    parts = Parts(
+        load_language(bases[0], dtype=dtype, trust_remote_code=trust_remote_code),
+        load_vision(bases[1], dtype=dtype),
+        Adapter.load(place / "adapter"),
+    )
+    for name, side in parts.sides.items():
+        if (noted := record[name]["fingerprint"]) not in (
+            side.fingerprint,
+            earlier(side.fingerprint),
+        ):
+            raise BridgeError(
+                f"'{place.id}' was trained on another {name} model: '{side.place.id}' has "
+                f"fingerprint {side.fingerprint}, the bridge needs {noted} "
+                f"('{record[name]['id']}')"
+            )
+        side.fingerprint = Fingerprint(noted)  # the bridge's id is made of it
+        if spec := record[name]["lora"]:
+            inject(side, LoRA(**spec))
+            lora.load(side.trunk, place / f"{name}_lora")
+    if (parts.tokens, parts.vision.masks) != (record["tokens"], record["masked"]):
+        raise BridgeError(
+            f"'{place.id}' was trained on {record['tokens']} tokens, but these base models make it "
+            f"{parts.tokens}: is the text encoder's config missing from '{bases[1].id}'?"
+        )
+    if parts.id != record["id"]:
+        raise BridgeError(f"the weights in '{place.id}' are not those of bridge {record['id']}")
+    return parts, record["training"]
+
+
+def find_bridge(folder: str | Path) -> Place:
+    """Where a bridge is: in a folder, in a run's, or on the Hub; its weights are not read.
+
+    Raises:
+        BridgeError: there is none.
+    """
+    path = at_home(folder)
+    parts = path.parts
+    relative = not path.is_absolute()
+    if relative and len(parts) > 1 and not path.exists() and Path(parts[0]).is_dir():
+        # runs/typo has the form of a Hub id, but nobody should wait for the Hub to deny it
+        raise BridgeError(f"no folder '{folder}', though there is a folder '{parts[0]}'")
+    place = locate(folder)
+    if place.file(INDEX) is None and (place / "bridge").file(INDEX) is not None:
+        place = place / "bridge"  # the folder of a training run
+    if place.file(INDEX) is None:
+        published = place.file("lora_vis.pt") is not None
+        hint = "; it is a published checkpoint: `lavi-bridge convert`" if published else ""
+        inside = sorted(Path(place.root).glob("*/bridge.json")) if place.local else []
+        inside += sorted(Path(place.root).glob("*/bridge/bridge.json")) if place.local else []
+        if inside:
+            hint = "; there are some inside: " + ", ".join(f"'{p.parent}'" for p in inside)
+        raise BridgeError(f"'{place.id}' is no bridge: it has no {INDEX}{hint}")
+    return place
+
+
+def is_pipeline(folder: str | Path) -> bool:
+    """Whether this is a whole image model rather than a bridge."""
+    local = at_home(folder).is_dir() or str(folder).startswith("zoo:")
+    return local and locate(folder).file("model_index.json") is not None
+
+
+def _side(side: Side) -> dict[str, Any]:
+    return {
+        "id": side.place.id,
+        "revision": _commit(side) or side.place.revision,
+        "family": type(side).__name__,
+        "fingerprint": side.fingerprint,
+        "lora": asdict(side.lora) if side.lora else None,
+    }
+
+
+def _commit(side: Side) -> str | None:
+    """The Hub commit of a base model, so that it can be had again when its branch has moved."""
+    index = "config.json" if isinstance(side, Language) else "model_index.json"
+    return side.place.commit(index)
+
+
+def _base(place: Place, record: dict[str, Any], name: str, given: str | Path | None) -> Place:
+    """Where a base model is: where the caller says, or where it was in training."""
+    try:
+        if given is not None:
+            return locate(given)
+        found = locate(record[name]["id"])
+        return found if found.local else replace(found, revision=record[name]["revision"])
+    except BridgeError as error:
+        raise BridgeError(
+            f"'{place.id}' needs its {name} model, but {error}; if it has moved, pass {name}=… "
+            f"(on the command line --{name} FOLDER)"
+        ) from error
+
+
+# ---- the model card
+
+
+def model_card(parts: Parts, summary: dict[str, Any]) -> str:
+    """README.md of a bridge: what it joins, how to use it, and the licences of both models."""
+    from huggingface_hub import ModelCardData
+
+    bases = (parts.language.place, parts.vision.place)
+    metadata = ModelCardData(
+        library_name="lavi-bridge",
+        pipeline_tag="text-to-image",
+        base_model=[base.root for base in bases if not base.local] or None,
+        tags=["lavi-bridge", "text-to-image", "lora"],
+    )
+    counts = {name: sum(p.numel() for p in part) for name, part in parts.trained().items()}
+    trained = "".join(f"| {name} | {count:,} |\n" for name, count in counts.items())
+    training = "".join(
+        f"- {key}: {value}\n"
+        for key, value in summary.items()
+        if not isinstance(value, dict)  # such as the warm start's report: it is in bridge.json
+    )
+    return f"""---
+{metadata.to_yaml()}
+---
+# {bases[0].id} × {bases[1].id}
+
+A [LaVi-Bridge](https://arxiv.org/abs/2403.07860) between a language model and an image model.
+Both stay as they were; this folder holds the adapter between them and their LoRA layers.
+
+```python
+from lavi_bridge import Bridge
+
+bridge = Bridge.load("this folder")
+bridge.generate(["a red circle left of a blue square"])[0].save("picture.png")
+```
+
+| part | trained parameters |
+|---|---|
+{trained}
+Prompts: {parts.tokens} tokens, padding {"masked" if parts.vision.masks else "read as it is"}.
+
+## Base models and their licences
+- language: {bases[0].id}: {licence(bases[0])}
+- vision: {bases[1].id}: {licence(bases[1])}
+
+## Training
+{training or "Not trained yet."}
+"""
+
+
+def licence(place: Place) -> str:
+    """The licence that a base model's own model card states, if it can be had and read."""
+    from huggingface_hub import ModelCard
+    from yaml import YAMLError
+
+    try:
+        path = Place(place.id, place.root, place.revision).file("README.md")
+        card = ModelCard.load(path, ignore_metadata_errors=True) if path else None
+        stated = card.data.get("license") if card else None
+    except (BridgeError, OSError, ValueError, YAMLError):
+        stated = None  # a card must never stand in the way of saving
+    return str(stated) if stated else "not stated beside the weights; see where they came from"

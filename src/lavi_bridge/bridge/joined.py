@@ -1,0 +1,275 @@
+"""The parts of a bridge as one module: made, loaded, saved, and asked for text features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+from lavi_bridge.adapters import Adapter
+from lavi_bridge.bridge import folder as on_disk
+from lavi_bridge.bridge import parts as joining
+from lavi_bridge.bridge import published
+from lavi_bridge.bridge.parts import Parts
+from lavi_bridge.config import Quantize
+from lavi_bridge.errors import BridgeError
+from lavi_bridge.files.atomic import at_home
+from lavi_bridge.languages import Language
+from lavi_bridge.running.device import choose_device, choose_dtype, to_device
+from lavi_bridge.text import Text
+from lavi_bridge.visions import Vision
+
+
+class Joined(nn.Module):
+    """A language model, a vision model and an adapter as one module, with the ways to make one.
+
+    `Bridge` adds what the three do together: learn and draw.
+    """
+
+    def __init__(self, language: Language, vision: Vision, adapter: Adapter) -> None:
+        super().__init__()
+        Parts(language, vision, adapter)  # do they fit?
+        self.language = language
+        self.vision = vision
+        self.adapter = adapter
+        self.training_summary: dict[str, Any] = {}
+        self.eval()
+
+    # ---- making one
+
+    @classmethod
+    def connect(
+        cls,
+        language: str | Path,
+        vision: str | Path,
+        *,
+        adapter: str = "feedforward",
+        rank: int = 32,
+        language_rank: int | None = None,
+        vision_rank: int | None = None,
+        dropout: float = 0.1,
+        dtype: str | torch.dtype | None = None,
+        quantize: Quantize = "none",
+        device: str | torch.device | None = None,
+        seed: int = 0,
+        trust_remote_code: bool = False,
+    ) -> Self:
+        """Join two pre-trained models by a fresh adapter and fresh LoRA.
+
+        Args:
+            language: Hub id (`owner/name[/subfolder][@revision]`), folder, or `zoo:NAME`.
+            vision: the same, of a pipeline in diffusers' layout.
+            adapter: name of a registered adapter.
+            rank: LoRA rank on both models; `language_rank` and `vision_rank` set one alone, and
+                0 leaves a model untouched.
+            dropout: inside the adapter and on the output of every LoRA layer (paper: 0.1).
+            dtype: precision of the frozen models: bfloat16 on a GPU, float32 elsewhere by default.
+            quantize: hold the language model in 8 or 4 bits (`int8`, `nf4`) by bitsandbytes.
+            device: where to put it all; a GPU by default, where there is one.
+            seed: draws the adapter's and the LoRA layers' first weights.
+            trust_remote_code: run code that comes with the language model.
+
+        Raises:
+            BridgeError: a model cannot be found or loaded, or LoRA does not fit it.
+        """
+        device = choose_device(device)
+        ranks = (
+            rank if language_rank is None else language_rank,
+            rank if vision_rank is None else vision_rank,
+        )
+        parts = joining.connect(
+            language,
+            vision,
+            adapter=adapter,
+            ranks=ranks,
+            dropout=dropout,
+            dtype=dtype,
+            quantize=quantize,
+            device=device,
+            seed=seed,
+            trust_remote_code=trust_remote_code,
+        )
+        return cls._of(parts).to(device)
+
+    @classmethod
+    def outline(
+        cls,
+        language: str | Path,
+        vision: str | Path,
+        *,
+        adapter: str = "feedforward",
+        language_rank: int = 32,
+        vision_rank: int = 32,
+        trust_remote_code: bool = False,
+    ) -> Self:
+        """The same bridge without weights, on the meta device: only configs are read."""
+        return cls._of(
+            joining.outline(
+                language,
+                vision,
+                adapter=adapter,
+                ranks=(language_rank, vision_rank),
+                trust_remote_code=trust_remote_code,
+            )
+        )
+
+    @classmethod
+    def own(
+        cls,
+        vision: str | Path,
+        *,
+        dtype: str | torch.dtype | None = None,
+        device: str | torch.device | None = None,
+    ) -> Self:
+        """The vision model with the text encoder it came with: the baseline of comparisons.
+
+        Raises:
+            BridgeError: the folder has no text encoder of its own.
+        """
+        device = choose_device(device)
+        return cls._of(joining.own(vision, dtype=choose_dtype(dtype, device))).to(device)
+
+    @classmethod
+    def from_published(
+        cls,
+        folder: str | Path,
+        *,
+        language: str | Path,
+        vision: str | Path,
+        dtype: str | torch.dtype | None = None,
+        device: str | torch.device | None = None,
+        trust_remote_code: bool = False,
+    ) -> Self:
+        """Read a checkpoint of the published code (`lora_vis.pt`, `lora_text.pt`, `adapter/`).
+
+        Raises:
+            BridgeError: a file is missing, or its layers, rank or shapes do not fit the models.
+        """
+        device = choose_device(device)
+        parts = published.read(
+            folder,
+            language=language,
+            vision=vision,
+            dtype=choose_dtype(dtype, device),
+            trust_remote_code=trust_remote_code,
+        )
+        return cls._of(parts).to(device)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        language: str | Path | None = None,
+        vision: str | Path | None = None,
+        dtype: str | torch.dtype | None = None,
+        device: str | torch.device | None = None,
+        trust_remote_code: bool = False,
+    ) -> Self:
+        """Load a saved bridge from a folder or the Hub; it knows its own base models.
+
+        Args:
+            folder: what `save` wrote, or a Hub id.
+            language, vision: where the base models are now, if they have moved.
+            trust_remote_code: run code that comes with the language model; a bridge never says so
+                by itself.
+
+        Raises:
+            BridgeError: a file is missing or damaged, or the base models are not the ones that
+                the bridge was trained on.
+        """
+        device = choose_device(device)
+        parts, summary = on_disk.read(
+            folder,
+            language=language,
+            vision=vision,
+            dtype=choose_dtype(dtype, device),
+            trust_remote_code=trust_remote_code,
+        )
+        bridge = cls._of(parts)
+        bridge.training_summary = summary
+        return bridge.to(device)
+
+    @classmethod
+    def _of(cls, parts: Parts) -> Self:
+        return cls(parts.language, parts.vision, parts.adapter)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the trained parts and a model card into `folder`, atomically; safetensors only."""
+        on_disk.write(self._parts, self.training_summary, at_home(folder))
+
+    # ---- what trains
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """The trained parameters by part: adapter, language (LoRA), vision (LoRA)."""
+        return self._parts.trained()
+
+    @property
+    def _parts(self) -> Parts:
+        return Parts(self.language, self.vision, self.adapter)
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """All trained parameters, ready for an optimizer."""
+        return [parameter for part in self.parts().values() for parameter in part]
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the training mode of all but what only ever serves: the autoencoder, and a language
+        model without LoRA, whose features then are the same at every step."""
+        super().train(mode)
+        self.vision.vae.eval()
+        self.language.train(mode and self.language.lora is not None)
+        return self
+
+    def checkpoint_activations(self) -> None:
+        """Compute activations anew in the backward pass of both models instead of keeping them.
+
+        About a third more time for a fraction of the memory; the gradients are the same. A language
+        model that cannot (LDMBert, which is small) keeps its own.
+        """
+        model = self.language.model
+        if getattr(model, "supports_gradient_checkpointing", False):
+            # its name since transformers 5.23
+            enable = getattr(model, "activation_checkpointing_enable", None)
+            (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+        self.vision.backbone.enable_gradient_checkpointing()
+
+    @property
+    def id(self) -> str:
+        """12 hex digits that identify base models and trained weights; they go into every PNG."""
+        return self._parts.id
+
+    # ---- text
+
+    @property
+    def tokens(self) -> int:
+        """Tokens per prompt: the vision model's length, or the language model's if shorter."""
+        return self._parts.tokens
+
+    def encode(self, prompts: str | Sequence[str]) -> Text:
+        """Prompts -> features that the vision model can read, with its mask policy."""
+        return self.adapt(self.features(prompts))
+
+    def features(self, prompts: str | Sequence[str], *, trim: bool = False) -> Text:
+        """Prompts -> the language model's hidden states (batch, tokens, width) and their mask.
+
+        Args:
+            trim: only as many tokens as the longest prompt has, rounded up to a multiple of 8,
+                where padding is masked.
+        """
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        if not prompts:
+            raise BridgeError("no prompts to encode")
+        tokens = self.language.tokenize(prompts, self.tokens)
+        if not self.vision.masks:
+            return Text(self.language.hidden(tokens.ids))
+        length = min(-(-tokens.longest // 8) * 8, self.tokens) if trim else self.tokens
+        mask = tokens.mask[:, :length]
+        hidden = self.language.hidden(tokens.ids[:, :length], mask)
+        return Text(hidden, to_device(mask, hidden.device))
+
+    def adapt(self, features: Text) -> Text:
+        """The language model's features as the vision model reads them."""
+        return Text(self.adapter(features.hidden), features.mask)

@@ -1,0 +1,182 @@
+"""The three parts of a bridge, and how two models become them.
+
+What makes, reads or writes a bridge handles these; `Bridge`, which learns and draws, stands above.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from lavi_bridge.adapters import ADAPTERS, Adapter
+from lavi_bridge.bridge import lora
+from lavi_bridge.config import LoRA, Quantize
+from lavi_bridge.errors import BridgeError
+from lavi_bridge.files.atomic import raw_bytes
+from lavi_bridge.files.locate import locate
+from lavi_bridge.languages import Language, load_language
+from lavi_bridge.running.device import choose_dtype
+from lavi_bridge.visions import Vision, load_vision
+
+Side = Language | Vision
+"""Either model of a bridge."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A language model, a vision model, and the adapter between them.
+
+    Raises:
+        BridgeError: the adapter's widths are not those of the models.
+    """
+
+    language: Language
+    vision: Vision
+    adapter: Adapter
+
+    def __post_init__(self) -> None:
+        widths = self.adapter.width_in, self.adapter.width_out
+        if widths != (self.language.width, self.vision.text_width):
+            raise BridgeError(
+                f"the adapter maps {widths[0]} to {widths[1]}, but these models "
+                f"need {self.language.width} to {self.vision.text_width}"
+            )
+
+    @property
+    def sides(self) -> dict[str, Side]:
+        """Both models by name, as they are called in a bridge folder."""
+        return {"language": self.language, "vision": self.vision}
+
+    def trained(self) -> dict[str, list[nn.Parameter]]:
+        """The trained parameters by part: adapter, language (LoRA), vision (LoRA)."""
+        return {
+            "adapter": list(self.adapter.parameters()),
+            "language": lora.parameters(self.language.trunk),
+            "vision": lora.parameters(self.vision.trunk),
+        }
+
+    @property
+    def tokens(self) -> int:
+        """Tokens per prompt: the vision model's length, or the language model's if shorter."""
+        return min(self.vision.tokens, self.language.max_tokens or self.vision.tokens)
+
+    @property
+    def id(self) -> str:
+        """12 hex digits that identify base models and trained weights; they go into every PNG."""
+        bases = self.language.fingerprint + self.vision.fingerprint
+        digest = hashlib.sha256(bases.encode())
+        for part in self.trained().values():
+            for parameter in part:
+                digest.update(raw_bytes(parameter))
+        return digest.hexdigest()[:12]
+
+
+def connect(
+    language: str | Path,
+    vision: str | Path,
+    *,
+    adapter: str,
+    ranks: tuple[int, int],
+    dropout: float,
+    dtype: str | torch.dtype | None,
+    quantize: Quantize,
+    device: torch.device,
+    seed: int,
+    trust_remote_code: bool,
+) -> Parts:
+    """Join two pre-trained models by a fresh adapter and fresh LoRA; see `Bridge.connect`."""
+    precision = choose_dtype(dtype, device)
+    return join(
+        load_language(
+            locate(language),
+            dtype=precision,
+            quantize=quantize,
+            device=device,
+            trust_remote_code=trust_remote_code,
+        ),
+        load_vision(locate(vision), dtype=precision),
+        adapter=adapter,
+        ranks=ranks,
+        dropout=dropout,
+        seed=seed,
+    )
+
+
+def outline(
+    language: str | Path,
+    vision: str | Path,
+    *,
+    adapter: str,
+    ranks: tuple[int, int],
+    trust_remote_code: bool,
+) -> Parts:
+    """Join two models without weights, on the meta device: only configs are read."""
+    text_model = load_language(locate(language), trust_remote_code=trust_remote_code)
+    image_model = load_vision(locate(vision))
+    with torch.device("meta"):
+        return join(text_model, image_model, adapter=adapter, ranks=ranks, dropout=0.0, seed=0)
+
+
+def own(vision: str | Path, *, dtype: torch.dtype) -> Parts:
+    """Join a vision model to the text encoder it came with; nothing of it is trained.
+
+    Raises:
+        BridgeError: its folder has no text encoder.
+    """
+    image_model = load_vision(locate(vision), dtype=dtype)
+    language = own_encoder(image_model, dtype=dtype)
+    identity = ADAPTERS["identity"](language.width, image_model.text_width)
+    return Parts(language, image_model, identity)
+
+
+def join(
+    language: Language,
+    vision: Vision,
+    *,
+    adapter: str,
+    ranks: tuple[int, int],
+    dropout: float,
+    seed: int,
+) -> Parts:
+    """Put a fresh adapter between two models and fresh LoRA into them, all drawn from `seed`.
+
+    Args:
+        ranks: of the language model's LoRA and the vision model's; 0 leaves a model untouched.
+
+    Raises:
+        BridgeError: the dropout is no fraction, or LoRA does not fit a model.
+    """
+    if not 0 <= dropout < 1:
+        raise BridgeError(f"dropout is a fraction below 1, not {dropout}")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        fresh = ADAPTERS[adapter](language.width, vision.text_width, dropout=dropout)
+        parts = Parts(language, vision, fresh)
+        for side, rank in zip(parts.sides.values(), ranks, strict=True):
+            inject(side, LoRA(rank, side.lora_targets, dropout), seed=seed)
+    return parts
+
+
+def own_encoder(vision: Vision, *, dtype: torch.dtype) -> Language:
+    """Load the text encoder that a vision model came with.
+
+    Raises:
+        BridgeError: its folder has none.
+    """
+    place = vision.place / vision.own_text_folder
+    if place.file("config.json") is None:
+        raise BridgeError(f"'{vision.place.id}' has no text encoder of its own")
+    return load_language(place, dtype=dtype)
+
+
+def inject(side: Side, spec: LoRA, *, seed: int = 0) -> int:
+    """Inject LoRA into one side of a bridge and note it there; rank 0 does nothing."""
+    if spec.rank == 0:
+        return 0
+    count = lora.inject(side.trunk, spec, seed=seed, name=f"'{side.place.id}'")
+    side.lora = spec
+    return count

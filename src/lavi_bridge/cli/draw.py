@@ -1,0 +1,118 @@
+"""`generate`, `evaluate`, `expand` and `reproduce`: what draws or is drawn from."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional
+
+from lavi_bridge.config import Dtype, HomePaths, Sampling
+from lavi_bridge.errors import BridgeError
+from lavi_bridge.evaluate.options import EvaluateConfig
+from lavi_bridge.prompts.options import ExpandConfig
+from lavi_bridge.reproduce.options import ReproduceConfig
+
+
+@dataclass
+class Generate(HomePaths):
+    """Draw pictures with a trained bridge. Repeat an interrupted call and it goes on."""
+
+    bridge: Positional[str]
+    """Folder of a bridge or of its training run, or a Hub id. An image model (zoo:tiny-sd, say)
+    draws with its own text encoder, for comparison."""
+    prompts: Positional[list[str]] = field(default_factory=list)
+    """One or more prompts, each in quotes; before one that starts with a dash put `--`."""
+    file: Path | None = None
+    """A text file with one prompt a line, instead of or after the prompts given here."""
+    out: Path = Path("images")
+    """Folder for the PNGs; prompt, seed and bridge id are inside each."""
+    per_prompt: int = 1
+    """Pictures of every prompt, each with its own seed."""
+    sampling: OmitArgPrefixes[Sampling] = field(default_factory=Sampling)
+    """How they are drawn."""
+    suffix: str = ""
+    """Appended to every prompt (the paper always adds ", best quality, extremely detailed, 4k
+    resolution")."""
+    language: str | None = None
+    """Where the language model is now, if it has moved since training."""
+    vision: str | None = None
+    """Where the vision model is now, if it has moved since training."""
+    trust_remote_code: bool = False
+    """Run code that comes with the language model (read it first)."""
+    dtype: Dtype | None = None
+    """Precision of the models (unset: bfloat16 on a GPU, float32 on a CPU)."""
+    device: str | None = None
+    """cpu, cuda, cuda:1 … (unset: cuda where there is one)."""
+
+
+def generate(args: list[str]) -> None:
+    """Draw pictures from prompts with a trained bridge."""
+    options = tyro.cli(Generate, args=args, prog="lavi-bridge generate")
+    from lavi_bridge.bridge.bridge import Bridge
+    from lavi_bridge.bridge.drawing import draw, read_prompts
+    from lavi_bridge.bridge.folder import is_pipeline
+    from lavi_bridge.running.blocks import compile_sampling
+
+    if options.per_prompt < 1:
+        raise BridgeError(f"--per-prompt must be at least 1, not {options.per_prompt}")
+    prompts = options.prompts + (read_prompts(options.file) if options.file else [])
+    if not prompts:
+        raise BridgeError("no prompts: give some in quotes, or a --file with one a line")
+    prompts = [p + options.suffix for p in prompts for _ in range(options.per_prompt)]
+    place = {"dtype": options.dtype, "device": options.device}
+    if is_pipeline(options.bridge):
+        bridge = Bridge.own(options.bridge, **place)
+    else:
+        bridge = Bridge.load(
+            options.bridge,
+            language=options.language,
+            vision=options.vision,
+            trust_remote_code=options.trust_remote_code,
+            **place,
+        )
+    compile_sampling(bridge.vision.backbone, options.sampling.compile)
+    for path in draw(bridge, prompts, options.out, options.sampling, progress=sys.stderr.isatty()):
+        print(path)
+
+
+def evaluate(args: list[str]) -> None:
+    """Draw prompt suites, judge the images, and report with intervals."""
+    options = tyro.cli(EvaluateConfig, args=args, prog="lavi-bridge evaluate")
+    from lavi_bridge.evaluate.report.tables import console
+    from lavi_bridge.evaluate.run import evaluate
+    from lavi_bridge.running.device import processes
+
+    done = evaluate(options)
+    if processes()[0] == 0:
+        print(f"{console(done)}\n\nWith intervals, tests and pictures: '{options.out}/report.html'")
+
+
+def reproduce(args: list[str]) -> None:
+    """Make the paper's tables again, on the bundled models or on the real ones."""
+    options = tyro.cli(ReproduceConfig, args=args, prog="lavi-bridge reproduce")
+    from lavi_bridge.reproduce.run import reproduce
+
+    page = reproduce(options)
+    if page:
+        print(f"\nthe tables, with intervals, tests and pictures: '{page}'")
+
+
+def expand(args: list[str]) -> None:
+    """Write long prompts for short ones with a language model."""
+    from lavi_bridge.prompts.expand import INSTRUCTION, VERSION, expand, instruction
+
+    if "--show-instruction" in args:
+        print(instruction())
+        return
+    about = f"{inspect.getdoc(ExpandConfig)}\n\nThe instruction (version {VERSION}): {INSTRUCTION}"
+    options = tyro.cli(ExpandConfig, args=args, prog="lavi-bridge expand", description=about)
+    done = expand(options, progress=True)
+    print(f"'{options.out}': {done.pairs:,} pairs, {done.made:,} of them made now")
+    if done.repeated:
+        print(f"{done.repeated:,} prompts repeat earlier ones, and so do their long ones")
+    if done.empty:
+        print(f"nothing was written for {done.empty:,}: there the long prompt is the short one")

@@ -1,0 +1,84 @@
+"""The command line: one lazy import per command, so that `--help` costs nothing."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+
+from lavi_bridge.cli.draw import evaluate, expand, generate, reproduce
+from lavi_bridge.cli.train import cache, data, plan, train
+from lavi_bridge.cli.zoo import convert, demo, show_list, zoo
+from lavi_bridge.errors import BridgeError, nearest
+from lavi_bridge.running.openmp import sleep_while_waiting
+from lavi_bridge.show.output import tolerate_all_signs
+from lavi_bridge.version import __version__
+
+EPILOG = """\
+A model is a folder, a Hub id (owner/name[/subfolder][@revision]) or zoo:NAME.
+
+  lavi-bridge plan --language google-t5/t5-large --vision CompVis/stable-diffusion-v1-4
+  lavi-bridge train --language zoo:tiny-llama --vision zoo:tiny-sd --data shapes --no-flip \\
+      --out runs/first
+  lavi-bridge generate runs/first "a red circle left of a blue square"
+
+`lavi-bridge COMMAND --help` explains a command."""
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "train": train,
+    "generate": generate,
+    "evaluate": evaluate,
+    "reproduce": reproduce,
+    "expand": expand,
+    "plan": plan,
+    "data": data,
+    "cache": cache,
+    "list": show_list,
+    "convert": convert,
+    "demo": demo,
+    "zoo": zoo,
+}
+
+
+def overview() -> str:
+    """What `lavi-bridge --help` prints."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {run.__doc__}" for name, run in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: lavi-bridge COMMAND …",
+            "",
+            "Join any pre-trained language model to any pre-trained image-diffusion model.",
+            "",
+            *lines,
+            "",
+            EPILOG,
+        ]
+    )
+
+
+def main() -> None:
+    """Run the command that the arguments name; bad input is one line on stderr and exit code 2."""
+    sleep_while_waiting()  # before a command imports torch
+    tolerate_all_signs()
+    args = sys.argv[1:]
+    if not args or args[0] in ("-h", "--help"):
+        print(overview())
+        return
+    if args[0] in ("-V", "--version"):
+        print(f"lavi-bridge {__version__}")
+        return
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    try:
+        if args[0] not in COMMANDS:
+            known = ", ".join(COMMANDS)
+            hint = nearest(args[0], COMMANDS)
+            raise BridgeError(f"unknown command '{args[0]}'; known: {known}{hint}")
+        COMMANDS[args[0]](args[1:])
+    except BridgeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)

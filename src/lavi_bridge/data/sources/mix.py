@@ -1,0 +1,60 @@
+"""Several sources in stated shares, as the paper's 600k pairs of COCO and 400k others."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+
+from PIL import Image
+
+from lavi_bridge.data.sources.base import Source, digest
+from lavi_bridge.data.sources.finding import left_out
+
+
+class Mix:
+    """Sources one after the other; `weights` are their shares of what is drawn."""
+
+    def __init__(self, sources: Sequence[Source], weights: Sequence[float]) -> None:
+        self.sources, self.weights = list(sources), list(weights)
+        self.lengths = [len(source) for source in sources]
+        self._starts = [0, *accumulate(self.lengths)]
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def _of(self, index: int) -> tuple[Source, int]:
+        which = bisect_right(self._starts, index) - 1
+        return self.sources[which], index - self._starts[which]
+
+    def picture(self, index: int, at_least: int | None = None) -> Image.Image:
+        source, row = self._of(index)
+        return source.picture(row, at_least)
+
+    def size(self, index: int) -> tuple[int, int]:
+        source, row = self._of(index)
+        return source.size(row)
+
+    def texts(self, index: int) -> Sequence[str]:
+        source, row = self._of(index)
+        return source.texts(row)
+
+    def where(self, index: int) -> str:
+        source, row = self._of(index)
+        return source.where(row)
+
+    def captions(self, count: int) -> list[str]:
+        """Of each source its share, one at least."""
+        total = sum(self.weights)
+        return [
+            caption
+            for source, weight in zip(self.sources, self.weights, strict=True)
+            for caption in source.captions(max(1, round(count * weight / total)))
+        ]
+
+    def identity(self) -> str:
+        return digest([*(s.identity() for s in self.sources), self.weights])
+
+    def left_out(self) -> list[str]:
+        """What its sources leave out."""
+        return [line for source in self.sources for line in left_out(source)]

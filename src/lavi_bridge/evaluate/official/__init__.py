@@ -1,0 +1,1 @@
+"""The layouts and results of official benchmarks."""

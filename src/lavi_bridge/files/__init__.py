@@ -1,0 +1,1 @@
+"""Files on disk and from afar: found, fetched, written whole."""

@@ -1,0 +1,209 @@
+"""Turns what a user writes for a model into the place where its files are.
+
+Understood: a folder, `zoo:NAME` (a model that ships with the package), and a Hub id
+`owner/name`; each may go on with `/subfolder`, and a Hub id may carry `@revision`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lavi_bridge.errors import BridgeError
+from lavi_bridge.files.atomic import at_home
+
+ZOO = Path(__file__).parents[1] / "zoo" / "models"
+HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(/(?P<sub>[\w./-]+?))?(@(?P<revision>[\w./-]+))?")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a checkpoint is: a local folder, or a Hub repository at a revision."""
+
+    id: str
+    """As the user wrote it, with local folders made absolute; enough to find the place again."""
+    root: str
+    """A local folder or a Hub id: the first argument of `from_pretrained`."""
+    revision: str | None = None
+    subfolder: str = ""
+
+    @property
+    def local(self) -> bool:
+        """Whether the files lie on this machine, outside the Hub's cache."""
+        return Path(self.root).is_dir()
+
+    def __truediv__(self, name: str) -> Place:
+        """The place of a component: `place / "unet"`."""
+        revision = f"@{self.revision}" if self.revision else ""
+        return replace(
+            self,
+            id=f"{self.id.removesuffix(revision)}/{name}{revision}",
+            subfolder=f"{self.subfolder}/{name}".strip("/"),
+        )
+
+    def beside(self, name: str) -> Place:
+        """The place of a neighbour: `(place / "text_encoder").beside("tokenizer")`."""
+        if self.subfolder:
+            return replace(self, subfolder=str(Path(self.subfolder).parent / name))
+        return replace(self, root=str(Path(self.root).parent / name)) if self.local else self / name
+
+    def file(self, name: str) -> Path | None:
+        """The local path of one file, fetched from the Hub if need be; None if there is none.
+
+        Raises:
+            BridgeError: the Hub cannot be reached and the file is not in its cache.
+        """
+        if self.local:
+            path = Path(self.root, self.subfolder, name)
+            return path if path.is_file() else None
+        return _from_hub(self, name)
+
+    def commit(self, name: str = "config.json") -> str | None:
+        """The Hub commit that the files come from; None for a local folder."""
+        path = None if self.local else self.file(name)
+        for place in path.parents if path else ():  # a cache may itself lie in `snapshots`
+            if place.parent.name == "snapshots" and place.parent.parent.name.startswith("models--"):
+                return place.name
+        return None
+
+    def json(self, name: str) -> dict[str, Any]:
+        """Read a JSON file of this place.
+
+        Raises:
+            BridgeError: the file is missing, is no JSON, or no object.
+        """
+        path = self.file(name)
+        if path is None:
+            raise BridgeError(
+                f"'{self.id}' has no {name}: is it a model folder in the Hub's layout?"
+            )
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise BridgeError(f"{path} is not valid JSON: {error}") from error
+        if not isinstance(found, dict):
+            raise BridgeError(f"{path} holds no JSON object, but a {type(found).__name__}")
+        return found
+
+    def pretrained(self) -> dict[str, Any]:
+        """Arguments for a `from_pretrained` of transformers or diffusers.
+
+        With the commit of the config: so all files are of one, and nobody asks the Hub again.
+        """
+        return {
+            "pretrained_model_name_or_path": self.root,
+            "subfolder": self.subfolder,
+            "revision": self.commit() or self.revision,
+        }
+
+
+def locate(source: str | Path) -> Place:
+    """Find a model by folder, `zoo:NAME` or Hub id; nothing is read yet.
+
+    Raises:
+        BridgeError: there is no such folder or zoo model, and it cannot be a Hub id.
+    """
+    text = str(source)
+    if not text:
+        raise BridgeError("an empty name for a model; give a folder, a Hub id or zoo:NAME")
+    if text.startswith("zoo:"):
+        name, _, subfolder = text.removeprefix("zoo:").partition("/")
+        if not (ZOO / name).is_dir() or not name:
+            known = ", ".join(zoo_names())
+            raise BridgeError(f"no model '{name}' in the zoo; known: {known}")
+        return Place(text, str(ZOO / name), subfolder=subfolder)
+    folder = at_home(text)
+    if folder.is_dir():
+        return Place(str(folder.resolve()), str(folder.resolve()))
+    if isinstance(source, str) and (match := HUB_ID.fullmatch(text)) and text[0] not in "./~":
+        return Place(text, match["repo"], match["revision"], match["sub"] or "")
+    raise BridgeError(
+        f"no folder '{text}', and it is neither a Hub id (owner/name, as openai-community/gpt2) "
+        f"nor zoo:NAME ({', '.join(zoo_names())})"
+    )
+
+
+def zoo_names() -> list[str]:
+    """The models that ship with the package."""
+    return sorted(path.name for path in ZOO.iterdir() if path.is_dir()) if ZOO.is_dir() else []
+
+
+def _from_hub(place: Place, name: str) -> Path | None:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # its retries; the last word is ours
+    try:
+        path = hf_hub_download(
+            place.root, name, subfolder=place.subfolder or None, revision=place.revision
+        )
+    except LocalEntryNotFoundError as error:
+        if not (snapshots := _snapshots(place.root)):
+            raise BridgeError(
+                f"'{place.id}' is no folder here, and the Hub cannot be reached for it; "
+                "download it where there is a network, or give a local folder"
+            ) from error
+        # where the repository is here, it was fetched without this file, or copied by hand
+        found = _cached(place, snapshots) / place.subfolder / name
+        return found if found.is_file() else None
+    except EntryNotFoundError:
+        return None
+    except RevisionNotFoundError as error:
+        raise BridgeError(
+            f"'{place.root}' has no revision '{place.revision}' on the Hub"
+        ) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise BridgeError(
+            f"'{place.id}' is no folder here and not on the Hub (or it is gated: `hf auth login`)"
+        ) from error
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise BridgeError(f"the Hub did not give {name} of '{place.id}': {reason}") from error
+    finally:
+        logger.setLevel(level)
+    return Path(path)
+
+
+def _snapshots(repository: str) -> list[Path]:
+    """The commits of a repository that are in the Hub's cache."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.file_download import repo_folder_name
+
+    folder = Path(HF_HUB_CACHE, repo_folder_name(repo_id=repository, repo_type="model"))
+    return sorted(path for path in (folder / "snapshots").glob("*") if path.is_dir())
+
+
+def _cached(place: Place, snapshots: list[Path]) -> Path:
+    """The cached commit of a place, also where the cache is not as the Hub's library left it.
+
+    Raises:
+        BridgeError: the cache does not say which commit is meant, and has several.
+    """
+    asked = place.revision or "main"
+    note = snapshots[0].parents[1] / "refs" / asked
+    commit = note.read_text(encoding="utf-8").strip() if note.is_file() else asked
+    by_name = {path.name: path for path in snapshots}
+    if commit in by_name:
+        return by_name[commit]
+    if place.revision is None and len(snapshots) == 1:
+        return snapshots[0]
+    repository = "/".join(filter(None, (place.root, place.subfolder)))
+    raise BridgeError(
+        f"the Hub cannot be reached, and its cache on this machine does not say which commit of "
+        f"'{place.root}' is '{asked}'; name one that is there: "
+        + ", ".join(f"{repository}@{path.name}" for path in snapshots)
+    )

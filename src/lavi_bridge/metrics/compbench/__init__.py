@@ -1,0 +1,1 @@
+"""T2I-CompBench's metrics."""

@@ -1,0 +1,1 @@
+"""Inception features for distances between sets of images."""

@@ -1,0 +1,395 @@
+"""What a pair would need, from configs alone: the models are built without weights.
+
+Parameters and layers are counted on the real classes on torch's meta device. Activation memory is
+counted, too: one training step runs on shapes only, and what autograd would keep is added up.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lavi_bridge.adapters import ADAPTERS
+from lavi_bridge.bridge import lora
+from lavi_bridge.bridge.bridge import Bridge
+from lavi_bridge.config import Quantize
+from lavi_bridge.errors import BridgeError
+from lavi_bridge.files.locate import zoo_names
+from lavi_bridge.languages import LANGUAGES
+from lavi_bridge.metrics import METRICS as IMAGE_METRICS
+from lavi_bridge.metrics import shapes
+from lavi_bridge.prompts.catalogue import SUITES
+from lavi_bridge.recipes import DIFFERENCES, METRICS, PAPER_SUFFIX, RECIPES
+from lavi_bridge.running.device import choose_dtype
+from lavi_bridge.text import Text
+from lavi_bridge.visions import VISIONS
+
+PARTS = ("adapter", "language", "vision")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The plan of a pair. Sizes are in GB (1e9 bytes), parameters are counts."""
+
+    language: str
+    vision: str
+    language_family: str
+    vision_family: str
+    language_width: int
+    vision_text_width: int
+    adapter: str
+    adapter_parameters: int
+    language_parameters: int
+    language_lora_layers: int
+    language_lora_parameters: int
+    vision_parameters: int
+    vision_lora_layers: int
+    vision_lora_parameters: int
+    tokens: int
+    masked: bool
+    resolution: int
+    latent_shape: tuple[int, int, int]
+    dtype: str
+    batch_size: int
+    weights_gb: float
+    training_gb: float
+    sampling_gb: float
+    download_gb: float
+    bridge_gb: float
+    training_tflop: float | None
+    """Of one image in training, forward and backward, without the autoencoder; TFLOP. None where
+    it was not asked for."""
+    sampling_tflop: float
+    """Of one image in sampling, for each denoising step with guidance."""
+
+    @property
+    def trained(self) -> int:
+        """All trained parameters."""
+        return self.adapter_parameters + self.language_lora_parameters + self.vision_lora_parameters
+
+    def json(self) -> str:
+        """All figures as a JSON object."""
+        return json.dumps(dataclasses.asdict(self) | {"trained_parameters": self.trained}, indent=2)
+
+    def table(self) -> str:
+        """All figures for people."""
+        mask = "masked in both models" if self.masked else "no mask, padding is read"
+        size = "×".join(map(str, self.latent_shape))
+        training = ""
+        if self.training_tflop is not None:
+            training = f"≈ {self.training_tflop:.3g} TFLOP an image in training, "
+        rows = [
+            (
+                "language",
+                f"{self.language} ({self.language_family}, {_count(self.language_parameters)})",
+            ),
+            ("vision", f"{self.vision} ({self.vision_family}, {_count(self.vision_parameters)})"),
+            (
+                "adapter",
+                f"{self.adapter} {self.language_width} → {self.vision_text_width}, "
+                f"{_count(self.adapter_parameters)}",
+            ),
+            ("language LoRA", _layers(self.language_lora_layers, self.language_lora_parameters)),
+            ("vision LoRA", _layers(self.vision_lora_layers, self.vision_lora_parameters)),
+            ("trained in all", _count(self.trained)),
+            ("tokens", f"{self.tokens}, {mask}"),
+            ("images", f"{self.resolution} px, latents {size}"),
+            (
+                "training memory",
+                f"≈ {_size(self.training_gb)} at batch {self.batch_size}, frozen "
+                f"models in {self.dtype}, without checkpointing",
+            ),
+            ("sampling memory", f"≈ {_size(self.sampling_gb)} for one image with guidance"),
+            ("compute", f"{training}{self.sampling_tflop:.2g} a step in sampling"),
+            (
+                "disk",
+                f"{_size(self.download_gb)} of base weights in float32, "
+                f"{_size(self.bridge_gb)} a saved bridge",
+            ),
+        ]
+        return "\n".join(f"{name:16} {value}" for name, value in rows)
+
+
+QUANTIZED = {"none": 1.0, "int8": 0.52, "nf4": 0.28}
+"""Size of a quantised language model over that in bfloat16 (measured, benchmarks/RESULTS.md)."""
+
+
+def make_plan(
+    language: str,
+    vision: str,
+    *,
+    adapter: str = "feedforward",
+    language_rank: int = 32,
+    vision_rank: int = 32,
+    resolution: int | None = None,
+    batch_size: int = 1,
+    dtype: str = "bfloat16",
+    quantize: Quantize = "none",
+    processes: int = 1,
+    compute: bool = True,
+    trust_remote_code: bool = False,
+) -> Plan:
+    """Plan a pair; only JSON files are read.
+
+    Args:
+        quantize: in how many bits the language model is held.
+        processes: over which weights, gradients and optimizer are spread (sharding).
+        compute: count the compute of a backward pass, too, which takes some seconds.
+        trust_remote_code: run code that comes with the language model.
+
+    Raises:
+        BridgeError: a config is missing, a class unsupported, or the LoRA pattern hits nothing.
+    """
+    bridge = Bridge.outline(
+        language,
+        vision,
+        adapter=adapter,
+        language_rank=language_rank,
+        vision_rank=vision_rank,
+        trust_remote_code=trust_remote_code,
+    )
+    if batch_size < 1:
+        raise BridgeError(f"batch size must be at least 1, not {batch_size}")
+    precision = choose_dtype(dtype, torch.device("cpu"))
+    side = resolution or bridge.vision.resolution
+    shape = bridge.vision.latent_shape(side, side)
+    lm, image_model = bridge.language.model, bridge.vision.backbone
+    for model in (lm, image_model, bridge.vision.vae):
+        _cast_frozen(model, precision)
+    parts = {name: sum(p.numel() for p in part) for name, part in bridge.parts().items()}
+    frozen = {
+        "language": _frozen(lm),
+        "vision": _frozen(image_model),
+        "vae": _frozen(bridge.vision.vae),
+    }
+    held = frozen["language"] * (precision.itemsize if quantize == "none" else 2)
+    weights = (frozen["vision"] + frozen["vae"]) * precision.itemsize / 1e9
+    weights += held * QUANTIZED[quantize] / 1e9
+    trained = sum(parts.values()) * 4 / 1e9
+    serving = max(_fused(image_model), _decoding(bridge, side, precision))
+    # last: it turns the outline into fake tensors
+    kept, forward, both = _one_step(bridge, batch_size, shape, backward=compute)
+    return Plan(
+        language=language,
+        vision=vision,
+        language_family=type(bridge.language).__name__,
+        vision_family=type(bridge.vision).__name__,
+        language_width=bridge.language.width,
+        vision_text_width=bridge.vision.text_width,
+        adapter=adapter,
+        adapter_parameters=parts["adapter"],
+        language_parameters=frozen["language"],
+        language_lora_layers=len(lora.layers(lm)),
+        language_lora_parameters=parts["language"],
+        vision_parameters=frozen["vision"],
+        vision_lora_layers=len(lora.layers(image_model)),
+        vision_lora_parameters=parts["vision"],
+        tokens=bridge.tokens,
+        masked=bridge.vision.masks,
+        resolution=side,
+        latent_shape=shape,
+        dtype=dtype,
+        batch_size=batch_size,
+        weights_gb=weights,
+        # weight, gradient and AdamW's two moments
+        training_gb=(weights + 4 * trained) / processes + kept,
+        sampling_gb=weights + trained + serving,
+        download_gb=sum(frozen.values()) * 4 / 1e9,
+        bridge_gb=trained,
+        training_tflop=both if compute else None,
+        sampling_tflop=2 * forward,
+    )
+
+
+def _one_step(
+    bridge: Bridge, batch: int, shape: tuple[int, int, int], *, backward: bool
+) -> tuple[float, float, float]:
+    """One training step on shapes alone: the GB that autograd keeps, and TFLOP of an image.
+
+    The latter of the vision model's forward pass, and of all passes of the step.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.utils.flop_counter import FlopCounterMode
+
+    total = 0
+    # shapes that pass for real CPU tensors, so that attention takes its fused path as on a GPU
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        bridge.to_empty(device="cpu").train()
+        # parameters are counted elsewhere, and a tensor that is kept twice is stored once
+        seen = {p.untyped_storage()._cdata: p for p in [*bridge.parameters(), *bridge.buffers()]}
+
+        def keep(tensor: Tensor) -> Tensor:
+            nonlocal total
+            storage = tensor.untyped_storage()
+            if storage._cdata not in seen:
+                seen[storage._cdata] = tensor
+                total += storage.nbytes()
+            return tensor
+
+        attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        attention_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+        counter = FlopCounterMode(
+            display=False,
+            custom_mapping={attention: _attended, attention_backward: _attended_backward},
+        )
+        with counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            ids = torch.zeros(batch, bridge.tokens, dtype=torch.long)
+            mask = torch.ones_like(ids) if bridge.vision.masks else None
+            text = Text(bridge.adapter(bridge.language.hidden(ids)), mask)
+            before = counter.get_total_flops()
+            loss = bridge.vision.predict(torch.zeros(batch, *shape), torch.zeros(batch), text).sum()
+            forward = counter.get_total_flops() - before
+            if backward:
+                loss.backward()
+    flop = counter.get_total_flops()
+    return total / 1e9, forward / batch / 1e12, flop / batch / 1e12
+
+
+def _attended(query: Sequence[int], key: Sequence[int], *_: Any, **__: Any) -> int:
+    """FLOP of attention, which torch counts on GPUs alone; shapes (batch, heads, tokens, width)."""
+    batch, heads, tokens, width = query
+    return 4 * batch * heads * tokens * key[2] * width
+
+
+def _attended_backward(
+    _gradient: Any, query: Sequence[int], key: Sequence[int], *_: Any, **__: Any
+) -> int:
+    """As torch counts it on GPUs: five products instead of two, the scores being made again."""
+    return _attended(query, key) * 5 // 2
+
+
+def listing(what: str) -> str:
+    """The registries, recipes, bundled models and prompt suites for `lavi-bridge list`."""
+    parts = {
+        "languages": "\n".join(
+            f"  {kind.__name__:20} {', '.join(names)}"
+            for kind, names in LANGUAGES.families().items()
+        ),
+        "visions": "\n".join(
+            f"  {kind.__name__:20} {', '.join(names)}" for kind, names in VISIONS.families().items()
+        ),
+        "adapters": "\n".join(f"  {name:20} {_first_line(ADAPTERS[name])}" for name in ADAPTERS),
+        "recipes": _recipes(),
+        "matrix": matrix(),
+        "zoo": "\n".join(f"  zoo:{name}" for name in zoo_names()),
+        "suites": _suites(),
+        "metrics": _metrics(),
+    }
+    if what != "all":
+        return parts[what]
+    return "\n\n".join(f"{name}\n{text}" for name, text in parts.items() if name != "matrix")
+
+
+def matrix() -> str:
+    """Every pair that loads, as a Markdown table: language families down, vision classes across."""
+    visions = [names[0] for names in VISIONS.families().values()]
+    heads = [f"{name.removesuffix('Pipeline')}" for name in visions]
+    notes = [
+        f"{kind.default_tokens} tokens, {'masked' if kind.masks else 'no mask'}"
+        for kind in VISIONS.families()
+    ]
+    rows = [["", *heads], ["---"] * (len(heads) + 1), ["", *notes]]
+    for names in LANGUAGES.families().values():
+        shown = "any other (`AutoModel`)" if names == ["default"] else f"`{'` `'.join(names)}`"
+        rows.append([shown, *["✓"] * len(heads)])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _recipes() -> str:
+    """The paper's rows with every published score, and how our defaults differ."""
+    heads = ["recipe", "tokens", "rates adapter / language / vision", *METRICS]
+    rows, pairs = [heads], []
+    for recipe in RECIPES.values():
+        if not recipe.scores:
+            continue
+        rates = " / ".join(f"{recipe.settings[f'lr_{part}']:g}" for part in PARTS)
+        rates += "" if recipe.rates_published else " *"
+        tokens = f"{recipe.tokens} {'masked' if recipe.masked else 'no mask'}"
+        rows.append([recipe.name, tokens, rates, *(f"{x:g}" for x in recipe.scores.values())])
+        pairs.append(f"  {recipe.name:22} {recipe.language} × {recipe.vision}")
+    widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
+    lines = [*pairs, ""]
+    for row in rows:
+        cells = (cell.ljust(w) for cell, w in zip(row, widths, strict=True))
+        lines.append("  " + "  ".join(cells).rstrip())
+    lines.append("  * rates not published for this pair; these are T5-Large's with the SD U-Net")
+    lines.append(f'  the paper ends every prompt in "{PAPER_SUFFIX}" (`generate --suffix`)')
+    lines.append("  `paper` has the paper's settings for any pair; `default` differs in:")
+    for change in DIFFERENCES:
+        ours = "bfloat16 on a GPU" if change.ours is None else change.ours
+        lines.append(f"    {change.key}: {ours} instead of {change.paper}: {change.reason}")
+    return "\n".join(lines)
+
+
+def _suites() -> str:
+    """Every prompt suite: its size, what its authors ask for, its categories and its source."""
+    lines = []
+    for suite in SUITES.values():
+        images = f"{suite.images} image{'s' * (suite.images > 1)} each"
+        lines.append(f"  {suite.name:22} {suite.count:5,} prompts, {images}; {suite.protocol}")
+        notes = [", ".join(suite.categories), ", ".join(map(str, suite.sources))]
+        lines += [f"  {'':22} {note}" for note in notes if note]
+    lines.append("  NAME:CATEGORY is one category; any .txt, .tsv or .jsonl file is a suite, too")
+    return "\n".join(lines)
+
+
+def _metrics() -> str:
+    """Every metric: its column's head, which way is better, the weights that it asks for."""
+    lines = []
+    for name in sorted(IMAGE_METRICS, key=lambda name: name in shapes.NAMES):
+        kind = IMAGE_METRICS[name]
+        better = "higher" if kind.higher else "lower"
+        lines.append(f"  {name:16} {kind.title:20} {better:7} {kind.scorer}".rstrip())
+    return "\n".join(lines)
+
+
+def _first_line(kind: type) -> str:
+    import inspect
+
+    module = inspect.getmodule(kind)
+    return ((module.__doc__ if module else None) or "").strip().splitlines()[0]
+
+
+def _frozen(model: nn.Module) -> int:
+    return sum(p.numel() for name, p in model.named_parameters() if "lora_" not in name)
+
+
+def _cast_frozen(model: nn.Module, dtype: torch.dtype) -> None:
+    for name, parameter in model.named_parameters():
+        if "lora_" not in name:
+            parameter.data = parameter.data.to(dtype)
+
+
+def _fused(model: nn.Module) -> float:
+    """GB of the float32 base weights that are kept aside while LoRA is fused into them."""
+    bases = [layer.get_base_layer().weight for layer in lora.layers(model).values()]
+    return sum(weight.numel() * 4 for weight in bases if weight.dtype == torch.float32) / 1e9
+
+
+def _decoding(bridge: Bridge, side: int, dtype: torch.dtype) -> float:
+    """GB of the autoencoder's widest stage: its first width at full size, a few tensors deep."""
+    config = bridge.vision.vae.config
+    keys = ("decoder_block_out_channels", "block_out_channels", "up_block_out_channels")
+    widths = next(found for key in keys if (found := config.get(key)))
+    return 4 * widths[min(1, len(widths) - 1)] * side * side * dtype.itemsize / 1e9
+
+
+def _count(number: int) -> str:
+    for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= limit:
+            return f"{number / limit:.2f} {unit}"
+    return str(number)
+
+
+def _size(gigabytes: float) -> str:
+    return f"{gigabytes:.1f} GB" if gigabytes >= 1 else f"{1000 * gigabytes:.0f} MB"
+
+
+def _layers(layers: int, parameters: int) -> str:
+    return f"{layers} layers, {_count(parameters)}" if layers else "untouched"

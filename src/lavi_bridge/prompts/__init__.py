@@ -1,0 +1,1 @@
+"""What is asked: prompts, suites of them, longer ones."""

@@ -1,0 +1,1 @@
+"""What any long run needs: a device, seeds, a lock, a state to go on from."""

@@ -1,0 +1,1 @@
+"""The shapes world: scenes, their grammar, captions, and an exact scorer."""

@@ -1,0 +1,161 @@
+"""What a warm start on predictions compares: the vision model's answers to bridge and teacher.
+
+On pictures that the vision model draws itself as its own encoder reads the captions, noised again.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lavi_bridge.bridge import lora
+from lavi_bridge.bridge.bridge import Bridge
+from lavi_bridge.languages import Language
+from lavi_bridge.running.seeds import seed_of, seeded
+from lavi_bridge.show.pictures import check_numbers
+from lavi_bridge.text import Text
+from lavi_bridge.train.warm_start.matching import NULL_SHARE, tokens_read
+from lavi_bridge.visions.noise.process import gaussian
+
+BANK = 128
+"""Pictures (as latents) that the teacher draws for the match of predictions."""
+BANK_STEPS = 10
+BANK_GUIDANCE = 4.0
+BATCH = 32
+"""A step through the vision model takes at most so many captions."""
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Pictures that the teacher drew, as latents, with what it was told."""
+
+    captions: Sequence[str]
+    latents: Tensor  # (captions, channels, height, width)
+    gap: Tensor  # mean squared difference between predictions with and without the captions
+    first: Tensor  # the timestep that sampling begins at
+
+
+class Predictions:
+    """Compares predictions under the bridge's text with those under the teacher's.
+
+    Args:
+        captions: what steps are made of; those of `held_out` are for the figures alone.
+    """
+
+    def __init__(
+        self,
+        bridge: Bridge,
+        teacher: Language,
+        captions: Sequence[str],
+        held_out: Sequence[str],
+        seed: int,
+    ) -> None:
+        self.bridge, self.teacher, self.seed = bridge, teacher, seed
+        self.captions, self.aside = captions, held_out
+        self._banks: dict[int, Bank] = {}
+
+    def loss(self, step: int, size: int) -> Tensor:
+        """The unmatched part in a step, on at most so many captions."""
+        bank = self.bank(step)
+        return self._difference(bank, min(size, BATCH), seed_of(self.seed, step))
+
+    def held_out(self) -> float:
+        """The unmatched part on the captions kept aside."""
+        return self._difference(self.bank(None), BANK, seed=0).item()
+
+    @torch.no_grad()
+    def gaps(self) -> Tensor:
+        """Squared differences to the teacher's prediction, by caption kept aside (captions, 2).
+
+        First the bridge's, then the empty prompt's, summed over four noise levels.
+        """
+        bridge, vision, bank = self.bridge, self.bridge.vision, self.bank(None)
+        total = torch.zeros(len(bank.captions), 2)
+        for start in range(0, len(bank.captions), BATCH):
+            batch = bank.captions[start : start + BATCH]
+            latents = bank.latents[start : start + BATCH]
+            told, null = self._taught(batch), self._taught([""]).expand(len(batch))
+            given = bridge.encode(batch)
+            for level in range(4):
+                x_t, timesteps, _ = vision.noise(latents, generator=seeded("report", start, level))
+                with lora.disabled(vision.backbone):
+                    wanted = vision.predict(x_t, timesteps, told)
+                    untold = vision.predict(x_t, timesteps, null)
+                answer = vision.predict(x_t, timesteps, given)
+                both = [(x - wanted).square().flatten(1).mean(1).cpu() for x in (answer, untold)]
+                total[start : start + len(batch)] += torch.stack(both, 1)
+        return total
+
+    def bank(self, step: int | None) -> Bank:
+        """The pictures of a stretch of steps, or (None) those of the captions kept aside."""
+        number = -1 if step is None else step // 500  # new ones now and then
+        if number not in self._banks:
+            kept = {k: v for k, v in self._banks.items() if k == -1 or number == -1}
+            captions = self.aside[: BANK // 2]
+            if step is not None:
+                rng = random.Random(seed_of(self.seed, "bank", number))
+                captions = [rng.choice(self.captions) for _ in range(BANK)]
+            self._banks = kept | {number: self._draw(captions, seed_of(self.seed, number))}
+        return self._banks[number]
+
+    @torch.no_grad()
+    def _draw(self, captions: Sequence[str], seed: int) -> Bank:
+        """Let the vision model draw captions as its own encoder reads them."""
+        bridge, vision = self.bridge, self.bridge.vision
+        shape = vision.latent_shape(vision.resolution, vision.resolution)
+        drawn, gaps = [], []
+        training = bridge.training
+        bridge.eval()
+        with lora.disabled(vision.backbone):
+            for start in range(0, len(captions), BATCH):
+                batch = captions[start : start + BATCH]
+                text, null = self._taught(batch), self._taught([""])
+                noise = torch.empty(len(batch), *shape, device=vision.device)
+                scheduler = vision.process.scheduler(vision.default_scheduler)
+                for step in bridge.sample(
+                    text,
+                    null,
+                    latents=gaussian(noise, seeded(seed, start)),
+                    scheduler=scheduler,
+                    steps=BANK_STEPS,
+                    guidance=BANK_GUIDANCE,
+                ):
+                    latents = step.latents
+                check_numbers(latents, batch, hint=bridge.overflow_hint())
+                drawn.append(latents)
+                x_t, timesteps, _ = vision.noise(latents, generator=seeded(seed, start, "gap"))
+                told = vision.predict(x_t, timesteps, text)
+                untold = vision.predict(x_t, timesteps, null.expand(len(batch)))
+                gaps.append((told - untold).square().mean())
+        bridge.train(training)
+        return Bank(captions, torch.cat(drawn), torch.stack(gaps).mean(), scheduler.timesteps[0])
+
+    def _difference(self, bank: Bank, size: int, seed: int) -> Tensor:
+        """Squared difference to the vision model's prediction under the teacher, over the gap.
+
+        The gap is how far the prediction under the empty prompt is from it: 1 is "read nothing".
+        """
+        vision, generator = self.bridge.vision, seeded(seed)
+        picked = torch.randperm(len(bank.captions), generator=generator)[:size]
+        captions = [bank.captions[i] for i in picked.tolist()]
+        x_t, timesteps, _ = vision.noise(bank.latents[picked], generator=generator)
+        starts = -(-len(captions) // 8)  # some from pure noise, as sampling begins
+        x_t[:starts] = gaussian(x_t[:starts], generator)
+        timesteps[:starts] = bank.first.to(timesteps)
+        nulls = -(-len(captions) // NULL_SHARE)
+        captions[-nulls:] = [""] * nulls
+        with torch.no_grad(), lora.disabled(vision.backbone):
+            wanted = vision.predict(x_t, timesteps, self._taught(captions))
+        given = vision.predict(x_t, timesteps, self.bridge.encode(captions))
+        return nn.functional.mse_loss(given, wanted) / bank.gap
+
+    @torch.no_grad()
+    def _taught(self, captions: Sequence[str]) -> Text:
+        """What the vision model's own encoder makes of captions."""
+        tokens = self.teacher.tokenize(captions, tokens_read(self.teacher, self.bridge))
+        mask = tokens.mask if self.bridge.vision.masks else None
+        return Text(self.teacher.hidden(tokens.ids, mask).float(), mask)

@@ -1,0 +1,54 @@
+"""The text encoder that a warm start copies, and whether its states can be matched one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from lavi_bridge.bridge.bridge import Bridge
+from lavi_bridge.bridge.parts import own_encoder
+from lavi_bridge.errors import BridgeError
+from lavi_bridge.files.locate import locate
+from lavi_bridge.languages import Language, load_language
+from lavi_bridge.train.warm_start.matching import tokens_read
+
+
+def states_impossible(bridge: Bridge, teacher: Language, captions: Sequence[str]) -> str | None:
+    """Why the teacher's states cannot be matched one by one; None where they can."""
+    theirs = tokens_read(teacher, bridge)
+    if bridge.tokens != theirs and not bridge.vision.masks:
+        return (
+            f"the vision model reads {theirs} tokens of its own encoder, padding included, but "
+            f"'{bridge.language.place.id}' gives {bridge.tokens}"
+        )
+    for language in (bridge.language, teacher):
+        if not language.tokenizer.is_fast:
+            return f"the tokenizer of '{language.place.id}' gives no character offsets"
+    with torch.no_grad():
+        length = bridge.encode(list(captions[:1])).hidden.shape[1]
+    if length != bridge.tokens:
+        return f"the '{bridge.adapter.kind}' adapter does not keep one feature a token"
+    return None
+
+
+def find_teacher(bridge: Bridge, source: str | Path | None) -> Language:
+    """The text encoder to copy: the vision model's own, or another that it understands."""
+    vision, dtype = bridge.vision, bridge.language.dtype
+    if source is not None:
+        teacher = load_language(locate(source), dtype=dtype)
+    elif (vision.place / vision.own_text_folder).file("config.json") is None:
+        raise BridgeError(
+            f"'{vision.place.id}' has no text encoder of its own, so there are no states to match; "
+            "name the encoder that it was trained with (--warm-start-teacher: a Hub id or a "
+            "folder), and where its states do not fit, match predictions"
+        )
+    else:
+        teacher = own_encoder(vision, dtype=dtype)
+    if teacher.width != vision.text_width:
+        raise BridgeError(
+            f"'{vision.place.id}' reads text of width {vision.text_width}; "
+            f"'{teacher.place.id}' gives {teacher.width}"
+        )
+    return teacher.to(vision.device).eval()

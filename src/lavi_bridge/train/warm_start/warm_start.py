@@ -1,0 +1,381 @@
+"""A start without images: teach the bridge to say what the vision model's own text encoder says.
+
+The vision model already understands the text encoder that it was trained with, the teacher here.
+On captions alone, adapter and language LoRA learn to stand in for it (the idea of GlueGen, arXiv
+2303.10056, and X2I), in one of two ways or one after the other:
+
+- *states*: give the same hidden state for the same word, the words being found by their characters;
+- *predictions*: make the vision model predict the same noise, on pictures that it draws itself.
+
+It copies the teacher, weaknesses included; only training on pictures goes beyond it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+import time
+import warnings
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import get_args
+
+import torch
+from torch import Tensor, nn
+
+from lavi_bridge.bridge import lora
+from lavi_bridge.bridge.bridge import Bridge
+from lavi_bridge.config import Match
+from lavi_bridge.errors import BridgeError, Diverged, NotANumber
+from lavi_bridge.files.atomic import make_folder
+from lavi_bridge.running.run_state import RunState, stopping
+from lavi_bridge.running.seeds import seed_of
+from lavi_bridge.text import Text
+from lavi_bridge.train.warm_start.matching import CHUNK, NULL_SHARE, Groups, Matched, Matcher
+from lavi_bridge.train.warm_start.muon import Muon
+from lavi_bridge.train.warm_start.predictions import Predictions
+from lavi_bridge.train.warm_start.report import Report, by_topic, unmatched
+from lavi_bridge.train.warm_start.teacher import find_teacher, states_impossible
+
+HELD_OUT = 128
+"""Captions that are kept aside for the stopping rule and the report (at most a tenth of all)."""
+GROUPS = 4
+"""Groups of captions in a step: which come together is drawn anew in every pass."""
+PASSES = 4
+"""Each caption is matched once and read so many times."""
+KEPT = 512 * 2**20
+"""Bytes of the teacher's states that are kept for these passes, or one chunk of groups; with more,
+captions come in windows of as many as fit."""
+FALL = 0.4
+"""The last part of the steps, over which the rate falls to zero."""
+CHECKS = 20
+"""How often the captions kept aside are looked at in the course of all steps."""
+PATIENCE = 4
+"""So many checks without a gain of GAIN end the phase of the full rate."""
+GAIN = 0.02
+STATES_SHARE = 0.75
+"""Of the steps, where both kinds of match follow one another."""
+PREDICTIONS_RATE = 0.2
+"""Their gradient goes through the whole vision model and is noisy: a share of the rate for them."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One step of a warm start."""
+
+    step: int
+    match: Match
+    loss: float
+    """0 is a perfect match; 1 is a constant guess (states) or the empty prompt (predictions)."""
+    held_out: float | None = None
+    """The same on the captions kept aside, at the steps that look at them."""
+
+
+class WarmStart:
+    """One warm start: what it needs, its steps, its state on disk, its report.
+
+    Everything drawn in a step derives from the seed and the step's number, so one that was stopped
+    and goes on from its folder ends with the very same weights.
+    """
+
+    def __init__(
+        self,
+        bridge: Bridge,
+        captions: Sequence[str],
+        *,
+        match: Match = "states",
+        steps: int = 800,
+        batch_size: int = 32,
+        lr: float = 3e-3,
+        seed: int = 0,
+        teacher: str | Path | None = None,
+        folder: Path | None = None,
+        saves: bool = True,
+    ) -> None:
+        """See `warm_start`; of several processes that do the same, only one `saves`."""
+        if match not in get_args(Match):
+            raise BridgeError(f"unknown match '{match}'; known: {', '.join(get_args(Match))}")
+        if steps < 1 or batch_size < 1:
+            raise BridgeError("a warm start needs at least one step of one caption")
+        told = sorted({caption for caption in captions if caption.strip()})
+        if not told:
+            raise BridgeError(f"a warm start needs captions; none of {len(captions)} has any text")
+        random.Random(seed).shuffle(told)
+        aside = min(HELD_OUT, max(1, len(told) // 10)) if len(told) > 1 else 0
+        self.aside, self.captions = told[:aside] or told, told[aside:] or told
+        self.bridge, self.match, self.steps, self.seed = bridge, match, steps, seed
+        self.batch_size, self.lr = batch_size, lr
+        self.teacher = find_teacher(bridge, teacher)
+        reason = states_impossible(bridge, self.teacher, self.aside)
+        if reason and match != "predictions":
+            raise BridgeError(f"states cannot be matched: {reason}; match predictions instead")
+        self.comparable = not reason
+        parts = bridge.parts()
+        self.parameters = parts["adapter"] + parts["language"]
+        self.optimizer = Muon(self.parameters, lr)
+        self.step, self.seconds, self.fall = 0, 0.0, round((1 - FALL) * steps)
+        self.turn = round(STATES_SHARE * steps) if match == "both" else 0
+        """The first step of predictions, where they follow the states."""
+        self.checks: list[float] = []
+        self.stopped_early = False
+        self._matcher = Matcher(bridge, self.teacher)
+        self._groups = Groups(self._matcher, self.captions, -(-self._told // GROUPS))
+        self._predictions = Predictions(bridge, self.teacher, self.captions, self.aside, seed)
+        self.saves = saves
+        self.state = self._on_disk(folder) if folder else None
+
+    # ---- running
+
+    def run(self, *, save_seconds: float = 60.0) -> Generator[Progress]:
+        """Make the steps that are left; yield each.
+
+        Raises:
+            BridgeError: stopped by Ctrl-C or SIGTERM (the state is saved, if there is a folder), or
+                the loss is not a number.
+        """
+        bridge, was_training = self.bridge, self.bridge.training
+        begun = saved = time.perf_counter()
+        before = self.seconds
+        bridge.train()
+        model = bridge.language.model
+        with stopping() as asked_to_stop, lora.folded(model), bridge.language.whole_gelu():
+            while not self.finished:
+                if self.turn and self.step == self.turn:
+                    # the moments of the other loss would make far too large steps of this one's
+                    self.optimizer.state.clear()
+                for group in self.optimizer.param_groups:
+                    group["lr"] = self.lr * self.rate()
+                with torch.random.fork_rng(devices=_cuda(bridge)):
+                    torch.manual_seed(seed_of(self.seed, "dropout", self.step))
+                    loss = self.loss()
+                value = loss.item()
+                self.optimizer.zero_grad()
+                loss.backward()
+                norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
+                if not math.isfinite(value) or not math.isfinite(norm):  # before it is saved
+                    raise Diverged(
+                        "the warm start's loss or its gradient is not a number at step "
+                        f"{self.step + 1}; lower its rate"
+                    )
+                self.optimizer.step()
+                phase = self.phase
+                self.step += 1
+                checked = self._check(phase)
+                now = time.perf_counter()
+                self.seconds = before + now - begun
+                if asked_to_stop() or now - saved > save_seconds or self.finished:
+                    saved = now
+                    self.save()
+                if asked_to_stop():
+                    bridge.train(was_training)
+                    where = f"; it goes on from '{self.state.path.parent}'" if self.state else ""
+                    raise BridgeError(f"warm start stopped at step {self.step}{where}")
+                yield Progress(self.step, phase, value, checked)
+        bridge.train(was_training)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are made, or the stopping rule has ended it."""
+        return self.step >= self.end
+
+    @property
+    def end(self) -> int:
+        """The last step: the rate falls over FALL of all steps, wherever it begins to."""
+        return min(self.steps, round(self.fall / (1 - FALL))) if self.stopped_early else self.steps
+
+    @property
+    def phase(self) -> Match:
+        """What the coming step matches."""
+        if self.match == "both":
+            return "states" if self.step < self.turn else "predictions"
+        return self.match
+
+    def rate(self) -> float:
+        """The coming step's learning rate over the given one: a rise, a plain, a fall.
+
+        Where predictions follow states, each has all three.
+        """
+        begin, end, fall = 0, self.end, self.fall
+        if self.turn:
+            begin, end = (0, self.turn) if self.step < self.turn else (self.turn, self.end)
+            fall = begin + round((1 - FALL) * (end - begin))
+        rise = (self.step - begin + 1) / max(1, (end - begin) // 20)
+        share = PREDICTIONS_RATE if self.phase == "predictions" else 1.0
+        return share * min(1.0, rise, (end - self.step) / max(1, end - fall))
+
+    def loss(self) -> Tensor:
+        """The loss of the coming step."""
+        if self.phase == "predictions":
+            return self._predictions.loss(self.step, self.batch_size)
+        # read once and counted as often as it would have been drawn
+        null = 1 - self._told / max(self.batch_size, self._told + 1)
+        errors = self._states(Matched.cat([self._null, *self._batch(self.step)]))
+        return null * errors[0] + (1 - null) * errors[1:].mean()
+
+    @property
+    def _told(self) -> int:
+        """Captions with text in a step."""
+        return max(1, self.batch_size - -(-self.batch_size // NULL_SHARE))
+
+    def _batch(self, step: int) -> list[Matched]:
+        """The groups of a step."""
+        found = []
+        for position in range(step * self._count, (step + 1) * self._count):
+            window, rest = divmod(position, self._window * PASSES)
+            visit, place = divmod(rest, self._window)
+            if rest == 0 and self._window < len(self._groups):
+                self._groups.forget()
+            order = _order(self.seed, window, visit, self._window)
+            found.append(self._groups[(window * self._window + order[place]) % len(self._groups)])
+        return found
+
+    @property
+    def _count(self) -> int:
+        """Groups of a step."""
+        return max(1, min(len(self._groups), round(self._told / self._groups.size)))
+
+    @cached_property
+    def _window(self) -> int:
+        """Groups that are passed over several times before others come."""
+        fit = KEPT // (self._held_out.nbytes // len(self._held_out) * self._groups.size)
+        fit = max(CHUNK, fit - fit % CHUNK)  # they are matched and kept by the chunk
+        wanted = -(-(self.turn or self.steps) * self._count // PASSES)
+        return max(1, min(len(self._groups), wanted, fit))
+
+    def _check(self, phase: Match) -> float | None:
+        """Look at the captions kept aside; begin the fall early where nothing is gained."""
+        every = max(1, self.steps // CHECKS)
+        if self.step % every and not self.finished:
+            return None
+        value = self.held_out(phase)
+        if self.match == "both":  # its two phases have measures of their own; both run in full
+            return value
+        self.checks.append(value)
+        best = min(self.checks[:-PATIENCE], default=float("inf"))
+        if self.step < self.fall and min(self.checks[-PATIENCE:]) > (1 - GAIN) * best:
+            self.fall, self.stopped_early = self.step, True
+        return value
+
+    # ---- what is matched
+
+    @torch.no_grad()
+    def held_out(self, phase: Match) -> float:
+        """The unmatched part on the captions kept aside, for one kind of match."""
+        training = self.bridge.training
+        self.bridge.eval()
+        if phase == "predictions":
+            value = self._predictions.held_out()
+        else:
+            value = self._states(self._held_out).mean().item()
+        self.bridge.train(training)
+        return value
+
+    def _states(self, matched: Matched) -> Tensor:
+        """Squared difference to the teacher's states over their variance, by caption."""
+        mask = matched.mask if self.bridge.vision.masks else None
+        features = Text(self.bridge.language.hidden(matched.ids, mask), mask)
+        given = self.bridge.adapt(features).hidden.float()
+        errors = (given - matched.states.float()).square().mean(-1)
+        return (errors * matched.weights).sum(1) / self._variance
+
+    @cached_property
+    def _null(self) -> Matched:
+        """The empty caption."""
+        return self._matcher([""])
+
+    @cached_property
+    def _held_out(self) -> Matched:
+        """The captions kept aside."""
+        return self._matcher(self.aside)
+
+    @cached_property
+    def _variance(self) -> Tensor:
+        """Variance of the states that are to be matched, over the captions kept aside."""
+        return self._held_out.states[self._held_out.weights > 0].float().var()
+
+    # ---- what is left behind
+
+    @torch.no_grad()
+    def report(self, *, predictions: bool = True) -> Report:
+        """Measure what was reached on the captions kept aside, by topic.
+
+        Args:
+            predictions: of the vision model, too, which draws pictures for it.
+        """
+        report = Report(self.match, self.step, self.stopped_early, round(self.seconds, 1))
+        topics = by_topic(self.aside)
+        report.captions = {topic: len(indices) for topic, indices in topics.items()}
+        training = self.bridge.training
+        self.bridge.eval()
+        if self.comparable:
+            errors = self._states(self._held_out)
+            report.states = {k: round(errors[i].mean().item(), 4) for k, i in topics.items()}
+        ratios = torch.zeros(0, 2)
+        if predictions:
+            try:
+                ratios = self._predictions.gaps()
+            except NotANumber as error:  # a report is no reason to lose what it reports on
+                warnings.warn(f"predictions are not in the report: {error}", stacklevel=2)
+        for topic, indices in topics.items():
+            if drawn := [i for i in indices if i < len(ratios)]:
+                report.predictions[topic] = round(unmatched(ratios, drawn), 4)
+        self.bridge.train(training)
+        return report
+
+    def save(self) -> None:
+        """Write the state into the folder, if there is one."""
+        if self.state is None:
+            return
+        self.state.save(
+            step=self.step,
+            seconds=self.seconds,
+            fall=self.fall,
+            checks=self.checks,
+            stopped_early=self.stopped_early,
+        )
+
+    def _on_disk(self, folder: Path) -> RunState:
+        """Hold on to the state in `folder`, and go on from it where there is one."""
+        make_folder(folder)
+        settings = {
+            "order of captions (version)": 2,
+            "optimizer": "muon",
+            "match": self.match,
+            "steps": self.steps,
+            "batch_size": self.batch_size,
+            "lr": self.lr,
+            "seed": self.seed,
+            "language": self.bridge.language.fingerprint,
+            "vision": self.bridge.vision.fingerprint,
+            "teacher": self.teacher.fingerprint,
+            "captions": hashlib.sha256("\n".join(self.captions).encode()).hexdigest()[:16],
+        }
+        names = {id(p): n for n, p in self.bridge.named_parameters()}
+        tensors = {names[id(p)]: p for p in self.parameters}
+        state = RunState(
+            folder / "state.safetensors",
+            about=settings,
+            tensors=tensors,
+            optimizer=self.optimizer,
+            writes=self.saves,
+        )
+        for name, value in state.load().items():
+            setattr(self, name, value)
+        return state
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, window: int, visit: int, count: int) -> list[int]:
+    """The order of groups in a pass; at first as they are, chunk by chunk."""
+    order = list(range(count))
+    if visit:
+        random.Random(seed_of(seed, "groups", window, visit)).shuffle(order)
+    return order
+
+
+def _cuda(bridge: Bridge) -> list[torch.device]:
+    device = bridge.vision.device
+    return [device] if device.type == "cuda" else []

@@ -1,0 +1,1 @@
+"""Noise processes: how a vision model was taught to denoise."""

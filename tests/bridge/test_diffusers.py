@@ -1,0 +1,77 @@
+"""The same seed gives the same picture in our loop and in diffusers' own pipelines."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lavi_bridge import Bridge
+
+Tiny = Callable[[str], Path]
+PROMPTS = ["a red circle", "two blue squares next to a very small green ring"]
+VISIONS = ("sd", "sd2-v", "ldm", "pixart-alpha", "pixart-sigma")
+CASES = [(v, scheduler) for v in VISIONS for scheduler in ("unipc", "ddim", "euler", "dpm++")]
+CASES += [
+    ("sana", "flow-euler"),
+    ("sana", "unipc"),
+    ("sana", "dpm++"),
+    ("sd", "pndm"),
+    ("sd", "euler-a"),
+    ("sd", "ddpm"),
+    ("sd", "heun"),
+    ("pixart-alpha-1024", "unipc"),
+]
+
+
+@pytest.mark.parametrize(("vision", "scheduler"), CASES)
+def test_generate_and_the_stock_pipeline_draw_the_same(
+    vision: str, scheduler: str, tiny: Tiny
+) -> None:
+    bridge = Bridge.connect(tiny("t5"), tiny(vision), rank=4)
+    train_a_little(bridge)
+    ours = bridge.generate(PROMPTS, seed=3, steps=4, guidance=3.0, scheduler=scheduler)
+
+    pipe = bridge.to_diffusers(scheduler)
+    pipe.set_progress_bar_config(disable=True)
+    binning = (
+        {} if pipe.__class__.__name__.startswith("Stable") else {"use_resolution_binning": False}
+    )
+    theirs = pipe(
+        **bridge.prompt_embeds(PROMPTS),
+        num_inference_steps=4,
+        guidance_scale=3.0,
+        generator=[torch.Generator().manual_seed(3 + i) for i in range(2)],
+        height=bridge.vision.resolution,
+        width=bridge.vision.resolution,
+        **binning,
+    ).images
+    for mine, other in zip(ours, theirs, strict=True):
+        assert np.abs(np.asarray(mine, int) - np.asarray(other, int)).max() <= 1
+
+
+def test_the_zoo_draws_the_same_in_its_own_pipeline() -> None:
+    """Really trained weights, the folder's own text encoder, diffusers alone on the other side."""
+    from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+
+    bridge = Bridge.own("zoo:tiny-sd")
+    ours = bridge.generate(PROMPTS, seed=3, steps=8, guidance=4.0, scheduler="dpm++")
+    pipe = StableDiffusionPipeline.from_pretrained(bridge.vision.place.root, dtype=torch.float32)
+    pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
+    pipe.set_progress_bar_config(disable=True)
+    generators = [torch.Generator().manual_seed(3 + i) for i in range(2)]
+    theirs = pipe(PROMPTS, num_inference_steps=8, guidance_scale=4.0, generator=generators).images
+    for mine, other in zip(ours, theirs, strict=True):
+        assert np.abs(np.asarray(mine, int) - np.asarray(other, int)).max() <= 1
+
+
+def train_a_little(bridge: Bridge) -> None:
+    """So that LoRA does something: its up matrices start at zero."""
+    side = bridge.vision.resolution
+    optimizer = torch.optim.AdamW(bridge.trainable_parameters(), lr=3e-3)
+    for step in range(2):
+        optimizer.zero_grad()
+        generator = torch.Generator().manual_seed(step)
+        bridge.loss(torch.zeros(1, 3, side, side), ["a"], generator=generator).backward()
+        optimizer.step()

@@ -1,0 +1,447 @@
+"""A run that is killed and repeated ends with the very bits of one that was not."""
+
+import io
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lavi_bridge import Bridge, BridgeError
+from lavi_bridge.train import checkpoints
+from lavi_bridge.train.caching import fill
+from lavi_bridge.train.options import CacheConfig, TrainConfig
+from lavi_bridge.train.run import Run
+
+Tiny = Callable[[str], Path]
+COLORS = ("red", "green", "blue", "yellow", "purple", "orange", "cyan")
+FORK = multiprocessing.get_context("fork")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> dict[str, Path]:
+    """Twenty-eight pictures, as a caption file and as two WebDataset shards."""
+    rows = []
+    for number in range(28):
+        color = COLORS[number % len(COLORS)]
+        image = Image.new("RGB", (16 + number % 3 * 8, 16), color)
+        image.putpixel((number % 16, 3), (number * 9, 0, 0))
+        image.save(tmp_path / f"{number}.png")
+        rows.append((f"{number}.png", f"a {color} wall, number {number}"))
+    (tmp_path / "captions.tsv").write_text("".join(f"{p}\t{c}\n" for p, c in rows))
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    for shard in range(2):
+        with tarfile.open(shards / f"{shard:05}.tar", "w") as archive:
+            for path, caption in rows[shard::2]:
+                archive.add(tmp_path / path, f"{Path(path).stem}.png")
+                text = json.dumps({"caption": caption}).encode()
+                entry = tarfile.TarInfo(f"{Path(path).stem}.json")
+                entry.size = len(text)
+                archive.addfile(entry, io.BytesIO(text))
+    return {"tsv": tmp_path / "captions.tsv", "webdataset": shards}
+
+
+def config(tiny: Tiny, data: Path, out: Path, **changes: object) -> TrainConfig:
+    settings: dict[str, object] = {
+        "language": str(tiny("t5")),
+        "vision": str(tiny("sd")),
+        "data": str(data),
+        "out": out,
+        "rank": 4,
+        "steps": 40,
+        "batch_size": 3,
+        "accumulate": 2,
+        "log_every": 1,
+        "sample_every": 0,
+        "save_every": 4,
+        "validate_every": 8,
+        "schedule": "cosine",
+        "ema": 0.9,
+        "device": "cpu",
+        "tracker": "none",
+    }
+    return TrainConfig(**(settings | changes))  # type: ignore[arg-type]
+
+
+def steps_made(out: Path) -> int:
+    path = out / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return sum('"loss"' in line for line in lines)
+
+
+def train_until_killed_thrice(settings: TrainConfig) -> int:
+    """Kill -9 the run at random moments, then let it end; returns how often it was killed."""
+    rng = random.Random(7)
+    kills = 0
+    while True:
+        process = FORK.Process(target=lambda: Run(settings).train())
+        process.start()
+        target = steps_made(settings.out) + rng.randint(3, 12)
+        while process.is_alive() and (kills == 3 or steps_made(settings.out) < target):
+            time.sleep(0.01)
+        time.sleep(rng.random() * 0.05)  # some moment of a step, or of a checkpoint
+        if process.is_alive() and process.pid:
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        process.join()
+        if process.exitcode == 0:
+            return kills
+
+
+@pytest.mark.parametrize(
+    ("kind", "workers", "buckets"),
+    [("tsv", 0, False), ("tsv", 2, True), ("webdataset", 2, False), ("cached", 2, True)],
+)
+def test_killed_at_random_points_it_ends_with_the_same_bits(
+    tiny: Tiny, data: dict[str, Path], tmp_path: Path, kind: str, workers: int, buckets: bool
+) -> None:
+    cache = tmp_path / "latents" if kind == "cached" else None
+    source = data["tsv" if cache else kind]
+    if cache:
+        fill(CacheConfig(str(tiny("sd")), str(source), cache, buckets=buckets, device="cpu"))
+    same = {"buckets": buckets, "cache": cache}
+    straight = config(tiny, source, tmp_path / "straight", workers=0, **same)
+    killed = config(tiny, source, tmp_path / "killed", workers=workers, **same)
+    expected = Run(straight).train().id
+    assert train_until_killed_thrice(killed) == 3
+    figures = [
+        [
+            {k: v for k, v in json.loads(line).items() if k != "images_per_second"}
+            for line in (out / "metrics.jsonl").read_text().splitlines()
+        ]
+        for out in (straight.out, killed.out)
+    ]
+    assert figures[0] == figures[1]  # every loss of every step, and nothing twice
+    assert Bridge.load(killed.out).id == expected
+    assert list(checkpoints.checkpoints(killed.out)) == list(checkpoints.checkpoints(straight.out))
+
+
+def test_two_processes_killed_together_end_with_the_same_bits(
+    tiny: Tiny, data: dict[str, Path], tmp_path: Path
+) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+
+    def command(out: Path, port: int) -> list[str]:
+        flags = [
+            "--language",
+            tiny("llama"),
+            "--vision",
+            tiny("sd"),
+            "--data",
+            data["tsv"],
+            "--out",
+            out,
+            "--rank",
+            4,
+            "--steps",
+            12,
+            "--batch-size",
+            2,
+            "--log-every",
+            1,
+            "--sample-every",
+            0,
+            "--save-every",
+            3,
+            "--validate-every",
+            0,
+            "--device",
+            "cpu",
+        ]
+        return [
+            *torchrun,
+            "--master_port",
+            str(port),
+            "-m",
+            "lavi_bridge",
+            "train",
+            *map(str, flags),
+        ]
+
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run(command(tmp_path / "straight", 29531), check=True, **quiet)  # type: ignore[call-overload]
+    process = subprocess.Popen(command(tmp_path / "killed", 29532), start_new_session=True, **quiet)  # type: ignore[call-overload]
+    while steps_made(tmp_path / "killed") < 7:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for _ in range(500):  # its workers have groups of their own
+        if not _alive(str(tmp_path / "killed")):
+            break
+        time.sleep(0.02)
+    assert not (tmp_path / "killed" / "bridge").exists()
+    subprocess.run(command(tmp_path / "killed", 29533), check=True, **quiet)  # type: ignore[call-overload]
+    assert Bridge.load(tmp_path / "killed").id == Bridge.load(tmp_path / "straight").id
+
+
+def _alive(word: str) -> bool:
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if word.encode() in (folder / "cmdline").read_bytes():
+                os.kill(int(folder.name), signal.SIGKILL)
+                return True
+        except OSError:
+            continue
+    return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_same_command_goes_on(
+    tiny: Tiny,
+    data: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+) -> None:
+    settings = config(tiny, data["tsv"], tmp_path / "run", steps=9, save_every=100)
+    run = Run(settings)
+    add = run.record.add
+
+    def interrupt(**values: object) -> None:
+        add(**values)
+        if values.get("step") == 2 and "loss" in values:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(run.record, "add", interrupt)
+    with pytest.raises(BridgeError, match=r"stopped at step 3 of 9; the same command goes on from"):
+        run.train()
+    done = Run(settings).train()
+    straight = Run(config(tiny, data["tsv"], tmp_path / "other", steps=9, save_every=100)).train()
+    assert done.id == straight.id
+
+
+def test_ctrl_c_in_a_terminal_reaches_the_readers_and_still_saves(
+    tiny: Tiny, data: dict[str, Path], tmp_path: Path
+) -> None:
+    flags = [
+        "--language",
+        tiny("llama"),
+        "--vision",
+        tiny("sd"),
+        "--data",
+        data["tsv"],
+        "--out",
+        tmp_path / "run",
+        "--steps",
+        5000,
+        "--batch-size",
+        2,
+        "--rank",
+        4,
+        "--workers",
+        2,
+        "--accumulate",
+        4,
+        "--log-every",
+        1,
+        "--sample-every",
+        0,
+        "--validate-every",
+        0,
+        "--tracker",
+        "none",
+        "--device",
+        "cpu",
+    ]
+    command = [sys.executable, "-m", "lavi_bridge", "train", *map(str, flags)]
+    process = subprocess.Popen(
+        command,
+        start_new_session=True,
+        text=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    while steps_made(tmp_path / "run") < 3 and process.poll() is None:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert "error: stopped at step" in errors, errors[-2000:]
+    assert process.returncode == 2
+    assert len(checkpoints.checkpoints(tmp_path / "run")) == 1
+
+
+def test_an_average_begins_where_the_warm_start_ends(tmp_path: Path) -> None:
+    settings = TrainConfig(
+        "zoo:tiny-t5-small",
+        "zoo:tiny-sd",
+        "shapes",
+        tmp_path / "run",
+        rank=2,
+        steps=1,
+        batch_size=2,
+        warm_start=8,
+        ema=0.9,
+        sample_every=0,
+        validate_every=0,
+        device="cpu",
+        tracker="none",
+    )
+    Run(settings).train()
+    first, fresh = Bridge.load(tmp_path / "run" / "step-0"), Run(settings).bridge
+    far = (
+        first.adapter.state_dict()["ff1.net.2.weight"]
+        - fresh.adapter.state_dict()["ff1.net.2.weight"]
+    )
+    assert far.abs().max() > 1e-3
+
+
+def test_a_finished_run_says_so_and_more_steps_go_on(
+    tiny: Tiny, data: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(out: str, steps: int) -> str:
+        return (
+            Run(
+                config(
+                    tiny, data["tsv"], tmp_path / out, steps=steps, schedule="constant", warmup=0
+                )
+            )
+            .train()
+            .id
+        )
+
+    first = run("a", 4)
+    assert run("a", 4) == first
+    assert "finished before, at step 4" in capsys.readouterr().out
+    assert run("a", 8) == run("b", 8) != first
+
+
+def test_a_run_with_more_steps_keeps_its_warm_up(
+    tiny: Tiny, data: dict[str, Path], tmp_path: Path
+) -> None:
+    def run(steps: int) -> Run:
+        made = Run(config(tiny, data["tsv"], tmp_path / "run", steps=steps, schedule="constant"))
+        made.train()
+        return made
+
+    assert run(20).warmup == run(40).warmup == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"lr_vision": 3e-4}, r"\(lr_vision: 0\.0001 there, 0\.0003 here\)"),
+        ({"batch_size": 4}, "images per batch: 3 there, 4 here"),
+        ({"language": "llama"}, "language model: "),
+        ({"steps": 12}, "steps: 4 there, 12 here"),  # the cosine would bend
+    ],
+)
+def test_a_run_with_other_settings_is_refused(
+    tiny: Tiny, data: dict[str, Path], tmp_path: Path, change: dict[str, object], reason: str
+) -> None:
+    Run(config(tiny, data["tsv"], tmp_path / "run", steps=4)).train()
+    if "language" in change:
+        change = {"language": str(tiny("bert"))}
+    with pytest.raises(BridgeError, match=reason):
+        Run(config(tiny, data["tsv"], tmp_path / "run", **({"steps": 4} | change))).train()
+
+
+def test_a_run_on_changed_data_is_refused(
+    tiny: Tiny, data: dict[str, Path], tmp_path: Path
+) -> None:
+    Run(config(tiny, data["tsv"], tmp_path / "run", steps=4)).train()
+    data["tsv"].write_text(data["tsv"].read_text().replace("number 3\n", "number three\n"))
+    with pytest.raises(BridgeError, match="data set: "):
+        Run(config(tiny, data["tsv"], tmp_path / "run", steps=4)).train()
+
+
+def test_the_last_and_the_best_checkpoints_are_kept(
+    tiny: Tiny, data: dict[str, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    Run(config(tiny, data["tsv"], out, steps=20, keep=9, validate_every=4)).train()
+    figures = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+    losses = {m["step"]: m["val_loss"] for m in figures if m.get("step") and "val_loss" in m}
+    assert checkpoints.best(out) == {"step": 20, "val_loss": min(losses.values())}
+    checkpoints.note_best(out, 8, 0.9 * min(losses.values()))  # as if it had been better
+    checkpoints.note_best(out, 12, 0.95 * min(losses.values()))
+    checkpoints.prune(out, 2)
+    assert list(checkpoints.checkpoints(out)) == [8, 16, 20]
+
+
+def test_a_loss_that_is_no_number_names_the_last_good_checkpoint(
+    tiny: Tiny, data: dict[str, Path], tmp_path: Path
+) -> None:
+    settings = config(
+        tiny,
+        data["tsv"],
+        tmp_path / "run",
+        steps=30,
+        ema=0.0,
+        lr_adapter=1e30,
+        lr_vision=1e30,
+        warmup=0,
+        save_every=1,
+        validate_every=0,
+        schedule="constant",
+    )
+    with pytest.raises(BridgeError, match=r"not a number in the steps up to \d+; the last good"):
+        Run(settings).train()
+    last = checkpoints.latest(settings.out)
+    assert last is not None
+    assert all(p.isfinite().all() for p in Bridge.load(last).trainable_parameters())
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(
+    tiny: Tiny, data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    import lavi_bridge.running.run_state
+
+    settings = config(tiny, data["tsv"], tmp_path / "run", steps=12)
+    write, full = lavi_bridge.running.run_state.save_file, []
+
+    def save_file(tensors: object, path: Path, *rest: object) -> None:
+        if "step-8" in str(path):
+            full.append(path)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(tensors, path, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(lavi_bridge.running.run_state, "save_file", save_file)
+    with pytest.raises(BridgeError, match=r"step-8.*no space left on the disk"):
+        Run(settings).train()
+    assert full
+    assert list(checkpoints.checkpoints(settings.out)) == [4]
+    monkeypatch.undo()
+    straight = Run(config(tiny, data["tsv"], tmp_path / "straight", steps=12)).train()
+    assert Run(settings).train().id == straight.id
+
+
+def test_a_damaged_checkpoint_is_named(tiny: Tiny, data: dict[str, Path], tmp_path: Path) -> None:
+    settings = config(tiny, data["tsv"], tmp_path / "run", steps=4)
+    Run(settings).train()
+    state = tmp_path / "run" / "step-4" / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:100])
+    with pytest.raises(BridgeError, match=r"step-4/state\.safetensors is damaged"):
+        Run(settings).train()
+
+
+def test_a_reader_that_dies_is_named_and_nothing_is_lost(
+    tiny: Tiny, data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config(tiny, data["tsv"], tmp_path / "run", steps=12, workers=1)
+    run = Run(settings)
+    parent = os.getpid()
+    read = type(run.source).picture
+
+    def picture(source: object, index: int, at_least: int | None = None) -> Image.Image:
+        if os.getpid() != parent and steps_made(settings.out) > 5:
+            os._exit(1)
+        return read(source, index, at_least)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(run.source), "picture", picture)
+    with pytest.raises(BridgeError, match=r"a process that reads images died.*goes on"):
+        run.train()
+    monkeypatch.undo()
+    straight = config(tiny, data["tsv"], tmp_path / "straight", steps=12)
+    assert Run(settings).train().id == Run(straight).train().id
