@@ -1,6 +1,7 @@
 """The bridge itself: what it joins, what it draws, what it refuses."""
 
 import json
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -442,3 +443,19 @@ def test_a_tokenizer_without_a_pad_token_gets_one(tmp_path: Path, tiny: Tiny) ->
     assert bridge.language.tokenizer.pad_token == "<pad>"  # its vocabulary has one
     assert isinstance(bridge.encode(["a"]), Text)
     assert isinstance(bridge.generate("a", steps=1)[0], Image.Image)
+
+
+def test_the_names_that_outside_scripts_rely_on_are_there(tiny: Tiny) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    bridge = Bridge.connect(tiny("t5"), tiny("sd"), rank=2, device="cpu")
+    named = page.split("## Names to rely on")[1].split("`bridge.language")[0]
+    doors = re.findall(r"`(?:Bridge)?\.(\w+)", named)
+    assert len(doors) == 16
+    assert all(hasattr(bridge, name) for name in doors)
+    ids = bridge.language.tokenize(["a red circle"], bridge.tokens).ids
+    hidden = bridge.language.hidden(ids, attention_mask=None)
+    text = Text(bridge.adapter(hidden))
+    latents = bridge.vision.encode(torch.zeros(1, 3, 16, 16))
+    noised = bridge.vision.noise(latents, generator=None)
+    assert bridge.vision.predict(noised.x_t, noised.timesteps, text).shape == latents.shape
+    assert bridge.vision.decode(latents).shape == (1, 3, 16, 16)

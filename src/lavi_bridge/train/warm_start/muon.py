@@ -16,12 +16,14 @@ from torch import Tensor, nn
 from lavi_bridge.running.blocks import like, whole
 
 MOMENTUM = 0.95
+"""Jordan et al.'s, like the number of iterations below."""
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic that drives all singular values towards 1 (Jordan et al.)."""
 ITERATIONS = 5
 RMS = 0.2
 """Root mean square of AdamW's steps over their rate (arXiv 2502.16982, section 2.2)."""
 BETAS, EPSILON = (0.9, 0.999), 1e-8
+"""Adam's own (arXiv 1412.6980), for what is no matrix."""
 
 
 class Muon(torch.optim.Optimizer):
