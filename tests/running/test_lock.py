@@ -9,12 +9,14 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from tqdm import tqdm
 
 from lavi_bridge import Bridge, BridgeError
 from lavi_bridge.cli import main as cli
@@ -43,6 +45,15 @@ def command(*arguments: object) -> None:
     """Run a command in this process."""
     sys.argv = ["lavi-bridge", *map(str, arguments)]
     cli.main()
+
+
+def apart(*arguments: object) -> None:
+    """Run a command in a forked process, whose bars have a lock of their own.
+
+    tqdm's is shared with the parent, which would wait for a process that is stopped while it draws.
+    """
+    tqdm.set_lock(threading.RLock())
+    command(*arguments)
 
 
 def refused(
@@ -137,7 +148,7 @@ def runs(flags: list[object], tmp_path_factory: pytest.TempPathFactory) -> Itera
     }
     quiet = subprocess.DEVNULL
     user = subprocess.Popen([*map(str, training)], stdout=quiet, stderr=quiet)
-    forked = {name: FORK.Process(target=command, args=given) for name, given in others.items()}
+    forked = {name: FORK.Process(target=apart, args=given) for name, given in others.items()}
     for name, process in forked.items():
         process.start()
         until(lambda name=name: signed(root / name), process.is_alive)  # type: ignore[misc]
