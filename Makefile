@@ -4,7 +4,7 @@ BIN := .venv/bin
 # threads that wait sleep instead of spinning, so that a busy machine does not stop them
 export OMP_WAIT_POLICY ?= PASSIVE
 
-# that share the tests, a file at a time
+# that share the tests
 PROCESSES ?= 2
 
 .PHONY: demo test setup lint matrix large clean
@@ -13,7 +13,7 @@ demo: setup
 	$(BIN)/lavi-bridge demo
 
 test: setup lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES)
 
 setup: .venv/ready
 

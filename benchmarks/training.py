@@ -28,7 +28,7 @@ from torch import Generator
 
 from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.config import Quantize
-from lavi_bridge.data import TSV, normalise, to_pixels
+from lavi_bridge.data import TSV, Sample, normalise, to_pixels
 from lavi_bridge.train.caching import fill, open_cache
 from lavi_bridge.train.options import CacheConfig, TrainConfig
 from lavi_bridge.train.run import Run
@@ -197,7 +197,7 @@ def cache(rounds: int, folder: Path, resolution: int = 256) -> None:
     assert held is not None
 
     def cached(index: int) -> torch.Tensor:
-        moments = held[index, False]
+        moments = held[Sample(index, False)]
         assert moments.std is not None
         return vision.draw(moments.mean[None], moments.std[None])
 

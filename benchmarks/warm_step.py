@@ -76,7 +76,8 @@ def _row(language: str, seed: int, trees: dict[str, Path]) -> None:
         for _ in range(TURNS):
             for name, worker in workers.items():
                 spent[name].append(worker.seconds(STEPS))
-        left = [float(worker.value("warm.held_out('states')")) for worker in workers.values()]
+        measure = "(getattr(warm, 'measure', None) or warm.held_out)('states')"  # of either tree
+        left = [float(worker.value(measure)) for worker in workers.values()]
     before, now = (np.array(seconds) for seconds in spent.values())
     low, median, high = np.quantile(now / before, (0.25, 0.5, 0.75))
     print(

@@ -9,8 +9,9 @@ if "gpu" not in " ".join(sys.argv):
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the expectations are those of float32 on a CPU
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,28 @@ from lavi_bridge import testing
 torch.set_num_threads(1)
 GOLDEN = Path(__file__).parent / "golden"
 SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+TOGETHER = {
+    "tests/evaluate/test_evaluate.py",
+    "tests/reproduce/test_reproduce.py",
+    "tests/running/test_lock.py",
+    "tests/zoo/test_demo.py",
+}
+"""Files whose tests share what takes long to make: one worker has them all."""
+
+
+@pytest.hookimpl(optionalhook=True)  # with pytest-xdist alone
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each worker the next test, or the next whole file of TOGETHER, which come first."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByTest(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return file if file in TOGETHER else nodeid
+
+    return ByTest(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +58,23 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return path
 
     return folder
+
+
+@pytest.fixture(scope="module")
+def few() -> Iterator[None]:
+    """Fewer captions and pictures for a warm start: they take most of its time, and count little.
+
+    For the rest of a file, once asked for, and in this process alone.
+    """
+    from lavi_bridge.shapes.world import ShapesWorld
+    from lavi_bridge.train.warm_start import predictions
+
+    captions = ShapesWorld.captions
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ShapesWorld, "captions", lambda self, count: captions(self, min(count, 2000)))
+        patch.setattr(predictions, "BANK", 16)
+        patch.setattr(predictions, "BANK_STEPS", 3)
+        yield
 
 
 @pytest.fixture(scope="session")

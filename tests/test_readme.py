@@ -6,17 +6,18 @@ from pathlib import Path
 import pytest
 
 from lavi_bridge.cli import main as cli
-from lavi_bridge.plan.plan import listing
+from lavi_bridge.cli.listing import listing
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_table_is_the_one_the_registries_give() -> None:
+@pytest.mark.parametrize("what", ["languages", "visions"])
+def test_the_families_are_those_of_the_registries(what: str) -> None:
     page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
-    shown = page.split("<!-- lavi-bridge list matrix -->")[1].split("<!-- end -->")[0].strip()
-    assert shown == listing("matrix")
+    shown = page.split(f"<!-- lavi-bridge list {what} -->")[1].split("<!-- end -->")[0]
+    assert shown.strip().removeprefix("```").removesuffix("```").strip("\n") == listing(what)
 
 
 PACKAGE = ROOT / "src" / "lavi_bridge"

@@ -11,7 +11,9 @@ import math
 import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
 
 from lavi_bridge.errors import BridgeError, nearest
 from lavi_bridge.files.atomic import at_home
@@ -36,14 +38,63 @@ class LoRA:
     """On the output of the low-rank branch, as published (PEFT's own falls on its input)."""
 
 
-class HomePaths:
-    """Settings whose paths may begin with `~`, wherever they come from: shells expand it in
-    `--out ~/run`, but neither in `--out=~/run` nor in a YAML file."""
+Count = Annotated[int, Ge(1)]
+Natural = Annotated[int, Ge(0)]
+NonNegative = Annotated[float, Ge(0)]
+Fraction = Annotated[float, Ge(0), Le(1)]
+
+
+class Settings:
+    """A command's settings, whose bounds stand beside their fields.
+
+    Paths may begin with `~`, wherever they come from: shells expand it in `--out ~/run`, but
+    neither in `--out=~/run` nor in a YAML file.
+    """
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if isinstance(value, Path):
                 setattr(self, name, at_home(value))
+        check_bounds(self)
+
+
+def check_bounds(settings: object) -> None:
+    """Refuse numbers that lie outside of what their fields allow; NaN always does.
+
+    Raises:
+        BridgeError: one does; it is named.
+    """
+    for name, bounds in _bounds(type(settings)).items():
+        value = getattr(settings, name)
+        for number in filter(is_number, value if is_list(value) else [value]):
+            for bound in bounds:
+                if wanted := _missed(number, bound):
+                    raise BridgeError(f"'{name}' must be {wanted}, not {number}")
+
+
+def _missed(number: Any, bound: object) -> str | None:
+    """What a bound asks for, where a number is not that."""
+    match bound:
+        case Ge(least):
+            return None if number >= least else f"at least {least}"
+        case Gt(least):
+            return None if number > least else f"above {least}"
+        case Le(most):
+            return None if number <= most else f"at most {most}"
+        case Lt(most):
+            return None if number < most else f"below {most}"
+    return None
+
+
+def _bounds(kind: type) -> dict[str, list[Any]]:
+    """By field, the bounds of a class's annotations: those of a list are of all in it."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return {name: found for name, hint in hints.items() if (found := _bounds_in(hint))}
+
+
+def _bounds_in(hint: Any) -> list[Any]:
+    found = [b for b in getattr(hint, "__metadata__", ()) if isinstance(b, Ge | Gt | Le | Lt)]
+    return found + [bound for part in typing.get_args(hint) for bound in _bounds_in(part)]
 
 
 @dataclass(frozen=True)

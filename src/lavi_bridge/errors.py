@@ -16,10 +16,16 @@ class NotANumber(BridgeError):
     """A picture has values that are no numbers, for which any grey would be a lie."""
 
 
+def first_line(error: Exception) -> str:
+    """An error's first line, or its type where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def in_a_line(error: Exception) -> str:
     """An error's type and first line: what fits into a one-line message."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    name, line = type(error).__name__, first_line(error)
+    return line if line == name else f"{name}: {line}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -178,7 +178,7 @@ def test_a_published_checkpoint_is_converted_from_the_command_line(
             "5000 steps: ",
         ),
         (["generate", "zoo:tiny-sd", "a", "--out", "README.md"], "cannot make folder 'README.md'"),
-        (["generate", "zoo:tiny-sd", "a", "--per-prompt", "0"], "--per-prompt must be at least 1"),
+        (["generate", "zoo:tiny-sd", "a", "--per-prompt", "0"], "'per_prompt' must be at least 1"),
         (["generate", "src/nothing", "a"], "no folder 'src/nothing'"),
     ],
 )

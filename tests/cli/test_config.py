@@ -8,11 +8,12 @@ import pytest
 from lavi_bridge import RECIPES, BridgeError
 from lavi_bridge.cli.draw import Generate
 from lavi_bridge.cli.groups import field_docs
+from lavi_bridge.cli.listing import listing
 from lavi_bridge.cli.train import DataCheck, train_config
 from lavi_bridge.cli.zoo import Demo, ZooBuild
 from lavi_bridge.data.sources.opening import open_source
+from lavi_bridge.evaluate.entries import contestants_of
 from lavi_bridge.evaluate.options import EvaluateConfig
-from lavi_bridge.evaluate.run import contestants_of
 from lavi_bridge.files.atomic import at_home
 from lavi_bridge.files.locate import locate
 from lavi_bridge.prompts.options import ExpandConfig
@@ -48,7 +49,7 @@ def test_a_recipe_may_be_named_by_a_flag_in_either_form(flags: list[str]) -> Non
 
 
 def test_a_bad_flag_is_the_same_one_line_as_in_a_file() -> None:
-    with pytest.raises(BridgeError, match="'rank' must not be negative, not -1"):
+    with pytest.raises(BridgeError, match="'rank' must be at least 0, not -1"):
         train_config([*PAIR, "--rank", "-1"])
 
 
@@ -65,11 +66,11 @@ def test_yaml_reads_2e_5_as_text_and_we_as_a_number(tmp_path: Path) -> None:
         ("batchsize: 3", r"config\.yaml: unknown key 'batchsize'; did you mean 'batch_size'\?"),
         ("steps: many", r"config\.yaml: 'steps': input should be a valid integer.*got 'many'"),
         ("schedule: wavy", r"config\.yaml: 'schedule': input should be 'constant', 'cosine'"),
-        ("caption_dropout: 2", r"'caption_dropout' is a fraction between 0 and 1, not 2"),
-        ("rank: -1", r"'rank' must not be negative"),
+        ("caption_dropout: 2", r"'caption_dropout' must be at most 1, not 2"),
+        ("rank: -1", r"'rank' must be at least 0"),
         ("steps: 0", r"'steps' must be at least 1"),
         ("sample_steps: 0", r"'sample_steps' must be at least 1"),
-        ("lr_vision: -1", r"'lr_vision' must not be negative"),
+        ("lr_vision: -1", r"'lr_vision' must be at least 0"),
         ("dtype: float16", "float16 underflows in training; use bfloat16 or float32"),
         ("a: [1", r"config\.yaml:\d: not valid YAML"),
         ("just words", r"config\.yaml: expected `key: value` lines"),
@@ -224,3 +225,42 @@ def test_a_name_that_only_begins_with_a_tilde_stays_as_in_a_shell(home: Path) ->
         locate("~nobody-of-this-name/t5")
     with pytest.raises(BridgeError, match="no data '~nobody-of-this-name/d'"):
         open_source("~nobody-of-this-name/d")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"lr_vision": float("nan")}, "'lr_vision' must be at least 0, not nan"),
+        ({"language_rank": -1}, "'language_rank' must be at least 0, not -1"),
+        ({"max_bad": 1.5}, "'max_bad' must be at most 1, not 1.5"),
+        ({"resolution": 0}, "'resolution' must be at least 1, not 0"),
+    ],
+)
+def test_bounds_stand_beside_their_fields(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(BridgeError, match=message):
+        TrainConfig("a", "b", "c", Path("out"), **given)
+
+
+def test_bounds_of_a_list_are_of_all_in_it() -> None:
+    with pytest.raises(BridgeError, match="'rates' must be above 0, not -1"):
+        ReproduceConfig(["visions"], rates=[1.0, -1.0])
+
+
+def test_the_list_shows_families_recipes_and_zoo() -> None:
+    text = listing("all")
+    for word in (
+        "gemma3_text",
+        "SanaPipeline",
+        "feedforward",
+        "paper-llama2-sd",
+        "21.8",
+        "0.4859",
+        "5e-06",
+        "not published",
+        "zoo:tiny-llama",
+        "caption_dropout",
+        "t2i-compbench",
+        "djghosh13/geneval@af4902f (MIT)",
+        "near in one direction (UniDet_eval/2D_spatial_eval.py",
+    ):
+        assert word in text, word

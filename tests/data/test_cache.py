@@ -4,8 +4,6 @@ import json
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +19,7 @@ from lavi_bridge.data.cache.features import FeatureCache
 from lavi_bridge.train.caching import fill
 from lavi_bridge.train.options import CacheConfig, TrainConfig
 from lavi_bridge.train.run import Run
+from tests.processes import run_distributed
 
 Tiny = Callable[[str], Path]
 FORK = multiprocessing.get_context("fork")
@@ -160,16 +159,7 @@ def test_what_was_missing_is_added_and_nothing_is_replaced(
 
 
 def test_two_processes_share_the_work(tiny: Tiny, captions: Path, tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--master_port",
-        "29543",
-        "-m",
-        "lavi_bridge",
+    run_distributed(
         "cache",
         "--vision",
         tiny("sd"),
@@ -179,9 +169,7 @@ def test_two_processes_share_the_work(tiny: Tiny, captions: Path, tmp_path: Path
         tmp_path / "latents",
         "--device",
         "cpu",
-    ]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    )
     assert fill(cached(tiny, captions, cache_dtype="float16")) == (0, [])
 
 

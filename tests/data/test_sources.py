@@ -197,7 +197,7 @@ def test_every_sample_is_visited_once_a_pass_and_batches_have_one_size(seed: int
 
 def test_data_smaller_than_a_batch_is_repeated() -> None:
     keys = next(Order([0, 0, 0], batch=8, seed=0).batches())
-    assert Counter(key.visit for key in keys) == {0: 3, 1: 3, 2: 2}
+    assert Counter(key.number for key in keys) == {0: 3, 1: 3, 2: 2}
 
 
 # ---- sizes

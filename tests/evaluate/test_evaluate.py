@@ -5,8 +5,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -21,21 +19,23 @@ from safetensors.torch import load_file, save_file
 from lavi_bridge import Bridge, BridgeError
 from lavi_bridge.config import Sampling
 from lavi_bridge.evaluate.drawing import MANIFEST, found, jobs_of
+from lavi_bridge.evaluate.entries import contestants_of
 from lavi_bridge.evaluate.judging import add_three_in_one
 from lavi_bridge.evaluate.options import EvaluateConfig
 from lavi_bridge.evaluate.results import Judged
-from lavi_bridge.evaluate.run import contestants_of, evaluate
+from lavi_bridge.evaluate.run import evaluate
 from lavi_bridge.files.journal import Journal
 from lavi_bridge.files.locate import ZOO
 from lavi_bridge.metrics import METRICS
 from lavi_bridge.metrics.compbench.three_in_one import kind_of
 from lavi_bridge.prompts.prompt import Prompt
 from lavi_bridge.prompts.suites import complex_lists, load_suite
-from tests.files.test_locate import cached
+from tests.files.test_locate import cached, hub
 from tests.metrics.test_clip import folder as clip
+from tests.processes import Command, lavi_bridge, run_distributed
 from tests.squeezenet import photos, squeezenet
 
-__all__ = ["clip"]  # a fixture: a tiny CLIP
+__all__ = ["clip", "hub"]  # fixtures: a tiny CLIP, an empty Hub cache
 
 Tiny = Callable[[str], Path]
 QUICK = Sampling(steps=2, guidance=2.0, batch_size=4)
@@ -132,7 +132,7 @@ def test_pictures_that_are_no_numbers_are_not_scored(tiny: Tiny, tmp_path: Path)
 # ---- interrupted, and in several processes
 
 
-def command(out: Path, *entries: object) -> list[str]:
+def arguments(out: Path, *entries: object) -> list[object]:
     flags = [
         "--suites",
         "shapes",
@@ -147,53 +147,36 @@ def command(out: Path, *entries: object) -> list[str]:
         "--device",
         "cpu",
         "--out",
-        str(out),
+        out,
     ]
-    return [sys.executable, "-m", "lavi_bridge", "evaluate", *map(str, entries), *flags]
+    return ["evaluate", *entries, *flags]
 
 
 def test_killed_at_any_moment_it_ends_with_the_same_files_and_draws_nothing_twice(
     bridge: Path, tmp_path: Path
 ) -> None:
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run(command(tmp_path / "straight", "zoo:tiny-sd", bridge), check=True, **quiet)  # type: ignore[call-overload]
+    assert lavi_bridge(*arguments(tmp_path / "straight", "zoo:tiny-sd", bridge)).poll() == 0
     out, rng = tmp_path / "killed", random.Random(0)
     kept: dict[Path, int] = {}
     for wanted in (5 + rng.randrange(20), 40 + rng.randrange(20), 72):
-        process = subprocess.Popen(command(out, "zoo:tiny-sd", bridge), **quiet)  # type: ignore[call-overload]
+        process = Command(*arguments(out, "zoo:tiny-sd", bridge))
         while sum(1 for _ in out.rglob("*.png")) < wanted and process.poll() is None:
             time.sleep(0.005)
         time.sleep(rng.random() * 0.05)
         process.kill()
-        process.wait()
         for manifest in out.rglob("*anifest*.jsonl"):  # what is noted stays as it is
             for line in manifest.read_text().splitlines():
                 path = manifest.parent / "images" / json.loads(line)["file"]
                 kept.setdefault(path, path.stat().st_mtime_ns)
-    subprocess.run(command(out, "zoo:tiny-sd", bridge), check=True, **quiet)  # type: ignore[call-overload]
+    assert lavi_bridge(*arguments(out, "zoo:tiny-sd", bridge)).poll() == 0
     assert len(kept) > 30
     assert all(path.stat().st_mtime_ns == written for path, written in kept.items())
     assert content(out) == content(tmp_path / "straight")
 
 
 def test_two_processes_draw_and_judge_what_one_does(bridge: Path, tmp_path: Path) -> None:
-    subprocess.run(command(tmp_path / "one", bridge), check=True, capture_output=True)
-    torchrun = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--master_port",
-        "29561",
-    ]
-    done = subprocess.run(
-        [*torchrun, *command(tmp_path / "two", bridge)[1:]],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert lavi_bridge(*arguments(tmp_path / "one", bridge)).poll() == 0
+    run_distributed(*arguments(tmp_path / "two", bridge))
     one, two = (content(tmp_path / name) for name in ("one", "two"))
     assert one.keys() == two.keys()
     for name in one:
@@ -205,15 +188,13 @@ def test_two_processes_draw_and_judge_what_one_does(bridge: Path, tmp_path: Path
 
 def test_a_signal_stops_it_with_a_line_and_the_same_command_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    process = subprocess.Popen(
-        command(out, "zoo:tiny-sd"), stderr=subprocess.PIPE, text=True, stdout=subprocess.DEVNULL
-    )
+    process = Command(*arguments(out, "zoo:tiny-sd"))
     while sum(1 for _ in out.rglob("*.png")) < 3 and process.poll() is None:
         time.sleep(0.005)
     process.send_signal(signal.SIGTERM)
-    assert "error: stopped; the same command goes on from there" in process.communicate()[1]
-    assert process.returncode == 2
-    subprocess.run(command(out, "zoo:tiny-sd"), check=True, capture_output=True)
+    assert process.wait() == 2
+    assert "error: stopped; the same command goes on from there" in process.stderr
+    assert lavi_bridge(*arguments(out, "zoo:tiny-sd")).poll() == 0
     assert len(rows(out / "tiny-sd" / "shapes" / MANIFEST)) == 36
 
 
@@ -317,14 +298,9 @@ def test_entries_that_are_nowhere_or_share_a_name_are_refused(bridge: Path, tmp_
     assert entry.spec == str(tmp_path / "lr=1e-4")
 
 
-def test_a_pipeline_on_the_hub_is_an_image_model(tiny: Tiny, tmp_path: Path) -> None:
-    cached(tmp_path, "sd", tiny("sd"))
-    code = "from lavi_bridge.evaluate.run import contestants_of as c; print(c(['me/sd'])[0].kind)"
-    environment = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "image model"
+def test_a_pipeline_on_the_hub_is_an_image_model(tiny: Tiny, hub: Path) -> None:
+    cached(hub, "sd", tiny("sd"))
+    assert contestants_of(["me/sd"])[0].kind == "image model"
 
 
 def test_missing_scorers_are_said_before_anything_is_drawn(

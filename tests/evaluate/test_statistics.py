@@ -16,8 +16,8 @@ from lavi_bridge.evaluate.statistics import (
     paired,
     paired_runs,
     student,
+    wilson,
 )
-from lavi_bridge.shapes.scorer import wilson
 
 Scores = list[list[float | None]]
 

@@ -11,22 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from lavi_bridge import BridgeError
+from lavi_bridge import Bridge, BridgeError
 from lavi_bridge.files.locate import locate
 
 Tiny = Callable[[str], Path]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-JOIN = """
-import json, sys
-from lavi_bridge import Bridge
-
-bridge = Bridge.connect(sys.argv[1], "me/sd", rank=2, device="cpu", dtype="float32")
-bridge.save(sys.argv[2])
-record = json.load(open(sys.argv[2] + "/bridge.json"))
-assert Bridge.load(sys.argv[2], device="cpu", dtype="float32").id == bridge.id
-print(json.dumps([record["language"]["id"], record["language"]["revision"]]))
-"""
 
 
 def cached(home: Path, name: str, folder: Path, *, ref: str | None = COMMIT) -> Path:
@@ -39,15 +28,45 @@ def cached(home: Path, name: str, folder: Path, *, ref: str | None = COMMIT) -> 
     return repository
 
 
-def join(home: Path, language: str, out: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", JOIN, language, str(out)],
-        env=environment,
+def join(language: str, out: Path) -> list[str]:
+    """Join it with `me/sd`, save, load, and tell what the folder remembers of it."""
+    bridge = Bridge.connect(language, "me/sd", rank=2, device="cpu", dtype="float32")
+    bridge.save(out)
+    assert Bridge.load(out, device="cpu", dtype="float32").id == bridge.id
+    record = json.loads((out / "bridge.json").read_text(encoding="utf-8"))
+    return [record["language"]["id"], record["language"]["revision"]]
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The Hub's cache of this process, empty."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path
+
+
+def silent(told: str) -> bool:
+    """Nothing is told of the Hub where its cache serves."""
+    return not re.search("hub|deprecated|warn", told, re.IGNORECASE)
+
+
+def test_a_hub_id_is_served_from_where_hf_home_says(tiny: Tiny, tmp_path: Path) -> None:
+    """In an interpreter of its own, as huggingface_hub reads the variable once."""
+    for name in ("t5", "sd"):
+        cached(tmp_path, name, tiny(name))
+    code = (
+        "import sys; from pathlib import Path; from tests.files.test_locate import join\n"
+        "assert join('me/t5', Path(sys.argv[1]))[1]"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "out")],
+        env=os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"},
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         check=False,
     )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert silent(done.stderr)
 
 
 @pytest.mark.parametrize(
@@ -60,43 +79,37 @@ def join(home: Path, language: str, out: Path) -> subprocess.CompletedProcess[st
     ids=["main", "commit", "no main"],
 )
 def test_hub_ids_are_joined_saved_and_loaded_without_a_network(
-    tiny: Tiny, tmp_path: Path, language: str, ref: str | None, suffix: str
+    tiny: Tiny,
+    hub: Path,
+    language: str,
+    ref: str | None,
+    suffix: str,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     for name in ("t5", "sd"):
-        repository = cached(tmp_path, name, tiny(name), ref=ref)
+        repository = cached(hub, name, tiny(name), ref=ref)
         for path in repository.rglob("*.safetensors"):
             path.rename(path.with_suffix(suffix))
-    done = join(tmp_path, language, tmp_path / "out")
-    assert done.returncode == 0, done.stderr[-2000:]
-    # nothing is told of the Hub where its cache serves
-    assert not re.search("hub|deprecated|warn", done.stderr, re.IGNORECASE)
     # the branch may move, so the bridge remembers the commit
-    assert json.loads(done.stdout.splitlines()[-1]) == [language, COMMIT]
-    card = (tmp_path / "out" / "README.md").read_text()
+    assert join(language, hub / "out") == [language, COMMIT]
+    assert silent(capfd.readouterr().err)
+    card = (hub / "out" / "README.md").read_text()
     assert "- me/t5\n" in card
     assert "- me/sd\n" in card
 
 
 def test_a_text_encoder_inside_a_hub_pipeline_finds_its_tokenizer_beside(
-    tiny: Tiny, tmp_path: Path
+    tiny: Tiny, hub: Path
 ) -> None:
     """The paper's CLIP row: `CompVis/stable-diffusion-v1-4/text_encoder`."""
-    pipeline = shutil.copytree(tiny("sd"), tmp_path / "pipeline")
+    pipeline = shutil.copytree(tiny("sd"), hub / "pipeline")
     clip = tiny("clip_text_model")
     for folder, pattern in (("text_encoder", "[cm]o*"), ("tokenizer", "tokenizer*")):
         (pipeline / folder).mkdir()
         for path in clip.glob(pattern):
             shutil.copy(path, pipeline / folder)
-    cached(tmp_path, "sd", pipeline)
-    done = join(tmp_path, "me/sd/text_encoder", tmp_path / "out")
-    assert done.returncode == 0, done.stderr[-2000:]
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The Hub's cache of this process, empty."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    return tmp_path
+    cached(hub, "sd", pipeline)
+    assert join("me/sd/text_encoder", hub / "out") == ["me/sd/text_encoder", COMMIT]
 
 
 def test_of_several_commits_without_a_main_one_must_be_named(tiny: Tiny, hub: Path) -> None:

@@ -1,16 +1,11 @@
 """`lavi-bridge data check`, as a user starts it."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 from PIL import Image
 
-
-def lavi_bridge(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lavi_bridge", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+from tests.processes import lavi_bridge
 
 
 def test_every_error_is_named_and_the_exit_code_tells(tmp_path: Path) -> None:
@@ -32,7 +27,7 @@ def test_every_error_is_named_and_the_exit_code_tells(tmp_path: Path) -> None:
         "--out",
         tmp_path / "report",
     )
-    assert done.returncode == 1
+    assert done.poll() == 1
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     reasons = ["2: expected", "3: not UTF-8", "4: no image", "5: cannot read", "6: '"]
     assert [r for r in reasons if any(f"c.tsv:{r}" in e for e in report["errors"])] == reasons
@@ -52,9 +47,9 @@ def test_a_clean_data_set_passes(tmp_path: Path) -> None:
     Image.new("RGB", (40, 90), "red").save(tmp_path / "a.png")
     (tmp_path / "a.txt").write_text("a red wall")
     done = lavi_bridge("data", "check", tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert done.poll() == 0, done.stderr
     assert "1 pictures, 1 captions" in done.stdout
     assert "0 errors" in done.stdout
-    assert lavi_bridge("data", "check", tmp_path / "nothing").returncode == 2
+    assert lavi_bridge("data", "check", tmp_path / "nothing").poll() == 2
     done = lavi_bridge("data", "check", tmp_path, "--language", "zoo:tiny-llama")
     assert "give both, or neither" in done.stderr

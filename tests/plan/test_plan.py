@@ -2,12 +2,18 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lavi_bridge import BridgeError
-from lavi_bridge.plan.plan import listing, make_plan
+from lavi_bridge.plan.plan import Plan, make_plan
 from tests import real
+
+
+def plan_of(language: Path | str, vision: Path | str, **changes: Any) -> Plan:
+    """Without the backward pass, which counts compute alone and takes most of the time."""
+    return make_plan(str(language), str(vision), compute=False, **changes)
 
 
 def test_t5_large_and_sd_are_counted_as_published(tmp_path: Path) -> None:
@@ -24,35 +30,35 @@ def test_t5_large_and_sd_are_counted_as_published(tmp_path: Path) -> None:
     # counted on an H200 for 32 images: 64.2 TFLOP
     assert 32 * (plan.training_tflop or 0) == pytest.approx(64.2, abs=0.05)
     # measured on an H200 at batch 8 in bf16, latents cached: 14.1 GB
-    assert make_plan(str(t5), str(sd), batch_size=8).training_gb == pytest.approx(14.1, rel=0.15)
+    assert plan_of(t5, sd, batch_size=8).training_gb == pytest.approx(14.1, rel=0.15)
 
 
 def test_llama_2_is_counted_as_published(tmp_path: Path) -> None:
     llama = real.language(tmp_path / "llama", real.LLAMA2_7B)
-    plan = make_plan(str(llama), str(real.stable_diffusion(tmp_path / "sd")))
+    plan = plan_of(llama, real.stable_diffusion(tmp_path / "sd"))
     assert plan.language_lora_layers == 128
     assert plan.adapter_parameters == pytest.approx(228.9e6, rel=0.001)
 
 
 def test_pixart_is_counted_as_published(tmp_path: Path) -> None:
     t5 = real.language(tmp_path / "t5", real.T5_LARGE)
-    plan = make_plan(str(t5), str(real.pixart(tmp_path / "pixart")))
+    plan = plan_of(t5, real.pixart(tmp_path / "pixart"))
     assert plan.adapter_parameters == pytest.approx(113.3e6, rel=0.001)
     assert (plan.tokens, plan.masked) == (120, True)
 
 
 def test_a_quantized_language_model_and_sharding_need_less_memory() -> None:
     pair = ("zoo:tiny-t5-large", "zoo:tiny-sd")
-    whole, small = make_plan(*pair), make_plan(*pair, quantize="nf4")
+    whole, small = plan_of(*pair), plan_of(*pair, quantize="nf4")
     saved = 0.72 * 2 * whole.language_parameters / 1e9
     assert whole.training_gb - small.training_gb == pytest.approx(saved)
     kept = whole.training_gb - whole.weights_gb - 16 * whole.trained / 1e9  # activations
-    half = make_plan(*pair, processes=2)
+    half = plan_of(*pair, processes=2)
     assert half.training_gb - kept == pytest.approx((whole.training_gb - kept) / 2)
 
 
 def test_rank_zero_is_shown_as_untouched() -> None:
-    plan = make_plan("zoo:tiny-t5-base", "zoo:tiny-sd", language_rank=0)
+    plan = plan_of("zoo:tiny-t5-base", "zoo:tiny-sd", language_rank=0)
     assert plan.language_lora_parameters == 0
     assert "language LoRA    untouched" in plan.table()
 
@@ -60,7 +66,7 @@ def test_rank_zero_is_shown_as_untouched() -> None:
 def test_the_plan_agrees_with_the_bridge_it_plans() -> None:
     from lavi_bridge import Bridge
 
-    plan = make_plan("zoo:tiny-llama", "zoo:tiny-sd", language_rank=4, vision_rank=4)
+    plan = plan_of("zoo:tiny-llama", "zoo:tiny-sd", language_rank=4, vision_rank=4)
     bridge = Bridge.connect("zoo:tiny-llama", "zoo:tiny-sd", rank=4)
     assert plan.trained == sum(p.numel() for p in bridge.trainable_parameters())
     frozen = sum(p.numel() for p in bridge.parameters() if not p.requires_grad)
@@ -72,22 +78,3 @@ def test_an_unknown_adapter_lists_the_known() -> None:
         BridgeError, match=r"unknown adapter 'liner'; known: .*did you mean 'linear'"
     ):
         make_plan("zoo:tiny-t5-base", "zoo:tiny-sd", adapter="liner")
-
-
-def test_the_list_shows_families_recipes_and_zoo() -> None:
-    text = listing("all")
-    for word in (
-        "gemma3_text",
-        "SanaPipeline",
-        "feedforward",
-        "paper-llama2-sd",
-        "21.8",
-        "0.4859",
-        "5e-06",
-        "not published",
-        "zoo:tiny-llama",
-        "caption_dropout",
-        "t2i-compbench",
-        "djghosh13/geneval@af4902f (MIT)",
-    ):
-        assert word in text, word

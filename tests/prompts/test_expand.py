@@ -181,7 +181,7 @@ def test_a_damaged_file_is_named_with_its_line(config: ExpandConfig) -> None:
     with pytest.raises(BridgeError, match=r"long\.jsonl:1: damaged \(another prompt\)"):
         expand(config)
     config.out.with_name("long.jsonl.meta.json").unlink()
-    with pytest.raises(BridgeError, match=r"'long\.jsonl\.meta\.json'\) cannot be read; choose"):
+    with pytest.raises(BridgeError, match=r"'long\.jsonl\.meta\.json'\) are not; choose"):
         expand(config)
 
 
@@ -299,8 +299,8 @@ def test_a_model_that_cannot_write_is_refused(config: ExpandConfig, name: str, r
     ("change", "reason"),
     [
         ({"max_new_tokens": 0}, "'max_new_tokens' must be at least 1, not 0"),
-        ({"temperature": -1}, "'temperature' must not be negative, not -1"),
-        ({"top_p": 0}, "'top_p' is a fraction above 0 and up to 1, not 0"),
+        ({"temperature": -1}, "'temperature' must be at least 0, not -1"),
+        ({"top_p": 0}, "'top_p' must be above 0, not 0"),
         ({"out": Path("a.txt")}, r"'out' must end in \.jsonl, not 'a\.txt'"),
     ],
 )

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from lavi_bridge import BridgeError
+from lavi_bridge.cli.listing import listing
 from lavi_bridge.files.fetch import checksum
-from lavi_bridge.plan.plan import listing
 from lavi_bridge.prompts.catalogue import SUITES
 from lavi_bridge.prompts.prompt import Prompt
 from lavi_bridge.prompts.suite import prompt_hash

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -156,14 +157,14 @@ def test_a_folder_of_the_users_stands_in_for_an_id(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def done(few: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished small run of the image models' table."""
     out = tmp_path_factory.mktemp("reproduce") / "run"
     assert reproduce(quick(out)) == out / "paper-in-miniature.md"
     return out
 
 
-def test_a_search_takes_the_rate_of_the_lower_loss(tmp_path: Path) -> None:
+def test_a_search_takes_the_rate_of_the_lower_loss(few: None, tmp_path: Path) -> None:
     places, row = Places(tmp_path), Row("", "t5-small")
     search(row, quick(tmp_path, rates=[1.0, 300.0]), places)  # the second is far too high
     found = json.loads(places.search(row).read_text())
@@ -234,7 +235,7 @@ def test_a_row_that_another_process_is_at_is_left_to_it(tmp_path: Path) -> None:
     assert _take(jobs, places)[0] == 0
 
 
-def test_a_rate_that_diverges_is_passed_over(tmp_path: Path) -> None:
+def test_a_rate_that_diverges_is_passed_over(few: None, tmp_path: Path) -> None:
     places, row = Places(tmp_path), Row("", "t5-small")
     search(row, quick(tmp_path, rates=[1.0, 1e30]), places)
     found = json.loads(places.search(row).read_text())
@@ -251,31 +252,27 @@ def test_the_jobs_are_searches_then_one_seed_of_every_row_after_the_other(tmp_pa
     }
 
 
+def whole_command(out: Path) -> list[str]:
+    """`quick`, as a user starts it."""
+    start = [sys.executable, "-m", "lavi_bridge", "reproduce", "visions"]
+    small = ["--seeds", "1", "--prompts", "6", "--scale", "0.01", "--rates", "1"]
+    return [*start, *small, "--workers", "2", "--out", str(out)]
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run from its command, never stopped."""
+    out = tmp_path_factory.mktemp("straight")
+    subprocess.run(whole_command(out), check=True, stdout=subprocess.DEVNULL)
+    return out
+
+
 @pytest.mark.large
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_killed_at_random_the_tables_are_the_same_to_the_digit(
-    done: Path, tmp_path: Path, seed: int
+    straight: Path, tmp_path: Path, seed: int
 ) -> None:
-    out = tmp_path / "run"
-    command = [
-        sys.executable,
-        "-m",
-        "lavi_bridge",
-        "reproduce",
-        "visions",
-        "--seeds",
-        "1",
-        "--prompts",
-        "6",
-        "--scale",
-        "0.01",
-        "--workers",
-        "2",
-        "--rates",
-        "1",
-        "--out",
-        str(out),
-    ]
+    out, command = tmp_path / "run", whole_command(tmp_path / "run")
     rng, kills = random.Random(seed), 0
     while not (out / "results.json").is_file():
         run = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
@@ -288,7 +285,7 @@ def test_killed_at_random_the_tables_are_the_same_to_the_digit(
             run.wait()
             time.sleep(0.5)
     assert kills
-    assert (out / "results.json").read_text() == (done / "results.json").read_text()
+    assert (out / "results.json").read_text() == (straight / "results.json").read_text()
 
 
 @pytest.mark.large
@@ -462,8 +459,13 @@ def stand_ins() -> list[str]:
     return [f"{model.full}={locate(model.zoo).root}" for model in models]
 
 
-def test_the_full_plan_needs_configs_alone(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    config = settings(tmp_path, "visions", full=True, models=stand_ins())
+def test_the_full_plan_needs_configs_alone(
+    tiny: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kinds = {"ldm": "ldm", "sd": "sd", "pixart": "pixart-alpha"}
+    models = [f"{VISIONS[name].full}={tiny(kind)}" for name, kind in kinds.items()]
+    models.append(f"{LANGUAGES['t5-large'].full}={tiny('t5')}")
+    config = settings(tmp_path, "visions", full=True, models=models)
     assert reproduce(replace(config, dry_run=True)) is None
     told = capsys.readouterr().out
     for row in rows_of(["visions"], full=True):
@@ -508,8 +510,8 @@ def test_the_plan_of_the_real_sizes(tmp_path: Path) -> None:
         ({"prompts": 5}, "'prompts' must be at least 6"),
         ({"full": True, "suites": ["dpg:a"]}, "whole suites, not of 'dpg:a'"),
         ({"seeds": 0}, "'seeds' must be at"),
-        ({"rates": [0.0]}, "factors above 0"),
-        ({"scale": 0.0}, "'scale' must be positive"),
+        ({"rates": [0.0]}, "'rates' must be above 0"),
+        ({"scale": 0.0}, "'scale' must be above 0"),
     ],
 )
 def test_bad_settings_are_named(changes: dict[str, Any], reason: str, tmp_path: Path) -> None:

@@ -1,8 +1,6 @@
 """Models block by block: spread over processes, compiled."""
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,30 +11,12 @@ from torch import Generator
 from lavi_bridge import Bridge, BridgeError
 from lavi_bridge.running.blocks import blocks, compile_blocks
 from lavi_bridge.train.run import Run
+from tests.processes import run_distributed
 from tests.train.test_train import captions, config, metrics
 
 __all__ = ["captions"]  # a fixture of the training tests
 
 Tiny = Callable[[str], Path]
-
-
-def torchrun(port: int, flags: list[object]) -> None:
-    """`lavi-bridge train` in two processes, as a user starts them."""
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--master_port",
-        port,
-        "-m",
-        "lavi_bridge",
-        "train",
-        *flags,
-    ]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def far(one: Bridge, two: Bridge) -> float:
@@ -68,7 +48,11 @@ def test_sharded_over_two_processes_it_trains_saves_and_loads_the_same_bridge(
     tiny: Tiny, captions: Path, tmp_path: Path
 ) -> None:
     """Against one process at twice the batch; it goes on sharded, and then without sharding."""
+    one, two = tmp_path / "one", tmp_path / "two"
     flags: list[object] = [
+        "train",
+        "--out",
+        two,
         "--language",
         tiny("llama"),
         "--vision",
@@ -88,21 +72,20 @@ def test_sharded_over_two_processes_it_trains_saves_and_loads_the_same_bridge(
         "--ema",
         0.5,
         "--sample-every",
-        10,
+        5,
         "--sample-steps",
         1,
         "--validate-every",
-        10,
+        5,
         "--tracker",
         "none",
         "--save-every",
-        10,
+        5,
         "--language-rank",
         3,
         "--warmup",
         0,
     ]
-    one, two = tmp_path / "one", tmp_path / "two"
     Run(
         config(
             tiny,
@@ -110,20 +93,20 @@ def test_sharded_over_two_processes_it_trains_saves_and_loads_the_same_bridge(
             one,
             language=str(tiny("llama")),
             dropout=0.0,
-            steps=20,
+            steps=10,
             batch_size=4,
             lr_language=1e-4,
             ema=0.5,
-            save_every=10,
-            validate_every=10,
+            save_every=5,
+            validate_every=5,
             language_rank=3,
             warmup=0,
         )
     ).train()
-    for steps in (6, 15):
-        torchrun(29541, [*flags, "--out", two, "--batch-size", 2, "--steps", steps, "--shard"])
+    for steps in (3, 8):
+        run_distributed(*flags, "--batch-size", 2, "--steps", steps, "--shard")
     half = Bridge.load(two)
-    torchrun(29542, [*flags, "--out", two, "--batch-size", 2, "--steps", 20])
+    run_distributed(*flags, "--batch-size", 2, "--steps", 10)
     alone, together = ([m["loss"] for m in metrics(out) if "loss" in m] for out in (one, two))
     assert together == pytest.approx(alone, abs=1e-5)
     assert far(Bridge.load(one), Bridge.load(two)) <= 1e-6
@@ -132,8 +115,8 @@ def test_sharded_over_two_processes_it_trains_saves_and_loads_the_same_bridge(
         {m["step"]: m["probe_loss"] for m in metrics(out) if "probe_loss" in m}
         for out in (one, two)
     ]
-    assert looks[0][10] == pytest.approx(looks[1][10], abs=1e-5)
-    assert (two / "samples" / "000010.png").is_file()
+    assert looks[0][5] == pytest.approx(looks[1][5], abs=1e-5)
+    assert (two / "samples" / "000005.png").is_file()
 
 
 def test_sharding_needs_several_processes(tiny: Tiny, captions: Path, tmp_path: Path) -> None:

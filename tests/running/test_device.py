@@ -17,6 +17,7 @@ from torch import Generator, nn
 from lavi_bridge import Bridge, BridgeError, testing
 from lavi_bridge.bridge import lora
 from lavi_bridge.config import LoRA
+from lavi_bridge.data import Sample
 from lavi_bridge.data.examples import Example
 from lavi_bridge.files.locate import locate
 from lavi_bridge.languages import load_language
@@ -264,7 +265,7 @@ def test_a_batch_keeps_its_number_of_pictures_where_blocks_are_compiled(
             None if n < lacking else pixels + n,
             f"number {n}",
             n,
-            (n, False),
+            Sample(n, False),
             "unreadable" if n < lacking else None,
         )
         for n in range(3)

@@ -7,16 +7,14 @@ import multiprocessing
 import os
 import re
 import signal
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from tqdm import tqdm
 
 from lavi_bridge import Bridge, BridgeError
 from lavi_bridge.cli import main as cli
@@ -33,6 +31,7 @@ from lavi_bridge.train.options import TrainConfig
 from lavi_bridge.train.run import Run
 from lavi_bridge.zoo.demo import fresh
 from lavi_bridge.zoo.making import build
+from tests.processes import Command
 
 Tiny = Callable[[str], Path]
 FORK = multiprocessing.get_context("fork")
@@ -45,15 +44,6 @@ def command(*arguments: object) -> None:
     """Run a command in this process."""
     sys.argv = ["lavi-bridge", *map(str, arguments)]
     cli.main()
-
-
-def apart(*arguments: object) -> None:
-    """Run a command in a forked process, whose bars have a lock of their own.
-
-    tqdm's is shared with the parent, which would wait for a process that is stopped while it draws.
-    """
-    tqdm.set_lock(threading.RLock())
-    command(*arguments)
 
 
 def refused(
@@ -110,18 +100,8 @@ def flags(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> list[object]:
 def runs(flags: list[object], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
     """Training, evaluating and filling a cache go on at the same time, each in its folder."""
     root = tmp_path_factory.mktemp("runs")
-    training = [
-        sys.executable,
-        "-m",
-        "lavi_bridge",
-        "train",
-        *flags,
-        "--steps",
-        100_000,
-        "--out",
-        root / "train",
-    ]
-    others: dict[str, list[object]] = {
+    given: dict[str, list[object]] = {
+        "train": ["train", *flags, "--steps", 100_000, "--out", root / "train"],
         "evaluate": [
             "evaluate",
             "zoo:tiny-sd",
@@ -146,21 +126,14 @@ def runs(flags: list[object], tmp_path_factory: pytest.TempPathFactory) -> Itera
             root / "cache",
         ],
     }
-    quiet = subprocess.DEVNULL
-    user = subprocess.Popen([*map(str, training)], stdout=quiet, stderr=quiet)
-    forked = {name: FORK.Process(target=apart, args=given) for name, given in others.items()}
-    for name, process in forked.items():
-        process.start()
-        until(lambda name=name: signed(root / name), process.is_alive)  # type: ignore[misc]
-        os.kill(process.pid or 0, signal.SIGSTOP)  # it is there, and takes nobody's time
-    until((root / "train" / "step-20" / STATE).is_file, lambda: user.poll() is None)
-    os.kill(user.pid, signal.SIGSTOP)
-    yield root, {"train": user.pid} | {name: p.pid or 0 for name, p in forked.items()}
-    user.kill()
-    user.wait()
-    for process in forked.values():
+    started = {name: Command(*arguments) for name, arguments in given.items()}
+    for name, process in started.items():
+        checkpoint = root / name / "step-20" / STATE
+        until(checkpoint.is_file if name == "train" else partial(signed, root / name), process)
+        process.send_signal(signal.SIGSTOP)  # it is there, and takes nobody's time
+    yield root, {name: process.pid for name, process in started.items()}
+    for process in started.values():
         process.kill()
-        process.join()
 
 
 def signed(folder: Path) -> bool:
@@ -169,10 +142,10 @@ def signed(folder: Path) -> bool:
     return file.is_file() and file.stat().st_size > 0
 
 
-def until(there: Callable[[], bool], alive: Callable[[], bool]) -> None:
+def until(there: Callable[[], bool], process: Command) -> None:
     """Wait for what a process is about to do."""
     while not there():
-        assert alive()
+        assert process.poll() is None, process.stderr
         time.sleep(0.01)
 
 
@@ -225,6 +198,7 @@ def test_a_run_with_readers_that_is_killed_goes_on_at_once(runs: Runs, flags: li
     """Last in this file of those with `runs`: it ends one."""
     root, pids = runs
     os.kill(pids["train"], signal.SIGKILL)
+    os.killpg(pids["train"], signal.SIGCONT)  # its readers, which end by themselves
     last = max(int(p.name.removeprefix("step-")) for p in (root / "train").glob("step-*[0-9]"))
     given = dict(zip([str(f)[2:].replace("-", "_") for f in flags[::2]], flags[1::2], strict=True))
     given |= {name: str(given[name]) for name in ("language", "vision", "data")}

@@ -57,17 +57,16 @@ def test_openmp_reads_it_when_torch_is_imported_by_a_command() -> None:
             sys.executable,
             "-m",
             "lavi_bridge",
-            "plan",
-            "--language",
-            "zoo:tiny-llama",
-            "--vision",
-            "zoo:tiny-sd",
+            "generate",
+            "no-such-bridge",
+            "a cat",
         ],
         env=os.environ | {"OMP_DISPLAY_ENV": "TRUE"},
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
+    assert "no-such-bridge" in done.stderr  # it has come far enough
     if "OMP_WAIT_POLICY" not in done.stderr:
         pytest.skip("this build of torch has no OpenMP that tells its settings")
     assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr

@@ -2,12 +2,9 @@
 
 import io
 import json
-import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
 import tarfile
 import time
 from collections.abc import Callable
@@ -21,10 +18,10 @@ from lavi_bridge.train import checkpoints
 from lavi_bridge.train.caching import fill
 from lavi_bridge.train.options import CacheConfig, TrainConfig
 from lavi_bridge.train.run import Run
+from tests.processes import Command, begin, distributed, run_distributed
 
 Tiny = Callable[[str], Path]
 COLORS = ("red", "green", "blue", "yellow", "purple", "orange", "cyan")
-FORK = multiprocessing.get_context("fork")
 
 
 @pytest.fixture
@@ -79,14 +76,18 @@ def steps_made(out: Path) -> int:
     return sum('"loss"' in line for line in lines)
 
 
+def train(settings: TrainConfig) -> None:
+    """In a process of its own."""
+    Run(settings).train()
+
+
 def train_until_killed_thrice(settings: TrainConfig) -> int:
     """Kill -9 the run at random moments, then let it end; returns how often it was killed."""
     rng = random.Random(7)
     kills = 0
     while True:
-        process = FORK.Process(target=lambda: Run(settings).train())
-        process.start()
-        target = steps_made(settings.out) + rng.randint(3, 12)
+        process = begin(train, settings)
+        target = steps_made(settings.out) + rng.randint(2, 7)
         while process.is_alive() and (kills == 3 or steps_made(settings.out) < target):
             time.sleep(0.01)
         time.sleep(rng.random() * 0.05)  # some moment of a step, or of a checkpoint
@@ -109,9 +110,9 @@ def test_killed_at_random_points_it_ends_with_the_same_bits(
     source = data["tsv" if cache else kind]
     if cache:
         fill(CacheConfig(str(tiny("sd")), str(source), cache, buckets=buckets, device="cpu"))
-    same = {"buckets": buckets, "cache": cache}
-    straight = config(tiny, source, tmp_path / "straight", workers=0, **same)
-    killed = config(tiny, source, tmp_path / "killed", workers=workers, **same)
+    settings = {"steps": 24, "validate_every": 6, "buckets": buckets, "cache": cache}
+    straight = config(tiny, source, tmp_path / "straight", workers=0, **settings)
+    killed = config(tiny, source, tmp_path / "killed", workers=workers, **settings)
     expected = Run(straight).train().id
     assert train_until_killed_thrice(killed) == 3
     figures = [
@@ -129,10 +130,9 @@ def test_killed_at_random_points_it_ends_with_the_same_bits(
 def test_two_processes_killed_together_end_with_the_same_bits(
     tiny: Tiny, data: dict[str, Path], tmp_path: Path
 ) -> None:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-
-    def command(out: Path, port: int) -> list[str]:
-        flags = [
+    def arguments(out: Path) -> list[object]:
+        return [
+            "train",
             "--language",
             tiny("llama"),
             "--vision",
@@ -158,41 +158,16 @@ def test_two_processes_killed_together_end_with_the_same_bits(
             "--device",
             "cpu",
         ]
-        return [
-            *torchrun,
-            "--master_port",
-            str(port),
-            "-m",
-            "lavi_bridge",
-            "train",
-            *map(str, flags),
-        ]
 
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run(command(tmp_path / "straight", 29531), check=True, **quiet)  # type: ignore[call-overload]
-    process = subprocess.Popen(command(tmp_path / "killed", 29532), start_new_session=True, **quiet)  # type: ignore[call-overload]
+    run_distributed(*arguments(tmp_path / "straight"))
+    commands = distributed(*arguments(tmp_path / "killed"))
     while steps_made(tmp_path / "killed") < 7:
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    for _ in range(500):  # its workers have groups of their own
-        if not _alive(str(tmp_path / "killed")):
-            break
-        time.sleep(0.02)
+    for command in commands:
+        command.kill()
     assert not (tmp_path / "killed" / "bridge").exists()
-    subprocess.run(command(tmp_path / "killed", 29533), check=True, **quiet)  # type: ignore[call-overload]
+    run_distributed(*arguments(tmp_path / "killed"))
     assert Bridge.load(tmp_path / "killed").id == Bridge.load(tmp_path / "straight").id
-
-
-def _alive(word: str) -> bool:
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if word.encode() in (folder / "cmdline").read_bytes():
-                os.kill(int(folder.name), signal.SIGKILL)
-                return True
-        except OSError:
-            continue
-    return False
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -253,24 +228,16 @@ def test_ctrl_c_in_a_terminal_reaches_the_readers_and_still_saves(
         "--device",
         "cpu",
     ]
-    command = [sys.executable, "-m", "lavi_bridge", "train", *map(str, flags)]
-    process = subprocess.Popen(
-        command,
-        start_new_session=True,
-        text=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
+    process = Command("train", *flags)
     while steps_made(tmp_path / "run") < 3 and process.poll() is None:
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert "error: stopped at step" in errors, errors[-2000:]
-    assert process.returncode == 2
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 2
+    assert "error: stopped at step" in process.stderr, process.stderr[-2000:]
     assert len(checkpoints.checkpoints(tmp_path / "run")) == 1
 
 
-def test_an_average_begins_where_the_warm_start_ends(tmp_path: Path) -> None:
+def test_an_average_begins_where_the_warm_start_ends(few: None, tmp_path: Path) -> None:
     settings = TrainConfig(
         "zoo:tiny-t5-small",
         "zoo:tiny-sd",

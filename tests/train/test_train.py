@@ -16,7 +16,7 @@ from lavi_bridge import Bridge, BridgeError, testing
 from lavi_bridge.bridge.drawing import read_record
 from lavi_bridge.cli import main as cli
 from lavi_bridge.config import FlowWeighting, Quantize
-from lavi_bridge.data import TSV, Key, Order
+from lavi_bridge.data import TSV, Order, Visit
 from lavi_bridge.data.examples import Examples, Look
 from lavi_bridge.files.locate import locate
 from lavi_bridge.languages import load_language
@@ -24,6 +24,7 @@ from lavi_bridge.train.options import TrainConfig
 from lavi_bridge.train.run import Run
 from lavi_bridge.train.validation import swap_word
 from lavi_bridge.visions.noise.process import Flow
+from tests.processes import lavi_bridge
 
 Tiny = Callable[[str], Path]
 COLORS = ("red", "green", "blue", "yellow", "purple", "orange", "cyan", "black")
@@ -109,7 +110,7 @@ def test_a_dry_run_prints_the_plan_and_stops(tiny: Tiny, captions: Path, tmp_pat
         "--device",
         "cpu",
     )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.poll() == 0, done.stderr[-2000:]
     for line in (
         "8 pairs at ",
         "trained parameters: adapter",
@@ -200,14 +201,14 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone(
 ) -> None:
     run = Run(config(tiny, captions, tmp_path / "run"))
     examples = Examples(run.source, run.examples.look, [(16, 16)])
-    first = examples[Key(0, 3)]
-    examples[Key(1, 2)]
-    again = examples[Key(0, 3)]
+    first = examples[Visit(0, 3)]
+    examples[Visit(1, 2)]
+    again = examples[Visit(0, 3)]
     assert (first.seed, first.caption) == (again.seed, again.caption)
     assert first.pixels is not None
     assert again.pixels is not None
     assert torch.equal(first.pixels, again.pixels)
-    assert examples[Key(1, 3)].seed != first.seed
+    assert examples[Visit(1, 3)].seed != first.seed
 
 
 def test_one_word_is_swapped_for_another_whatever_the_captions() -> None:
@@ -262,8 +263,8 @@ def test_large_jpegs_are_not_taken_for_small_ones(tmp_path: Path) -> None:
     Image.new("RGB", (256, 256), "red").save(tmp_path / "a.jpg")
     (tmp_path / "c.tsv").write_text("a.jpg\ta\n")
     source = TSV(tmp_path / "c.tsv")
-    assert Examples(source, Look(min_size=200), [(16, 16)])[Key(0, 0)].good
-    example = Examples(source, Look(min_size=300), [(16, 16)])[Key(0, 0)]
+    assert Examples(source, Look(min_size=200), [(16, 16)])[Visit(0, 0)].good
+    example = Examples(source, Look(min_size=300), [(16, 16)])[Visit(0, 0)]
     assert "256×256 px, smaller than min_size" in str(example.error)
 
 
@@ -274,13 +275,13 @@ def test_each_epoch_visits_every_sample_once_in_its_own_order() -> None:
     orders = [[key.index for key in epoch] for epoch in epochs]
     assert [sorted(order) for order in orders] == [list(range(20))] * 3
     assert orders[0] != orders[1]
-    assert [{key.visit for key in epoch} for epoch in epochs] == [{0}, {1}, {2}]
+    assert [{key.number for key in epoch} for epoch in epochs] == [{0}, {1}, {2}]
 
 
 def test_captions_are_dropped_at_the_rate_asked_for(tiny: Tiny, tmp_path: Path) -> None:
     run = Run(config(tiny, Path("shapes"), tmp_path / "run", caption_dropout=0.3))
     examples = Examples(run.source, run.examples.look, [(16, 16)])
-    dropped = sum(examples[Key(0, i)].caption == "" for i in range(500))
+    dropped = sum(examples[Visit(0, i)].caption == "" for i in range(500))
     assert 110 < dropped < 190
 
 
@@ -310,24 +311,12 @@ def test_two_processes_equal_one_at_twice_the_batch(
 ) -> None:
     """As `torchrun` starts them; an unreadable picture is among the eight."""
     (captions.parent / "red.png").write_bytes(b"")
-    command = {
-        1: [sys.executable, "-m", "lavi_bridge"],
-        2: [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--nproc_per_node",
-            "2",
-            "--master_port",
-            "29517",
-            "-m",
-            "lavi_bridge",
-        ],
-    }
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     runs = []
     for processes in (1, 2):
         out = tmp_path / str(processes)
-        flags = [
+        given: list[object] = [
+            "train",
             "--language",
             tiny("llama"),
             "--vision",
@@ -355,14 +344,16 @@ def test_two_processes_equal_one_at_twice_the_batch(
             "--device",
             "cpu",
         ]
-        done = subprocess.run(
-            [*command[processes], "train", *map(str, flags)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert done.stdout.count("done: the bridge is in") == 1
+        if processes == 1:
+            single = lavi_bridge(*given)
+            assert single.poll() == 0, single.stderr[-3000:]
+            told = single.stdout
+        else:
+            command = [sys.executable, *torchrun, "-m", "lavi_bridge", *map(str, given)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr[-3000:]
+            told = done.stdout
+        assert told.count("done: the bridge is in") == 1
         runs.append((Bridge.load(out), [m["loss"] for m in metrics(out) if "loss" in m]))
     (one, alone), (two, together) = runs
     assert (one.training_summary["processes"], two.training_summary["processes"]) == (1, 2)
@@ -554,11 +545,6 @@ def test_the_paper_recipe_drops_lora_outputs_and_no_captions(
 # ---- the command line, with real input
 
 
-def lavi_bridge(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lavi_bridge", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 def test_photos_and_a_real_language_model_train_from_the_command_line(
     shared: Path, tiny: Tiny, tmp_path: Path
 ) -> None:
@@ -575,14 +561,14 @@ def test_photos_and_a_real_language_model_train_from_the_command_line(
     )
     out = tmp_path / "run"
     done = lavi_bridge("train", tmp_path / "config.yaml", "--out", out, "--steps", 40)
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.poll() == 0, done.stderr[-2000:]
     first, last = [m["val_loss"] for m in metrics(out) if "val_loss" in m]
     assert last < 0.97 * first  # the same noise, the same timesteps
     assert len(list((out / "samples").glob("*.png"))) == 2
     drawn = lavi_bridge(
         "generate", out, "a photo of an apple", "--steps", 2, "--out", tmp_path / "png"
     )
-    assert drawn.returncode == 0, drawn.stderr[-2000:]
+    assert drawn.poll() == 0, drawn.stderr[-2000:]
     assert Path(drawn.stdout.strip()).is_file()
 
 

@@ -15,7 +15,7 @@ from lavi_bridge.zoo import demo
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def out(few: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
     settings, demo.SAMPLING["steps"] = demo.SAMPLING["steps"], 2
     told = io.StringIO()
@@ -80,3 +80,32 @@ def test_the_demo_replaces_its_own_runs_and_nothing_else(tmp_path: Path) -> None
         demo.fresh(tmp_path / "t5")
     (tmp_path / "t5" / "metrics.jsonl").write_text("")
     assert not demo.fresh(tmp_path / "t5").exists()
+
+
+# ---- its scores
+
+
+def test_a_category_has_the_wilson_interval() -> None:
+    found = demo.fractions([True] * 10, ["color"] * 10)["color"]
+    # 10 of 10: the published lower limit is n / (n + z²)
+    assert found.low == pytest.approx(10 / (10 + 1.959964**2))
+    assert found.high == pytest.approx(1.0)
+
+
+def test_all_has_an_interval_over_prompts_within_their_category() -> None:
+    found = demo.fractions([True, False, False, False] * 24, ["color", "shape"] * 48)
+    assert list(found) == ["all", "color", "shape"]
+    assert (found["color"].value, found["shape"].value) == (0.5, 0.0)
+    low, value, high = found["all"].low, found["all"].value, found["all"].high
+    assert value == 0.25
+    assert low is not None
+    assert high is not None
+    assert 0.1 < low < 0.25 < high < 0.4
+
+
+def test_categories_at_0_and_1_still_leave_the_whole_in_doubt() -> None:
+    found = demo.fractions([True] * 50 + [False] * 50, ["color"] * 50 + ["shape"] * 50)["all"]
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < 0.45
+    assert found.high > 0.55

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from lavi_bridge import BridgeError
 from lavi_bridge.running import run_state as resume
-from lavi_bridge.running.engine import Schedule, Task, fit
 from lavi_bridge.shapes.world import ShapesWorld, evaluation_set, vocabulary
 from lavi_bridge.zoo.making import build, tokens
 from lavi_bridge.zoo.making.catalogue import MODELS
+from lavi_bridge.zoo.making.fitting import Objective, Schedule, fit
 from lavi_bridge.zoo.making.text import cut_spans, documents
 
 CORPUS = [*documents(1500, "test"), " ".join(vocabulary())]
@@ -84,7 +84,7 @@ def test_spans_that_are_cut_out_can_be_put_back() -> None:
 # ---- the loop
 
 
-class Line(Task):
+class Line(Objective):
     """Fit one number to noisy data."""
 
     def __init__(self) -> None:
@@ -112,7 +112,7 @@ def test_stopped_and_repeated_it_ends_with_the_very_same_weights(tmp_path: Path)
     fit(whole, SCHEDULE, tmp_path / "whole", name="line")
     assert abs(whole.slope.item() - 3) < 0.2
     first.stop_at = 23
-    with pytest.raises(BridgeError, match="stopped at step 24 of 60; the same command goes on"):
+    with pytest.raises(BridgeError, match="line stopped at step 24 of 60; it goes on from"):
         fit(first, SCHEDULE, tmp_path / "parts", name="line")
     fit(second, SCHEDULE, tmp_path / "parts", name="line")
     assert torch.equal(whole.slope, second.slope)

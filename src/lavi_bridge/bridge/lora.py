@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from lavi_bridge.config import LoRA
-from lavi_bridge.errors import BridgeError
+from lavi_bridge.errors import BridgeError, first_line
 from lavi_bridge.files.atomic import read_safetensors
 from lavi_bridge.files.locate import Place
 
@@ -66,7 +66,7 @@ def inject(model: nn.Module, lora: LoRA, *, seed: int = 0, name: str = "the mode
         )
         raise BridgeError(
             f"LoRA pattern '{lora.targets}' hits nothing usable in {name}, whose linear layers "
-            f"end in: {kinds} (peft: {str(error).splitlines()[0][:120]})"
+            f"end in: {kinds} (peft: {first_line(error)[:120]})"
         ) from error
     widest = max(_full_rank(layer) for layer in layers(model).values())
     if lora.rank > widest:

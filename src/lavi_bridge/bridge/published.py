@@ -17,13 +17,13 @@ from lavi_bridge.adapters import Adapter
 from lavi_bridge.bridge import lora
 from lavi_bridge.bridge.parts import Parts, Side, inject
 from lavi_bridge.config import LoRA
-from lavi_bridge.errors import BridgeError
+from lavi_bridge.errors import BridgeError, first_line
 from lavi_bridge.files.locate import locate
 from lavi_bridge.languages import load_language
 from lavi_bridge.visions import load_vision
 
 DROPOUT = 0.1
-"""Of the published adapter and LoRA layers."""
+"""Dropout in the published adapter and LoRA layers."""
 
 
 def read(
@@ -67,7 +67,7 @@ def read_list(path: Path) -> list[Tensor]:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise BridgeError(f"{path} is damaged or no list of tensors ({reason})") from error
     if not isinstance(found, list) or not found or not all(torch.is_tensor(t) for t in found):
         raise BridgeError(f"{path} is not a published LoRA file (an unnamed list of tensors)")

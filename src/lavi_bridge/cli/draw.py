@@ -10,7 +10,7 @@ from pathlib import Path
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
-from lavi_bridge.config import Dtype, HomePaths, Sampling
+from lavi_bridge.config import Count, Dtype, Sampling, Settings
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.evaluate.options import EvaluateConfig
 from lavi_bridge.prompts.options import ExpandConfig
@@ -18,7 +18,7 @@ from lavi_bridge.reproduce.options import ReproduceConfig
 
 
 @dataclass
-class Generate(HomePaths):
+class Generate(Settings):
     """Draw pictures with a trained bridge. Repeat an interrupted call and it goes on."""
 
     bridge: Positional[str]
@@ -30,7 +30,7 @@ class Generate(HomePaths):
     """A text file with one prompt a line, instead of or after the prompts given here."""
     out: Path = Path("images")
     """Folder for the PNGs; prompt, seed and bridge id are inside each."""
-    per_prompt: int = 1
+    per_prompt: Count = 1
     """Pictures of every prompt, each with its own seed."""
     sampling: OmitArgPrefixes[Sampling] = field(default_factory=Sampling)
     """How they are drawn."""
@@ -57,8 +57,6 @@ def generate(args: list[str]) -> None:
     from lavi_bridge.bridge.folder import is_pipeline
     from lavi_bridge.running.blocks import compile_sampling
 
-    if options.per_prompt < 1:
-        raise BridgeError(f"--per-prompt must be at least 1, not {options.per_prompt}")
     prompts = options.prompts + (read_prompts(options.file) if options.file else [])
     if not prompts:
         raise BridgeError("no prompts: give some in quotes, or a --file with one a line")

@@ -12,14 +12,14 @@ import tyro
 from tyro.conf import Positional
 
 from lavi_bridge.cli.groups import parse
-from lavi_bridge.config import Dtype, HomePaths, Quantize, checked, read_yaml
+from lavi_bridge.config import Dtype, Quantize, Settings, checked, read_yaml
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.atomic import at_home
 from lavi_bridge.train.options import GROUPS, CacheConfig, TrainConfig
 
 
 @dataclass
-class Plan:
+class PlanOptions:
     """Say what a pair would need, from the models' configs alone: no weights are fetched."""
 
     language: str
@@ -49,7 +49,7 @@ class Plan:
 
 
 @dataclass
-class DataCheck(HomePaths):
+class DataCheck(Settings):
     """Read every picture and caption of a data set: what is unreadable and where, the sizes, and
     how many captions a pair's token limit cuts short. Exit code 1 where there are errors."""
 
@@ -105,7 +105,7 @@ def train_config(args: list[str]) -> TrainConfig:
 
 def plan(args: list[str]) -> None:
     """Print widths, LoRA layers, parameters, memory and disk of a pair, reading only configs."""
-    options = tyro.cli(Plan, args=args, prog="lavi-bridge plan")
+    options = tyro.cli(PlanOptions, args=args, prog="lavi-bridge plan")
     from lavi_bridge.plan.plan import make_plan
 
     made = make_plan(

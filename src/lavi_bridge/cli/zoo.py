@@ -9,14 +9,14 @@ from typing import Literal
 import tyro
 from tyro.conf import Positional
 
-from lavi_bridge.config import HomePaths
+from lavi_bridge.config import Settings
 from lavi_bridge.errors import BridgeError, nearest
 
 
 @dataclass
 class List:
     """Show what is known: families, adapters, recipes with the published scores, bundled models,
-    prompt suites, metrics."""
+    prompt suites, metrics, and what T2I-CompBench's official code does besides its paper."""
 
     what: Positional[
         Literal[
@@ -28,14 +28,14 @@ class List:
             "zoo",
             "suites",
             "metrics",
-            "matrix",
+            "quirks",
         ]
     ] = "all"
     """One part of the list."""
 
 
 @dataclass
-class Convert(HomePaths):
+class Convert(Settings):
     """Turn a checkpoint of the published code (lora_vis.pt, lora_text.pt, adapter/) into ours."""
 
     published: Positional[Path]
@@ -51,7 +51,7 @@ class Convert(HomePaths):
 
 
 @dataclass
-class Demo(HomePaths):
+class Demo(Settings):
     """Join two small bundled language models to a bundled image model, train, draw and score."""
 
     out: Path = Path("runs/demo")
@@ -63,7 +63,7 @@ class Demo(HomePaths):
 
 
 @dataclass
-class ZooBuild(HomePaths):
+class ZooBuild(Settings):
     """Make the bundled models from nothing, each by its recipe (docs/zoo.md has them all).
 
     Every stage saves its state once a minute and when it is stopped; the same command goes on from
@@ -84,7 +84,7 @@ class ZooBuild(HomePaths):
 
 
 @dataclass
-class ZooScore(HomePaths):
+class ZooScore(Settings):
     """Score the bundled image models with their own text encoders, and their autoencoders."""
 
     names: Positional[list[str]] = field(default_factory=list)
@@ -100,7 +100,7 @@ class ZooScore(HomePaths):
 def show_list(args: list[str]) -> None:
     """Show families, adapters, recipes, the bundled models and prompt suites."""
     options = tyro.cli(List, args=args, prog="lavi-bridge list")
-    from lavi_bridge.plan.plan import listing
+    from lavi_bridge.cli.listing import listing
 
     print(listing(options.what))
 

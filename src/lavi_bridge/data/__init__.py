@@ -1,7 +1,7 @@
 """Captioned images: where they come from, in which order, and how they become tensors."""
 
 from lavi_bridge.data.cache.latents import LatentCache, Moments
-from lavi_bridge.data.order import Key, Order
+from lavi_bridge.data.order import Order, Sample, Visit
 from lavi_bridge.data.sources.base import BadImage, Source
 from lavi_bridge.data.sources.folder import Folder
 from lavi_bridge.data.sources.huggingface import HuggingFace
@@ -15,12 +15,13 @@ __all__ = [
     "BadImage",
     "Folder",
     "HuggingFace",
-    "Key",
     "LatentCache",
     "Mix",
     "Moments",
     "Order",
+    "Sample",
     "Source",
+    "Visit",
     "WebDataset",
     "buckets",
     "nearest_bucket",

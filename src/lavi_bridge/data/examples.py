@@ -20,19 +20,20 @@ from torch.utils.data import DataLoader, Dataset
 
 from lavi_bridge.data import (
     BadImage,
-    Key,
     LatentCache,
     Mix,
     Moments,
     Order,
+    Sample,
     Source,
+    Visit,
     buckets,
     nearest_bucket,
     normalise,
     to_pixels,
 )
 from lavi_bridge.data.pixels import READING
-from lavi_bridge.errors import BridgeError
+from lavi_bridge.errors import BridgeError, first_line
 from lavi_bridge.files.atomic import make_folder, read_safetensors
 from lavi_bridge.running.device import to_device
 from lavi_bridge.running.progress import progress
@@ -45,8 +46,6 @@ T = TypeVar("T")
 Size = tuple[int, int]
 DIED = re.compile("DataLoader worker.*(exited unexpectedly|is killed by signal)")
 NOTHING = torch.empty(0)
-PLAIN, MIRRORED = -1, -2
-"""In place of a visit: a sample as it is, or mirrored, whatever chance would have it."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,7 @@ class Example:
     pixels: Tensor | None  # (3, height, width) uint8
     caption: str
     seed: int
-    key: tuple[int, bool]
-    """Sample number, and whether it is mirrored."""
+    sample: Sample
     error: str | None = None
     fatal: bool = False
     """Whether the error is no fault of the picture's, and must end the run."""
@@ -101,7 +99,7 @@ class Example:
 
 
 class Examples(Dataset[Example]):
-    """Samples by visit and index.
+    """Samples: by visit, which draws what chance may do, or as they are.
 
     Args:
         sizes: the image sizes (width, height) in use.
@@ -129,9 +127,10 @@ class Examples(Dataset[Example]):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, key: Key) -> Example:
+    def __getitem__(self, key: Visit | Sample) -> Example:
         look, index = self.look, key.index
-        seed = seed_of(look.seed, key.visit, index)
+        number = key.number if isinstance(key, Visit) else 0
+        seed = seed_of(look.seed, number, index)
         draws = torch.rand(5, generator=Generator().manual_seed(seed)).tolist()
         flipped, dropped, told, *corner = draws
         texts = self.source.texts(index)
@@ -139,27 +138,23 @@ class Examples(Dataset[Example]):
         caption = "" if dropped < look.caption_dropout else caption
         size = self.size(index)
         least = max(*size, look.min_size)
-        mirror = key.visit == MIRRORED or (look.flip and flipped < 0.5)
-        at = index, mirror
-        if self.cache is not None and at in self.cache:
+        if isinstance(key, Visit):
+            key = Sample(index, look.flip and flipped < 0.5)
+        if self.cache is not None and key in self.cache:
             try:
-                return Example(None, caption, seed, at, moments=self.cache[at])
+                return Example(None, caption, seed, key, moments=self.cache[key])
             except BridgeError as error:
-                return Example(None, "", seed, at, str(error), fatal=True)
+                return Example(None, "", seed, key, str(error), fatal=True)
         try:
             picture = self.source.picture(index, least if look.fast_decode else None)
         except BadImage as error:
-            return Example(None, "", seed, at, str(error))
+            return Example(None, "", seed, key, str(error))
         if min(picture.size) < look.min_size:
             reason = f"{picture.width}×{picture.height} px, smaller than min_size"
-            return Example(None, "", seed, at, f"{self.source.where(index)}: {reason}")
+            return Example(None, "", seed, key, f"{self.source.where(index)}: {reason}")
         place = (corner[0], corner[1]) if look.crop == "random" else (0.5, 0.5)
-        pixels = to_pixels(picture, size, mirror=mirror, corner=place)
-        return Example(pixels, caption, seed, at)
-
-    def at(self, key: tuple[int, bool]) -> Key:
-        """What gives a sample as it is, or mirrored."""
-        return Key(MIRRORED if key[1] else PLAIN, key[0])
+        pixels = to_pixels(picture, size, mirror=key.mirrored, corner=place)
+        return Example(pixels, caption, seed, key)
 
     def size(self, index: int) -> Size:
         """Width and height that a sample is trained at."""
@@ -175,7 +170,7 @@ def inputs(examples: Sequence[Example], vision: Vision, cache: LatentCache | Non
     captions = [e.caption for e in examples]
     held = {id(e): e.moments for e in examples}
     if cache is not None:  # it may have grown since the sample was read
-        held |= {id(e): cache.get(e.key) for e in examples if e.moments is None}
+        held |= {id(e): cache.get(e.sample) for e in examples if e.moments is None}
     fresh = [e for e in examples if held[id(e)] is None]
     if cache is None and len(fresh) == len(examples):
         return Batch(captions, pixels=_pixels(fresh, vision), generator=generators)
@@ -183,8 +178,8 @@ def inputs(examples: Sequence[Example], vision: Vision, cache: LatentCache | Non
     found = [moments for moments in (held[id(e)] for e in examples) if moments]
     means = to_device(torch.stack([m.mean for m in found]), vision.device)
     stds = [m.std for m in found if m.std is not None]
-    spread = to_device(torch.stack(stds), vision.device) if stds else None
-    latents = vision.draw(means, spread, generators)
+    std = to_device(torch.stack(stds), vision.device) if stds else None
+    latents = vision.draw(means, std, generators)
     return Batch(captions, latents=latents, generator=generators)
 
 
@@ -204,7 +199,7 @@ def encoded(
     made = [Moments(row[0], None if std is None else row[1]) for row in parts]
     if cache is not None:
         for example, moments in zip(examples, made, strict=True):
-            cache.add(example.key, moments)
+            cache.add(example.sample, moments)
     return made
 
 
@@ -237,7 +232,9 @@ def load(
     return read(examples, parts, workers)
 
 
-def read(examples: Examples, batches: Iterable[list[Key]], workers: int) -> Iterator[list[Example]]:
+def read(
+    examples: Examples, batches: Iterable[list[Visit]] | Iterable[list[Sample]], workers: int
+) -> Iterator[list[Example]]:
     """Samples in batches of one size each, read by so many processes.
 
     Signals are the main process's to answer: readers pass over them and end with it.
@@ -299,7 +296,7 @@ def readers() -> Iterator[None]:
         if not DIED.search(str(error)):
             raise
         raise BridgeError(
-            f"a process that reads images died ({str(error).splitlines()[0]}); out of memory, "
+            f"a process that reads images died ({first_line(error)}); out of memory, "
             "perhaps: fewer `workers`? The same command goes on from the last checkpoint"
         ) from error
 
@@ -330,7 +327,7 @@ def in_threads(work: Callable[[int], T], count: int) -> Iterator[T]:
 def assign_sizes(
     source: Source, among: Sequence[Size], *, cache: Path, show: bool
 ) -> NDArray[np.int64]:
-    """Of each sample the number of the size whose shape is nearest to its picture's.
+    """The number of the size whose shape is nearest to each sample's picture.
 
     Headers are read once and kept in `cache`, by data set and way of reading. A picture that cannot
     be read gets the first size; it is counted when its turn comes.

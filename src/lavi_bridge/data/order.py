@@ -21,12 +21,20 @@ Array = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Key:
+class Visit:
     """One visit of a sample; all of its randomness derives from these and the run's seed."""
 
-    visit: int
+    number: int
     """How many times the sample has been visited before."""
     index: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sample as it is, or mirrored: nothing about it is left to chance."""
+
+    index: int
+    mirrored: bool
 
 
 class Order:
@@ -69,7 +77,7 @@ class Order:
         self._pass = lru_cache(maxsize=4 * len(self._cells) + 8)(self._make_pass)
         self._epoch = lru_cache(maxsize=2 * len(self._cells) + 2)(self._make_epoch)
 
-    def batches(self, first: int = 0) -> Iterator[list[Key]]:
+    def batches(self, first: int = 0) -> Iterator[list[Visit]]:
         """All batches from number `first` on."""
         epoch, before = 0, 0
         while before + (count := self._count(epoch)) <= first:
@@ -115,7 +123,7 @@ class Order:
             first[bucket] += 1
         return plan
 
-    def _cut(self, bucket: int, number: int, epoch: int) -> list[Key]:
+    def _cut(self, bucket: int, number: int, epoch: int) -> list[Visit]:
         """A batch, which may begin with what an earlier epoch has left."""
         start, stop = number * self.batch, (number + 1) * self.batch
         while sum(self._until(bucket, epoch)) > start:
@@ -128,7 +136,7 @@ class Order:
             parts.append(part)
             start += len(part)
             epoch += 1
-        return [Key(visit, index) for visit, index in np.concatenate(parts).tolist()]
+        return [Visit(visit, index) for visit, index in np.concatenate(parts).tolist()]
 
     def _make_epoch(self, bucket: int, epoch: int) -> Array:
         """A bucket's samples of an epoch, (count, 2): visit and index."""

@@ -8,7 +8,6 @@ any number of processes, or of interruptions, gives the same images.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,10 +19,10 @@ from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.bridge.drawing import save_png
 from lavi_bridge.config import Sampling
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.files.atomic import make_folder, write_text
+from lavi_bridge.files.atomic import make_folder
 from lavi_bridge.files.journal import Journal
-from lavi_bridge.files.weights import earlier
 from lavi_bridge.prompts.prompt import Prompt
+from lavi_bridge.running import claims
 from lavi_bridge.running.device import processes
 from lavi_bridge.running.progress import progress
 from lavi_bridge.running.run_state import stopping
@@ -34,12 +33,12 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @dataclass(frozen=True)
-class Job:
+class Picture:
     """One image to draw."""
 
     prompt: Prompt
     number: int
-    """Of this prompt's images, from 0."""
+    """Its number among the prompt's images, from 0."""
     seed: int
 
     @property
@@ -48,10 +47,10 @@ class Job:
         return f"{self.prompt.id}_{self.number}.png"
 
 
-def jobs_of(prompts: Sequence[Prompt], images: int, seed: int) -> list[Job]:
+def jobs_of(prompts: Sequence[Prompt], images: int, seed: int) -> list[Picture]:
     """All images of a suite; image k of prompt n has the seed `seed + n * images + k`."""
     return [
-        Job(prompt, number, seed + index * images + number)
+        Picture(prompt, number, seed + index * images + number)
         for index, prompt in enumerate(prompts)
         for number in range(images)
     ]
@@ -59,7 +58,7 @@ def jobs_of(prompts: Sequence[Prompt], images: int, seed: int) -> list[Job]:
 
 def draw(
     bridge: Bridge,
-    jobs: Sequence[Job],
+    jobs: Sequence[Picture],
     folder: Path,
     sampling: Sampling,
     *,
@@ -137,14 +136,14 @@ def drawn(folder: Path) -> dict[str, str]:
     }
 
 
-def finish(folder: Path, jobs: Sequence[Job]) -> None:
+def finish(folder: Path, jobs: Sequence[Picture]) -> None:
     """Merge what the processes noted into `manifest.jsonl`, in the order of the prompts."""
     order = {job.file: place for place, job in enumerate(jobs)}
     Journal(folder / MANIFEST).merge(lambda row: order.get(row["file"], len(order)), key="file")
 
 
 def found(folder: Path, prompts: Sequence[Prompt], images: int) -> list[list[Path]]:
-    """Of every prompt its images in a folder that somebody else filled.
+    """Find every prompt's images in a folder that somebody else filled.
 
     Known names: `ID.png` and `ID_0.png` with a prompt's id, T2I-CompBench's `PROMPT_000000.png`,
     and any names where the folder has exactly one file an image, in the order of the prompts.
@@ -196,15 +195,9 @@ def _checksum(path: Path, _changed: int, _size: int) -> str:
 
 def _claim(folder: Path, identity: dict[str, Any]) -> None:
     """Note what the images of a folder depend on, or compare it with what was noted."""
-    path = folder / SETTINGS
-    wanted, before = (json.loads(json.dumps(one)) for one in (identity, earlier(identity)))
-    if not path.exists():
-        write_text(path, json.dumps(wanted, indent=2) + "\n")
-        return
-    noted = json.loads(path.read_text(encoding="utf-8"))
-    for key in wanted | noted:
-        if noted.get(key) not in (wanted.get(key), before.get(key)):
-            raise BridgeError(
-                f"the images in '{folder}' were drawn with another {key} ({noted.get(key)} there, "
-                f"{wanted.get(key)} here); choose another --out, or delete that folder"
-            )
+    there = claims.noted(folder / SETTINGS, identity, advice="delete that folder of images")
+    if changed := claims.difference(there, identity):
+        raise BridgeError(
+            f"the images in '{folder}' were drawn with another {changed.key} ({changed.there} "
+            f"there, {changed.here} here); choose another --out, or delete that folder"
+        )

@@ -8,12 +8,12 @@ from typing import Literal
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from lavi_bridge.config import Dtype, HomePaths, Sampling, is_list, is_number
+from lavi_bridge.config import Count, Dtype, Sampling, Settings, is_list
 from lavi_bridge.errors import BridgeError
 
 
 @dataclass
-class EvaluateConfig(HomePaths):
+class EvaluateConfig(Settings):
     """Draw prompt suites with bridges and image models, judge the images, and report.
 
     Everything finished is kept: the same command goes on wherever it was stopped. Several
@@ -33,7 +33,7 @@ class EvaluateConfig(HomePaths):
     """Folder with copies of the public prompt files."""
     limit: int | None = None
     """Prompts of each suite at most, evenly over its categories."""
-    images: int | None = None
+    images: Count | None = None
     """Images of every prompt (unset: as the suite's authors ask)."""
     reference: Path | None = None
     """Folder of real images, which fid and kid compare with."""
@@ -65,7 +65,5 @@ class EvaluateConfig(HomePaths):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if is_number(self.images) and self.images < 1:  # type: ignore[operator]
-            raise BridgeError(f"'images' must be at least 1, not {self.images}")
         if is_list(self.suites) and not self.suites:
             raise BridgeError("no suite: `lavi-bridge list suites` shows them")

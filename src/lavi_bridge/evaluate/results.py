@@ -39,7 +39,7 @@ class Judged:
     """The images of one entry for one suite."""
 
     files: list[list[Path]]
-    """Of every prompt, its images."""
+    """The images of every prompt."""
     scores: dict[str, list[list[float | None]]] = field(default_factory=dict)
     """By metric: of every prompt, of its images; None where a metric does not apply or failed. A
     metric that applies to some categories alone has None in all others."""
@@ -59,7 +59,7 @@ class SuiteResults:
     hash: str
     """`prompt_hash`."""
     seeds: list[list[int]]
-    """Of every prompt, the seeds of its images."""
+    """The seeds of every prompt's images."""
     judged: dict[str, Judged]
     """By name of the entry."""
     notes: list[str] = field(default_factory=list)

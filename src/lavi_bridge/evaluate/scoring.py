@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lavi_bridge.errors import BridgeError
+from lavi_bridge.errors import BridgeError, first_line
 from lavi_bridge.evaluate.drawing import checksum
 from lavi_bridge.files.atomic import make_folder, read_safetensors
 from lavi_bridge.files.journal import Journal
@@ -156,7 +156,7 @@ def read_features(metric: Distance, files: Sequence[Path], folder: Path) -> Tens
 
 
 def _features_path(metric: Distance, chunk: Sequence[Path], folder: Path) -> Path:
-    """Of these very images: another one among them, and it is another file."""
+    """Name the file of features after the images: with another one among them it is another."""
     content = "".join(checksum(path) for path in chunk)
     name = f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.safetensors"
     known = folder / digest(metric, before=True) / name
@@ -173,7 +173,7 @@ def _results(
             return [_result(score) for score in metric(whole, prompts)]
         except (BridgeError, ValueError) as error:
             if len(images) == 1:
-                return [{"error": str(error).splitlines()[0]}]
+                return [{"error": first_line(error)}]
     elif len(images) == 1:
         return [{"error": str(images[0])}]
     return [

@@ -17,11 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.shapes.scorer import wilson
 
 Array = NDArray[np.float64]
 Scores = Sequence[Sequence[float | None]]
-"""Of every prompt, the scores of its images; None where there is none."""
+"""The scores of every prompt's images; None where there is none."""
 
 EXACT = 12
 """Prompts up to which every flip of signs is tried."""
@@ -159,7 +158,7 @@ def over_runs(values: Array, strata: Sequence[str], *, level: float = 0.95) -> E
     Raises:
         BridgeError: there is no value, or one is not finite.
     """
-    error, freedom = _spread(values, strata)
+    error, freedom = _standard_error(values, strata)
     value, count = float(values.mean()), values.shape[1]
     least, most = float(values.min()), float(values.max())
     if least == most and least in (0.0, 1.0):
@@ -192,7 +191,7 @@ def paired_runs(a: Array, b: Array, strata: Sequence[str], *, level: float = 0.9
     from scipy.stats import t
 
     differences = a - b
-    error, freedom = _spread(differences, strata)
+    error, freedom = _standard_error(differences, strata)
     value, low, high, p = float(differences.mean()), None, None, 1.0
     if freedom:
         half = student(freedom, level) * error
@@ -203,7 +202,7 @@ def paired_runs(a: Array, b: Array, strata: Sequence[str], *, level: float = 0.9
     return Paired(value, low, high, p, wins, losses, len(by_prompt) - wins - losses, len(by_prompt))
 
 
-def _spread(values: Array, strata: Sequence[str]) -> tuple[float, float]:
+def _standard_error(values: Array, strata: Sequence[str]) -> tuple[float, float]:
     """Standard error of the mean of values (runs, prompts), and its degrees of freedom.
 
     Both 0 where nothing varies.
@@ -266,7 +265,11 @@ def _interval(
 
 
 def _flipped(differences: Array, draws: int, seed: int) -> float:
-    """How often the sum is as far from 0 as it is, when signs are flipped; none differs: always."""
+    """How often the sum is as far from 0 as it is, when signs are flipped; none differs: always.
+
+    scipy.stats.permutation_test takes 423 s for the 30,000 prompts that this does in 0.2 s, and its
+    tolerance for ties is a share of the sum, which loses them where that is near 0.
+    """
     total, count = differences.sum(), len(differences)
     # the sum of a flip is the total less twice what is flipped; equal sums may round apart
     reach = abs(total) - 1e-12 * abs(differences).sum()
@@ -279,6 +282,17 @@ def _flipped(differences: Array, draws: int, seed: int) -> float:
         bits = np.unpackbits(rng.integers(256, size=(len(part), -(-count // 8)), dtype=np.uint8), 1)
         part[:] = total - 2 * bits[:, :count] @ differences
     return float((1 + (abs(sums) >= reach).sum()) / (1 + draws))
+
+
+def wilson(fraction: float, n: int, level: float = 0.95) -> tuple[float, float]:
+    """The score interval of a fraction of `n` answers: it has a width at 0 and at 1, too.
+
+    Wilson 1927; recommended by Brown, Cai & DasGupta 2001, Statistical Science 16(2).
+    """
+    from scipy.stats import binomtest
+
+    interval = binomtest(round(fraction * n), n).proportion_ci(level, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def _chunks(array: Array, width: int) -> list[Any]:

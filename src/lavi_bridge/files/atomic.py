@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lavi_bridge.errors import BridgeError
+from lavi_bridge.errors import BridgeError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +44,7 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise BridgeError(f"{path} is missing, damaged or no file of weights ({reason})") from error
     if not isinstance(found, dict) or not all(torch.is_tensor(value) for value in found.values()):
         raise BridgeError(f"{path} holds something else than named tensors")

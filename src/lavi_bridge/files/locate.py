@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lavi_bridge.errors import BridgeError
+from lavi_bridge.errors import BridgeError, first_line
 from lavi_bridge.files.atomic import at_home
 
 ZOO = Path(__file__).parents[1] / "zoo" / "models"
@@ -171,7 +171,7 @@ def _from_hub(place: Place, name: str) -> Path | None:
             f"'{place.id}' is no folder here and not on the Hub (or it is gated: `hf auth login`)"
         ) from error
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise BridgeError(f"the Hub did not give {name} of '{place.id}': {reason}") from error
     finally:
         logger.setLevel(level)

@@ -13,12 +13,10 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.atomic import raw_bytes
-
-T = TypeVar("T")
 
 KINDS = (
     ("model", "safetensors"),
@@ -128,20 +126,6 @@ def weight_files(folder: Path) -> list[Path]:
                 found = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
                 return sorted({folder / name for name in found.values()})
     raise BridgeError(f"'{folder}' holds no weights (*.safetensors or *.bin)")
-
-
-def of_any_variant(load: Callable[..., T], **options: Any) -> T:
-    """Call a library's `from_pretrained`; where the plain files are missing, for a variant's."""
-    try:
-        return load(**options)
-    except OSError as error:
-        missing = "file named" in str(error) and "required according" not in str(error)
-        if not missing:  # damaged, say: another precision is not what was asked for
-            raise
-        for variant in VARIANTS:
-            with suppress(OSError):
-                return load(**options, variant=variant)
-        raise
 
 
 def _without_notes(value: Any) -> Any:

@@ -20,13 +20,12 @@ from torch.utils._pytree import tree_map_only
 from lavi_bridge.config import LoRA, Quantize
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.locate import Place
-from lavi_bridge.files.weights import Fingerprint, fingerprint, of_any_variant
+from lavi_bridge.files.pretrained import load_pretrained, loading
+from lavi_bridge.files.weights import Fingerprint, fingerprint
 from lavi_bridge.languages.loading.quantize import keep_trainable, quantized
 from lavi_bridge.languages.loading.tokenizer import (
-    cannot_load,
     choose_pad_token,
     load_tokenizer,
-    quiet,
     unknown_token,
 )
 from lavi_bridge.registry import Registry
@@ -93,26 +92,16 @@ class Language(nn.Module):
         """
         if dtype == torch.float16 and not cls.float16_safe:
             raise BridgeError(f"'{place.id}' overflows in float16; use bfloat16 or float32")
-        try:
-            with quiet():
-                model, report = of_any_variant(
-                    cls._model_class().from_pretrained,
-                    **place.pretrained(),
-                    dtype=dtype,
-                    output_loading_info=True,
-                    trust_remote_code=trust_remote_code,
-                    **cls.model_options,
-                    **quantized(quantize, dtype, device),
-                )
-        except Exception as error:  # the libraries raise many types; all mean this
-            raise cannot_load(
-                f"language model '{place.id}'", error, trusted=trust_remote_code
-            ) from error
-        # a pooler sits behind the hidden states and is not used
-        if missing := sorted(key for key in report["missing_keys"] if "pooler" not in key):
-            raise BridgeError(
-                f"'{place.id}' lacks {len(missing)} of the model's weights, such as '{missing[0]}'"
-            )
+        model = load_pretrained(
+            cls._model_class(),
+            place,
+            f"language model '{place.id}'",
+            unused="pooler",  # sits behind the hidden states
+            trust_remote_code=trust_remote_code,
+            dtype=dtype,
+            **cls.model_options,
+            **quantized(quantize, dtype, device),
+        )
         if quantize != "none":
             keep_trainable(model)
         tokenizer = load_tokenizer(place, trust_remote_code=trust_remote_code)
@@ -129,14 +118,10 @@ class Language(nn.Module):
         build, options = getattr(model_class, "from_config", None), cls.model_options | trust
         if build is None:  # a class of one model: its code is here
             build, options = model_class._from_config, cls.model_options
-        try:
+        with loading(f"language model '{place.id}'", trust_remote_code=trust_remote_code):
             config = config_class.from_pretrained(**place.pretrained(), **trust)
             with torch.device("meta"):
                 model = build(config, **options)
-        except Exception as error:  # the libraries raise many types; all mean this
-            raise cannot_load(
-                f"language model '{place.id}'", error, trusted=trust_remote_code
-            ) from error
         return cls(cls.prepare(model), None, place)
 
     @classmethod

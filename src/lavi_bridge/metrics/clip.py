@@ -14,6 +14,7 @@ from torch.nn.functional import cosine_similarity
 
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.locate import Place, locate
+from lavi_bridge.files.pretrained import load_pretrained, loading
 from lavi_bridge.files.weights import fingerprint
 from lavi_bridge.metrics.base import METRICS, Score, exact
 from lavi_bridge.prompts.prompt import Prompt
@@ -114,22 +115,13 @@ def _load(place: Place, device: torch.device) -> CLIP:
     kind = place.json("config.json").get("model_type")
     if kind != "clip":
         raise BridgeError(f"'{place.id}' is no CLIP, but '{kind}'; give one such as {BASE}")
-    source = place.pretrained()
-    try:
-        model, report = CLIPModel.from_pretrained(
-            **source, dtype=torch.float32, output_loading_info=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(**source)
-        tokenizer.truncation_side = "right"  # texts lose their end, whatever its files say
+    what = f"CLIP '{place.id}'"
+    model = load_pretrained(CLIPModel, place, what, dtype=torch.float32)
+    with loading(what):
+        tokenizer = AutoTokenizer.from_pretrained(**place.pretrained())
         # by PIL, as OpenAI's own code, so that scores do not depend on what else is installed
-        processor = AutoImageProcessor.from_pretrained(**source, backend="pil")
-    except Exception as error:  # the libraries raise many types; all mean this
-        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-        raise BridgeError(f"cannot load CLIP '{place.id}': {reason}") from error
-    if missing := sorted(report["missing_keys"]):
-        raise BridgeError(
-            f"'{place.id}' lacks {len(missing)} of the model's weights, such as '{missing[0]}'"
-        )
+        processor = AutoImageProcessor.from_pretrained(**place.pretrained(), backend="pil")
+    tokenizer.truncation_side = "right"  # texts lose their end, whatever its files say
     return CLIP(model.to(device).eval(), tokenizer, processor, place)
 
 

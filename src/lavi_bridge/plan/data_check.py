@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.resources import files
 from pathlib import Path
 
 from lavi_bridge.bridge.bridge import Bridge
@@ -20,6 +17,7 @@ from lavi_bridge.data.sources.opening import open_source
 from lavi_bridge.files.atomic import make_folder, write_text
 from lavi_bridge.languages.loading.tokenizer import load_tokenizer, unknown_token
 from lavi_bridge.running.progress import progress
+from lavi_bridge.show.html import data_url, render
 from lavi_bridge.show.output import whole
 from lavi_bridge.version import __version__
 
@@ -134,8 +132,8 @@ def check(
         errors=errors,
         resolution=resolution,
         smaller=sum(min(size) < (resolution or 0) for size in sizes),
-        shorter_sides=_spread([min(size) for size in sizes]),
-        words=_spread([len(text.split()) for text in captions]),
+        shorter_sides=_extent([min(size) for size in sizes]),
+        words=_extent([len(text.split()) for text in captions]),
         longest=sorted(dict.fromkeys(captions), key=len, reverse=True)[:5],
         left_out=[whole(line) for line in left_out(source)],
     )
@@ -159,7 +157,7 @@ def check(
                 if (reason := unknown_token(ids, tokenizer, model.embeddings, model.place))
             )
         errors += [f"{reason} ({count:,} captions)" for reason, count in unknown.items()]
-        report.tokens = _spread(lengths)
+        report.tokens = _extent(lengths)
         report.truncated = sum(length > outline.tokens for length in lengths)
     if out:
         write_text(out / "report.json", json.dumps(asdict(report), indent=2) + "\n")
@@ -169,9 +167,6 @@ def check(
 
 
 def _page(report: DataReport, source: Source, lengths: Sequence[int]) -> str:
-    from jinja2 import Environment
-
-    template = files("lavi_bridge.plan").joinpath("data_check.html").read_text(encoding="utf-8")
     step = max(1, len(source) // SHOWN)
     pictures = []
     for index in range(0, len(source), step)[:SHOWN]:
@@ -180,21 +175,16 @@ def _page(report: DataReport, source: Source, lengths: Sequence[int]) -> str:
         except BadImage:
             continue
         picture.thumbnail((THUMBNAIL, THUMBNAIL))
-        file = io.BytesIO()
-        picture.save(file, "PNG")
-        url = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-        pictures.append((url, source.texts(index)[0], whole(source.where(index))))
-    return (
-        Environment(autoescape=True)
-        .from_string(template)
-        .render(
-            report=report,
-            pictures=pictures,
-            bars=_bars(lengths, report.token_limit),
-            version=__version__,
-            unit="tokens" if report.token_limit else "words",
-            sizes=_scaled(list(report.sizes.items())),
-        )
+        pictures.append((data_url(picture), source.texts(index)[0], whole(source.where(index))))
+    return render(
+        "lavi_bridge.plan",
+        "data_check.html",
+        report=report,
+        pictures=pictures,
+        bars=_bars(lengths, report.token_limit),
+        version=__version__,
+        unit="tokens" if report.token_limit else "words",
+        sizes=_scaled(list(report.sizes.items())),
     )
 
 
@@ -213,7 +203,7 @@ def _scaled(rows: Sequence[tuple[str, int]]) -> list[tuple[str, int, float]]:
     return [(label, count, 100 * count / most) for label, count in rows]
 
 
-def _spread(values: Sequence[int]) -> dict[str, int]:
+def _extent(values: Sequence[int]) -> dict[str, int]:
     if not values:
         return {}
     return {

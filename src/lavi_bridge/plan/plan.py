@@ -15,20 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lavi_bridge.adapters import ADAPTERS
 from lavi_bridge.bridge import lora
 from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.config import Quantize
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.files.locate import zoo_names
-from lavi_bridge.languages import LANGUAGES
-from lavi_bridge.metrics import METRICS as IMAGE_METRICS
-from lavi_bridge.metrics import shapes
-from lavi_bridge.prompts.catalogue import SUITES
-from lavi_bridge.recipes import DIFFERENCES, METRICS, PAPER_SUFFIX, RECIPES
 from lavi_bridge.running.device import choose_dtype
 from lavi_bridge.text import Text
-from lavi_bridge.visions import VISIONS
 
 PARTS = ("adapter", "language", "vision")
 
@@ -63,10 +55,10 @@ class Plan:
     download_gb: float
     bridge_gb: float
     training_tflop: float | None
-    """Of one image in training, forward and backward, without the autoencoder; TFLOP. None where
+    """TFLOP of one image in training, forward and backward, without the autoencoder. None where
     it was not asked for."""
     sampling_tflop: float
-    """Of one image in sampling, for each denoising step with guidance."""
+    """TFLOP of one image in sampling, for each denoising step with guidance."""
 
     @property
     def trained(self) -> int:
@@ -262,98 +254,6 @@ def _attended_backward(
 ) -> int:
     """As torch counts it on GPUs: five products instead of two, the scores being made again."""
     return _attended(query, key) * 5 // 2
-
-
-def listing(what: str) -> str:
-    """The registries, recipes, bundled models and prompt suites for `lavi-bridge list`."""
-    parts = {
-        "languages": "\n".join(
-            f"  {kind.__name__:20} {', '.join(names)}"
-            for kind, names in LANGUAGES.families().items()
-        ),
-        "visions": "\n".join(
-            f"  {kind.__name__:20} {', '.join(names)}" for kind, names in VISIONS.families().items()
-        ),
-        "adapters": "\n".join(f"  {name:20} {_first_line(ADAPTERS[name])}" for name in ADAPTERS),
-        "recipes": _recipes(),
-        "matrix": matrix(),
-        "zoo": "\n".join(f"  zoo:{name}" for name in zoo_names()),
-        "suites": _suites(),
-        "metrics": _metrics(),
-    }
-    if what != "all":
-        return parts[what]
-    return "\n\n".join(f"{name}\n{text}" for name, text in parts.items() if name != "matrix")
-
-
-def matrix() -> str:
-    """Every pair that loads, as a Markdown table: language families down, vision classes across."""
-    visions = [names[0] for names in VISIONS.families().values()]
-    heads = [f"{name.removesuffix('Pipeline')}" for name in visions]
-    notes = [
-        f"{kind.default_tokens} tokens, {'masked' if kind.masks else 'no mask'}"
-        for kind in VISIONS.families()
-    ]
-    rows = [["", *heads], ["---"] * (len(heads) + 1), ["", *notes]]
-    for names in LANGUAGES.families().values():
-        shown = "any other (`AutoModel`)" if names == ["default"] else f"`{'` `'.join(names)}`"
-        rows.append([shown, *["✓"] * len(heads)])
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-
-def _recipes() -> str:
-    """The paper's rows with every published score, and how our defaults differ."""
-    heads = ["recipe", "tokens", "rates adapter / language / vision", *METRICS]
-    rows, pairs = [heads], []
-    for recipe in RECIPES.values():
-        if not recipe.scores:
-            continue
-        rates = " / ".join(f"{recipe.settings[f'lr_{part}']:g}" for part in PARTS)
-        rates += "" if recipe.rates_published else " *"
-        tokens = f"{recipe.tokens} {'masked' if recipe.masked else 'no mask'}"
-        rows.append([recipe.name, tokens, rates, *(f"{x:g}" for x in recipe.scores.values())])
-        pairs.append(f"  {recipe.name:22} {recipe.language} × {recipe.vision}")
-    widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
-    lines = [*pairs, ""]
-    for row in rows:
-        cells = (cell.ljust(w) for cell, w in zip(row, widths, strict=True))
-        lines.append("  " + "  ".join(cells).rstrip())
-    lines.append("  * rates not published for this pair; these are T5-Large's with the SD U-Net")
-    lines.append(f'  the paper ends every prompt in "{PAPER_SUFFIX}" (`generate --suffix`)')
-    lines.append("  `paper` has the paper's settings for any pair; `default` differs in:")
-    for change in DIFFERENCES:
-        ours = "bfloat16 on a GPU" if change.ours is None else change.ours
-        lines.append(f"    {change.key}: {ours} instead of {change.paper}: {change.reason}")
-    return "\n".join(lines)
-
-
-def _suites() -> str:
-    """Every prompt suite: its size, what its authors ask for, its categories and its source."""
-    lines = []
-    for suite in SUITES.values():
-        images = f"{suite.images} image{'s' * (suite.images > 1)} each"
-        lines.append(f"  {suite.name:22} {suite.count:5,} prompts, {images}; {suite.protocol}")
-        notes = [", ".join(suite.categories), ", ".join(map(str, suite.sources))]
-        lines += [f"  {'':22} {note}" for note in notes if note]
-    lines.append("  NAME:CATEGORY is one category; any .txt, .tsv or .jsonl file is a suite, too")
-    return "\n".join(lines)
-
-
-def _metrics() -> str:
-    """Every metric: its column's head, which way is better, the weights that it asks for."""
-    lines = []
-    for name in sorted(IMAGE_METRICS, key=lambda name: name in shapes.NAMES):
-        kind = IMAGE_METRICS[name]
-        better = "higher" if kind.higher else "lower"
-        lines.append(f"  {name:16} {kind.title:20} {better:7} {kind.scorer}".rstrip())
-    return "\n".join(lines)
-
-
-def _first_line(kind: type) -> str:
-    import inspect
-
-    module = inspect.getmodule(kind)
-    return ((module.__doc__ if module else None) or "").strip().splitlines()[0]
 
 
 def _frozen(model: nn.Module) -> int:

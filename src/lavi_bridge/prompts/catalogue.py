@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Literal
 
-from lavi_bridge.prompts.readers import Row, jsonl, pairs, texts, tsv, txt
-from lavi_bridge.prompts.suite import File, Part, Source, Suite
+from lavi_bridge.prompts.readers import Line, jsonl, pairs, texts, tsv, txt
+from lavi_bridge.prompts.suite import File, Origin, Part, Suite
 
-DALLE3 = Source("openai/dalle3-eval-samples", "d7c88c07b492ad7b9fd3003126d00719a2edabb1", "MIT")
+DALLE3 = Origin("openai/dalle3-eval-samples", "d7c88c07b492ad7b9fd3003126d00719a2edabb1", "MIT")
 
 Kind = Literal["spatial", "action", "spatialaction"]
 """Which relations a complex prompt of T2I-CompBench has; also the ends of its lists' names."""
@@ -20,21 +20,21 @@ SHAPES_PER_CATEGORY = 64
 SHAPES_SEED = 777
 
 
-def _shapes() -> Iterator[Row]:
+def _shapes() -> Iterator[Line]:
     """The shapes world's own; facts say where `world.evaluation_set` has those of a prompt."""
     from lavi_bridge.shapes.world import evaluation_set
 
     asked, _scenes = evaluation_set(SHAPES_PER_CATEGORY, SHAPES_SEED)
     for index, prompt in enumerate(asked):
         facts = {"per_category": SHAPES_PER_CATEGORY, "seed": SHAPES_SEED, "index": index}
-        yield Row(f"shapes:{index}", prompt.text, prompt.category, facts=facts)
+        yield Line(f"shapes:{index}", prompt.text, prompt.category, facts=facts)
 
 
-COMPBENCH = Source("Karine-Huang/T2I-CompBench", "1b7094991a57f3c22abdd4f6e8ba6c1a15517073", "MIT")
-ELLA = Source("TencentQQGYLab/ELLA", "3c228f1dc6c4d3cad0a47493816151a419f14db3", "Apache-2.0")
-GENEVAL = Source("djghosh13/geneval", "af4902f24d3ca90ebbb446dd9891a59e0f82725f", "MIT")
-PARTI = Source("google-research/parti", "5a657978134374ce28973948331b319adef164bd", "Apache-2.0")
-VBENCH = Source("Vchitect/VBench", "45e79ec14e69a2187202c675d2dbce1a71843d53", "Apache-2.0")
+COMPBENCH = Origin("Karine-Huang/T2I-CompBench", "1b7094991a57f3c22abdd4f6e8ba6c1a15517073", "MIT")
+ELLA = Origin("TencentQQGYLab/ELLA", "3c228f1dc6c4d3cad0a47493816151a419f14db3", "Apache-2.0")
+GENEVAL = Origin("djghosh13/geneval", "af4902f24d3ca90ebbb446dd9891a59e0f82725f", "MIT")
+PARTI = Origin("google-research/parti", "5a657978134374ce28973948331b319adef164bd", "Apache-2.0")
+VBENCH = Origin("Vchitect/VBench", "45e79ec14e69a2187202c675d2dbce1a71843d53", "Apache-2.0")
 
 
 _COCO = File(

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.files.atomic import disk_trouble, write_text
+from lavi_bridge.files.atomic import disk_trouble
 from lavi_bridge.files.locate import locate
-from lavi_bridge.files.weights import earlier, fingerprint
+from lavi_bridge.files.weights import fingerprint
 from lavi_bridge.prompts.options import ExpandConfig
 from lavi_bridge.prompts.prompt import Prompt
 from lavi_bridge.prompts.suite import prompt_hash
 from lavi_bridge.prompts.suites import duplicates, load_suite
+from lavi_bridge.running import claims
 from lavi_bridge.running.progress import progress as bar
 from lavi_bridge.running.seeds import seeded
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 VERSION = 1
-"""Of the instruction with its examples: a new one for every change of their wording."""
+"""Version of the instruction with its examples: a new one for every change of their wording."""
 INSTRUCTION = (
     "Rewrite a short description of an image as one longer description of the same image, of at "
     "most 60 words. Keep every object, number, colour and position. Add materials, light, "
@@ -298,23 +299,20 @@ def _writing(out: Path) -> Iterator[None]:
 def _same_settings(out: Path, about: dict[str, Any]) -> None:
     """Keep the settings beside `out`, or refuse to go on where it was made with others."""
     path = out.with_name(f"{out.name}.meta.json")
-    if not out.exists():
-        with _writing(path):
-            write_text(path, json.dumps(about, indent=2, ensure_ascii=False) + "\n")
-        return
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    if out.exists() and not path.exists():
         raise BridgeError(
-            f"'{out}' is there, but the settings it was made with ('{path.name}') cannot be read; "
+            f"'{out}' is there, but the settings it was made with ('{path.name}') are not; "
             "choose another --out"
-        ) from error
-    for key, ours in about.items():
-        if key not in DESCRIPTIVE and found.get(key) not in (ours, earlier(ours)):
-            raise BridgeError(
-                f"'{out}' was made with other settings ({key}: {str(found.get(key))[:60]} there, "
-                f"{str(ours)[:60]} here); repeat those, or choose another --out"
-            )
+        )
+    with _writing(path):
+        if not out.exists():
+            path.unlink(missing_ok=True)
+        found = claims.noted(path, about, advice="choose another --out")
+    if changed := claims.difference(found, about, apart_from=DESCRIPTIVE, ours_alone=True):
+        raise BridgeError(
+            f"'{out}' was made with other settings ({changed}); repeat those, or choose another "
+            "--out"
+        )
 
 
 def _finished(out: Path, prompts: Sequence[Prompt]) -> list[tuple[str, str]]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from annotated_types import Gt, Le
 from tyro.conf import Positional
 
-from lavi_bridge.config import Dtype, HomePaths, is_number
+from lavi_bridge.config import Count, Dtype, NonNegative, Settings
 from lavi_bridge.errors import BridgeError
 
 
 @dataclass
-class ExpandConfig(HomePaths):
+class ExpandConfig(Settings):
     """Write a long prompt for every short one with a language model, and keep them as pairs.
 
     The file has a JSON line a prompt (id, category, short, long) and is a suite itself; its
@@ -27,17 +29,17 @@ class ExpandConfig(HomePaths):
     """The file, which ends in .jsonl."""
     prompts: Path | None = None
     """Folder with copies of the public suites (unset: they are fetched)."""
-    limit: int | None = None
+    limit: Count | None = None
     """Take so many prompts, evenly over the categories (unset: all)."""
     seed: int = 0
     """Source of all randomness; a prompt's own follows from this and its text."""
-    temperature: float = 0.7
+    temperature: NonNegative = 0.7
     """How freely words are chosen; 0: always the likeliest."""
-    top_p: float = 0.9
+    top_p: Annotated[float, Gt(0), Le(1)] = 0.9
     """Words are chosen among the likeliest that have this share of the probability."""
-    max_new_tokens: int = 120
+    max_new_tokens: Count = 120
     """Tokens of the answer at most; one that is cut ends with its last whole sentence."""
-    batch_size: int = 8
+    batch_size: Count = 8
     """Prompts at once; changes answers only by float rounding."""
     dtype: Dtype | None = None
     """Precision of the model (unset: bfloat16 on a GPU, float32 on a CPU)."""
@@ -50,12 +52,5 @@ class ExpandConfig(HomePaths):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("max_new_tokens", "batch_size", "limit"):
-            if is_number(value := getattr(self, name)) and value < 1:
-                raise BridgeError(f"'{name}' must be at least 1, not {value}")
-        if is_number(self.temperature) and not self.temperature >= 0:
-            raise BridgeError(f"'temperature' must not be negative, not {self.temperature}")
-        if is_number(self.top_p) and not 0 < self.top_p <= 1:
-            raise BridgeError(f"'top_p' is a fraction above 0 and up to 1, not {self.top_p}")
         if isinstance(self.out, Path) and self.out.suffix != ".jsonl":
             raise BridgeError(f"'out' must end in .jsonl, not '{self.out}'")

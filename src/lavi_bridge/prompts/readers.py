@@ -14,7 +14,7 @@ from lavi_bridge.errors import BridgeError
 
 
 @dataclass(frozen=True)
-class Row:
+class Line:
     """What a file says of one prompt, and where."""
 
     where: str
@@ -42,13 +42,13 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
             yield where, line
 
 
-def txt(path: Path, category: str = "") -> Iterator[Row]:
+def txt(path: Path, category: str = "") -> Iterator[Line]:
     """One prompt a line."""
     for where, line in _lines(path):
-        yield Row(where, line, category)
+        yield Line(where, line, category)
 
 
-def tsv(path: Path, columns: Sequence[str] = ()) -> Iterator[Row]:
+def tsv(path: Path, columns: Sequence[str] = ()) -> Iterator[Line]:
     """Tab-separated, without quoting: the column `prompt` of a header, or else the last one.
 
     The header may also name `id`, `category` and `short`; its other columns become facts.
@@ -69,7 +69,7 @@ def tsv(path: Path, columns: Sequence[str] = ()) -> Iterator[Row]:
         if len(cells) != len(names):
             raise BridgeError(f"{where}: {len(cells)} columns, but the first line has {len(names)}")
         known = {name: cell for name, cell in zip(names, cells, strict=True) if name and cell}
-        yield Row(
+        yield Line(
             where,
             known.pop("prompt", ""),
             known.pop("category", ""),
@@ -79,7 +79,7 @@ def tsv(path: Path, columns: Sequence[str] = ()) -> Iterator[Row]:
         )
 
 
-def jsonl(path: Path, category: str = "category") -> Iterator[Row]:
+def jsonl(path: Path, category: str = "category") -> Iterator[Line]:
     """A JSON object a line: `prompt` (or `long`, as `lavi-bridge expand` writes); others are facts.
 
     Args:
@@ -102,10 +102,10 @@ def jsonl(path: Path, category: str = "category") -> Iterator[Row]:
             raise BridgeError(f"{where}: no 'prompt'; it has {', '.join(entry) or 'nothing'}")
         facts = {k: v for k, v in entry.items() if k not in (key, "category", "id", "short")}
         text, kind, own, short = ("" if value is None else str(value) for value in words)
-        yield Row(where, text, kind, own, short, facts)
+        yield Line(where, text, kind, own, short, facts)
 
 
-def texts(place: Path) -> Iterator[Row]:
+def texts(place: Path) -> Iterator[Line]:
     """DPG-Bench: `dpg_bench/prompts`, a .txt file a prompt, as a folder or in a .tar.gz."""
     found: dict[str, tuple[str, bytes]] = {}
     if place.is_dir():
@@ -124,10 +124,10 @@ def texts(place: Path) -> Iterator[Row]:
                 f"cannot read '{place}' ({error}); delete it and try again"
             ) from error
     for key, (where, content) in sorted(found.items()):
-        yield Row(where, " ".join(content.decode("utf-8", "replace").split()), id=key)
+        yield Line(where, " ".join(content.decode("utf-8", "replace").split()), id=key)
 
 
-def pairs(short: Path, long: Path, drawbench: Path, upsampled: Path) -> Iterator[Row]:
+def pairs(short: Path, long: Path, drawbench: Path, upsampled: Path) -> Iterator[Line]:
     """Short prompts with their long ones: of DrawBench as in DALL·E 3's evaluation, of VBench.
 
     Two of DrawBench's were not expanded or were changed. Of VBench's, a short one counts once, and
@@ -137,17 +137,17 @@ def pairs(short: Path, long: Path, drawbench: Path, upsampled: Path) -> Iterator
     for (_, brief), (where, line) in zip(_lines(drawbench), _lines(upsampled), strict=False):
         if line.startswith(f"{brief.strip()}. "):
             text = line.removeprefix(f"{brief.strip()}. ")
-            yield Row(where, text, "drawbench", short=brief.strip())
+            yield Line(where, text, "drawbench", short=brief.strip())
     met = set()
     for (_, brief), (where, line) in zip(_lines(short), _lines(long), strict=False):
         if brief.strip() not in met and _words(brief) & _words(line):
             met.add(brief.strip())
-            yield Row(where, line, "vbench", short=brief.strip())
+            yield Line(where, line, "vbench", short=brief.strip())
 
 
 def _words(text: str) -> set[str]:
     return set(re.findall(r"[a-z]{2,}", text.lower()))
 
 
-READERS: dict[str, Callable[[Path], Iterator[Row]]] = {".txt": txt, ".tsv": tsv, ".jsonl": jsonl}
+READERS: dict[str, Callable[[Path], Iterator[Line]]] = {".txt": txt, ".tsv": tsv, ".jsonl": jsonl}
 """By the ending of a file of one's own."""

@@ -13,11 +13,11 @@ from pathlib import Path
 from lavi_bridge.errors import BridgeError, nearest
 from lavi_bridge.files.fetch import fetched
 from lavi_bridge.prompts.prompt import Prompt
-from lavi_bridge.prompts.readers import Row, tsv
+from lavi_bridge.prompts.readers import Line, tsv
 
 
 @dataclass(frozen=True)
-class Source:
+class Origin:
     """A public repository at a commit."""
 
     repository: str
@@ -32,7 +32,7 @@ class Source:
 class File:
     """One public file of a suite."""
 
-    source: Source
+    source: Origin
     path: str
     """In the repository; an empty one stands for an archive of all of it."""
     sha256: str | None
@@ -78,13 +78,13 @@ class Part:
     hash: str
     """`prompt_hash` of these; empty where no file is read."""
     files: tuple[File, ...]
-    read: Callable[..., Iterable[Row]]
+    read: Callable[..., Iterable[Line]]
     """Called with the files' places."""
     categories: tuple[str, ...] = ()
     table: tuple[str, tuple[str, ...]] | None = None
     """Name and columns of a TSV of the same prompts, preferred where a folder has it."""
 
-    def rows(self, folder: Path | None) -> Iterable[Row]:
+    def rows(self, folder: Path | None) -> Iterable[Line]:
         """Read it, from `folder` if it is there."""
         if folder is not None and self.table and (folder / self.table[0]).is_file():
             return tsv(folder / self.table[0], self.table[1])
@@ -114,7 +114,7 @@ class Suite:
         return tuple(category for part in self.parts for category in part.categories)
 
     @property
-    def sources(self) -> list[Source]:
+    def sources(self) -> list[Origin]:
         """The repositories that its files come from."""
         return list(dict.fromkeys(file.source for part in self.parts for file in part.files))
 
@@ -160,7 +160,7 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9_]+", "-", text.lower())[:40].strip("-") or "prompt"
 
 
-def as_prompts(rows: Iterable[Row], name: str) -> list[Prompt]:
+def as_prompts(rows: Iterable[Line], name: str) -> list[Prompt]:
     """Rows as prompts; those without an id get one of their category, or of `name`."""
     prompts: list[Prompt] = []
     numbers: Counter[str] = Counter()

@@ -21,9 +21,9 @@ RATES = (0.4, 1.0)
 steps a larger rate looks better than it is after all of them (T5-Large's loss on held-out pairs at
 2.5 times and at once the rates: .0759 and .0760 after a third, .0606 and .0597 at the end)."""
 SEARCH_SEED = 1_000
-"""Of the search: none of the seeds that are reported."""
+"""The seed of the search, distinct from every seed that is reported."""
 SEARCH_SHARE = 1 / 3
-"""Of the steps, for each rate that is tried."""
+"""The share of the steps that each rate is tried for."""
 VALIDATION = 64
 """Pairs that the search holds out."""
 LEARNING_RATES = ("lr_adapter", "lr_language", "lr_vision", "lr_warm_start")

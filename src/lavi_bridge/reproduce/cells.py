@@ -82,10 +82,6 @@ def in_paper(results: Results, f: Finding) -> str:
     return f"better in {ahead} of {len(looks)}"
 
 
-def line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
 def table_grid(results: Results, table: Table, names: dict[str, str], pictures: Path) -> str | None:
     """Write the grid of a table; its path relative to the page, or None where images are gone."""
     config = results.config
@@ -93,7 +89,7 @@ def table_grid(results: Results, table: Table, names: dict[str, str], pictures: 
     asked = [
         p
         for suite in settings.suites
-        for p in _spread(load_suite(suite, folder=settings.prompts, limit=settings.limit))
+        for p in _one_of_each(load_suite(suite, folder=settings.prompts, limit=settings.limit))
     ][:SHOWN]
     rows = []
     for prompt in asked:
@@ -106,7 +102,7 @@ def table_grid(results: Results, table: Table, names: dict[str, str], pictures: 
     return f"{pictures.name}/{table.name}.png"
 
 
-def _spread(prompts: Sequence[Prompt]) -> list[Prompt]:
+def _one_of_each(prompts: Sequence[Prompt]) -> list[Prompt]:
     """The first prompt of each category."""
     found: dict[str, Prompt] = {}
     for prompt in prompts:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.files.atomic import make_folder, write_text
+from lavi_bridge.files.atomic import make_folder
 from lavi_bridge.reproduce.budgets import (
     ZOO,
     ZOO_ALL,
@@ -18,8 +17,7 @@ from lavi_bridge.reproduce.budgets import (
 )
 from lavi_bridge.reproduce.options import ReproduceConfig
 from lavi_bridge.reproduce.rows import Row, rows_of
-from lavi_bridge.running.device import processes
-from lavi_bridge.running.lock import in_turn
+from lavi_bridge.running import claims
 
 SHARED = (
     "tables",
@@ -52,7 +50,7 @@ class Job:
 
     @property
     def label(self) -> str:
-        """Of its lock and its log."""
+        """The name of its lock and its log."""
         return "search" if self.seed is None else f"seed-{self.seed}"
 
     def folder(self, places: Places) -> Path:
@@ -89,17 +87,9 @@ def claim(places: Places, config: ReproduceConfig) -> None:
     mine |= {"device": device_of(config), "tried": rates(config)}
     if not config.full:
         mine["budgets"] = {name: values | ZOO_ALL for name, values in ZOO.items()}
-    mine = json.loads(json.dumps(mine, default=str))
     make_folder(places.out)
-    if processes()[0] == 0 and not places.settings.is_file():
-        with in_turn(places.out):  # two calls may begin one folder
-            if not places.settings.is_file():
-                write_text(places.settings, json.dumps(mine, indent=1) + "\n")
-    if places.settings.is_file():
-        theirs = json.loads(places.settings.read_text(encoding="utf-8"))
-        for key, value in mine.items():
-            if theirs.get(key) != value:
-                raise BridgeError(
-                    f"'{places.out}' was begun with other settings ({key}: {theirs.get(key)} "
-                    f"there, {value} here); choose another --out"
-                )
+    found = claims.noted(places.settings, mine, advice="choose another --out", at_once=True)
+    if changed := claims.difference(found, mine, ours_alone=True):
+        raise BridgeError(
+            f"'{places.out}' was begun with other settings ({changed}); choose another --out"
+        )

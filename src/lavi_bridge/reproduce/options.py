@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from annotated_types import Gt, Lt
 from tyro.conf import Positional
 
-from lavi_bridge.config import HomePaths, is_given, is_list, is_number
+from lavi_bridge.config import Count, Settings, is_given, is_list, is_number
 from lavi_bridge.errors import BridgeError
 
 
 @dataclass
-class ReproduceConfig(HomePaths):
+class ReproduceConfig(Settings):
     """Make the paper's tables again: train every row with several seeds, evaluate, compare.
 
     On the bundled models (the default) it takes a laptop hours and needs nothing else; with --full
@@ -29,20 +30,20 @@ class ReproduceConfig(HomePaths):
     """With the bundled models (the default)."""
     full: bool = False
     """With the real models and the paper's settings."""
-    seeds: int = 3
+    seeds: Count = 3
     """Training seeds of every row; intervals are over these and over prompts."""
     out: Path | None = None
     """Folder for rows and tables (unset: runs/reproduce, or runs/reproduce-full)."""
     page: Path | None = None
     """Also write the page as this Markdown file, its pictures beside it."""
-    prompts: int | None = None
+    prompts: Count | None = None
     """Prompts of each suite (unset: 384 of the shapes world; all, with --full)."""
-    scale: float = 1.0
+    scale: Annotated[float, Gt(0), Lt(math.inf)] = 1.0
     """Multiplies the numbers of training steps (0.1 for a quick look)."""
-    rates: list[float] = field(default_factory=list)
+    rates: list[Annotated[float, Gt(0)]] = field(default_factory=list)
     """Factors on all learning rates that are tried for every row, by the loss on held-out pairs
     after a third of the steps (unset: 0.4 1; with --full the recipe's rates, untried)."""
-    workers: int | None = None
+    workers: Count | None = None
     """Rows trained at the same time, each in a process of its own (unset: one for each GPU, or for
     each core). With --full, `torchrun` instead lets all GPUs share every row."""
     dry_run: bool = False
@@ -52,7 +53,7 @@ class ReproduceConfig(HomePaths):
 
     data: str | None = None
     """With --full: captioned images, as for `train --data`."""
-    batch_size: int = 32
+    batch_size: Count = 32
     """With --full: images per training step, over all processes (the paper's is not published)."""
     suites: list[str] = field(default_factory=list)
     """With --full: prompt suites, whole ones (unset: short long t2i-compbench, as in the paper);
@@ -74,9 +75,6 @@ class ReproduceConfig(HomePaths):
             raise BridgeError("--zoo and --full exclude each other")
         if is_list(self.tables) and not self.tables:
             raise BridgeError("no table: languages, visions, ablations")
-        for name in ("seeds", "prompts", "workers", "batch_size"):
-            if is_number(value := getattr(self, name)) and value < 1:
-                raise BridgeError(f"'{name}' must be at least 1, not {value}")
         if not self.full:
             for name in ("data", "suites", "prompt_files", "reference", "scorers", "models"):
                 if is_given(getattr(self, name)):
@@ -85,7 +83,3 @@ class ReproduceConfig(HomePaths):
                 raise BridgeError(f"'prompts' must be at least 6, one a category: {self.prompts}")
         if is_list(self.suites) and (part := next((s for s in self.suites if ":" in s), None)):
             raise BridgeError(f"tables are of whole suites, not of '{part}'")
-        if is_number(self.scale) and not 0 < self.scale < math.inf:
-            raise BridgeError(f"'scale' must be positive and finite, not {self.scale}")
-        if is_list(self.rates) and any(not rate > 0 for rate in self.rates):
-            raise BridgeError("'rates' are factors above 0")

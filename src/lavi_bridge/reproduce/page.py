@@ -30,7 +30,6 @@ from lavi_bridge.reproduce.cells import (
     column_title,
     difference_cell,
     in_paper,
-    line,
     number,
     p_cell,
     table_grid,
@@ -39,10 +38,11 @@ from lavi_bridge.reproduce.options import ReproduceConfig
 from lavi_bridge.reproduce.results import EXACT, MARGIN, Finding, Results
 from lavi_bridge.reproduce.rows import TABLES, Table, rows_of, table_of
 from lavi_bridge.running.device import machine
+from lavi_bridge.show.tables import markdown
 from lavi_bridge.version import __version__
 
 NAMES = {False: "paper-in-miniature", True: "paper-tables"}
-"""Of the page, with the bundled and with the real models."""
+"""The page's title, with the bundled and with the real models."""
 VERDICTS = {
     "holds": "Holds",
     "reversed": "Does not hold: the opposite is seen",
@@ -226,15 +226,14 @@ def _section(
         write_text(pictures / f"{table.name}.svg", svg)
         yield f"![exact scores with intervals]({pictures.name}/{table.name}.svg)\n"
     yield "The paper's conclusions, and ours, tested: how much better the first row is\n"
-    yield line(["claim", "paper", "measure", "difference", "p", "prompts won / lost", "here"])
-    yield line(["---"] * 7)
+    rows = []
     for f in findings:
         p = NONE if f.difference is None or math.isnan(f.difference.p) else p_cell(f.difference.p)
         won = NONE
         if f.difference and not f.column.distance:
             won = f"{f.difference.wins} / {f.difference.losses}"
         verdict = {"undecided": "not decided", "unseen": "cannot be seen"}.get(f.verdict, f.verdict)
-        yield line(
+        rows.append(
             [
                 f.conclusion.claim,
                 in_paper(results, f),
@@ -245,23 +244,21 @@ def _section(
                 verdict,
             ]
         )
-    yield ""
+    head = ["claim", "paper", "measure", "difference", "p", "prompts won / lost", "here"]
+    yield markdown(head, rows) + "\n"
     if published := [row for row in table.rows if row.published]:
         yield "What the paper has for the same rows (real models, 50,000 steps, no intervals):\n"
-        yield line(["", *METRICS])
-        yield line(["---", *["---:"] * len(METRICS)])
-        for row in published:
-            cells = [f"{row.published[metric]:g}" for metric in METRICS]
-            yield line([names[row.slug], *cells])
-        yield ""
+        told = [
+            [names[row.slug], *(f"{row.published[metric]:g}" for metric in METRICS)]
+            for row in published
+        ]
+        yield markdown(["", *METRICS], told, "lr") + "\n"
     if made := table_grid(results, table, names, pictures):
         yield f"The same prompts and seeds (first training seed):\n\n![pictures]({made})\n"
 
 
 def _scores(results: Results, table: Table) -> Iterator[str]:
     arrows = [f"{c.title}\N{NO-BREAK SPACE}{'↑' if c.higher else '↓'}" for c in results.columns]
-    yield line(["", *arrows])
-    yield line(["---", *["---:"] * len(arrows)])
     best: dict[str, set[str]] = {}
     for column in results.columns:
         found = {
@@ -272,18 +269,18 @@ def _scores(results: Results, table: Table) -> Iterator[str]:
         if found and len(set(found.values())) > 1:
             top = (max if column.higher else min)(found.values())
             best[column.title] = {slug for slug, value in found.items() if value == top}
+    rows = []
     for row in table.rows:
-        cells = []
-        for column in results.columns:
-            cells.append(
-                cell(
-                    results.estimate(row.slug, column),
-                    column.digits,
-                    best=row.slug in best.get(column.title, ()),
-                )
+        cells = [
+            cell(
+                results.estimate(row.slug, column),
+                column.digits,
+                best=row.slug in best.get(column.title, ()),
             )
-        yield line([column_title(row, table), *cells])
-    yield ""
+            for column in results.columns
+        ]
+        rows.append([column_title(row, table), *cells])
+    yield markdown(["", *arrows], rows, "lr") + "\n"
 
 
 def _budgets(results: Results) -> Iterator[str]:
@@ -298,28 +295,26 @@ def _budgets(results: Results) -> Iterator[str]:
             f"{SEARCH_SHARE:.0%} of the steps with a training seed of its own, and the lowest loss "
             f"on {VALIDATION} held-out pairs at fixed noise. What was chosen stands in the table.\n"
         )
-    yield line(
-        [
-            "row",
-            "recipe",
-            "adapter",
-            "LoRA, language",
-            "LoRA, image model",
-            "in all",
-            "captions alone",
-            "pictures",
-            "rates ×",
-            "rates: captions / adapter / language / image model",
-        ]
-    )
-    yield line(["---", "---", *["---:"] * 7, "---"])
+    head = [
+        "row",
+        "recipe",
+        "adapter",
+        "LoRA, language",
+        "LoRA, image model",
+        "in all",
+        "captions alone",
+        "pictures",
+        "rates ×",
+        "rates: captions / adapter / language / image model",
+    ]
+    rows = []
     for slug, row in results.rows.items():
         if not row.trained:
             continue
         record = results.records(slug)[0]
         parts = record["parameters"]
         warm, pictures, rate = record["warm start"], record["pictures"], record["rates"]
-        yield line(
+        rows.append(
             [
                 f"`{slug}`",
                 row.recipe,
@@ -336,7 +331,7 @@ def _budgets(results: Results) -> Iterator[str]:
                 ),
             ]
         )
-    yield ""
+    yield markdown(head, rows, "llrrrrrrrl") + "\n"
     if not config.full:
         yield (
             "*ours* is a warm start on captions alone, then pictures, a cosine schedule, no "

@@ -19,6 +19,7 @@ from lavi_bridge.reproduce.budgets import (
 from lavi_bridge.reproduce.options import ReproduceConfig
 from lavi_bridge.reproduce.rows import Row, rows_of
 from lavi_bridge.running.progress import progress
+from lavi_bridge.show.tables import aligned
 
 TFLOPS = {"float32": 36.0, "bfloat16": 85.0}
 """TFLOP/s that training gets out of one H200, by the frozen models' precision: 64.2 TFLOP for 32
@@ -47,7 +48,7 @@ class RowPlan:
     disk_gb: float
     """Bridges and images."""
     weights_gb: tuple[float, float]
-    """Of the language and of the image model, in float32."""
+    """Size of the language and of the image model, in float32."""
 
 
 def plan(config: ReproduceConfig) -> list[RowPlan]:
@@ -136,16 +137,12 @@ def table(config: ReproduceConfig, rows: list[RowPlan]) -> str:
                 f"{p.disk_gb:.1f} GB",
             ]
         )
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    shown = [
-        "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines
-    ]
     training_hours = sum(p.training_hours for p in rows)
     sampling_hours = sum(p.sampling_hours for p in rows)
     models = {p.language: p.weights_gb[0] for p in rows} | {p.vision: p.weights_gb[1] for p in rows}
     return "\n".join(
         [
-            *shown,
+            aligned(lines),
             "",
             f"{len(rows)} rows, {config.seeds} seeds of each that is trained, "
             f"{images_of(config):,} images a row and seed",

@@ -86,7 +86,7 @@ class Finding:
     """How much better the first row is; None where a row lacks the measure."""
     verdict: Verdict
     reason: str = ""
-    """Of `unseen`."""
+    """Why the verdict is `unseen`."""
 
 
 class Results:
@@ -115,7 +115,7 @@ class Results:
                     )
 
     def records(self, slug: str) -> list[dict[str, Any]]:
-        """Of a row, by seed."""
+        """The records of a row, by seed."""
         return self._records[slug]
 
     def estimate(self, slug: str, column: Column) -> Estimate | None:
@@ -237,7 +237,7 @@ def over_seeds(values: Array) -> Estimate:
 
 
 def _mean(values: Sequence[float | None]) -> float:
-    """Of a prompt's images; not a number where none has a score."""
+    """The mean over a prompt's images; not a number where none has a score."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else math.nan
 

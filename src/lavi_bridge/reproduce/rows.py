@@ -16,8 +16,8 @@ Recipe = Literal["ours", "paper"]
 
 
 @dataclass(frozen=True)
-class Model:
-    """A model of the tables: the bundled one, and the real one that it stands for."""
+class StandIn:
+    """A bundled model, and the real one that it stands for in the tables."""
 
     zoo: str
     full: str
@@ -25,18 +25,18 @@ class Model:
 
 UNTRAINED = "untrained"
 LANGUAGES = {
-    "clip": Model("zoo:tiny-sd/text_encoder", f"{SD}/text_encoder"),
-    "t5-small": Model("zoo:tiny-t5-small", "google-t5/t5-small"),
-    "t5-base": Model("zoo:tiny-t5-base", "google-t5/t5-base"),
-    "t5-large": Model("zoo:tiny-t5-large", "google-t5/t5-large"),
-    "llama": Model("zoo:tiny-llama", "meta-llama/Llama-2-7b-hf"),
+    "clip": StandIn("zoo:tiny-sd/text_encoder", f"{SD}/text_encoder"),
+    "t5-small": StandIn("zoo:tiny-t5-small", "google-t5/t5-small"),
+    "t5-base": StandIn("zoo:tiny-t5-base", "google-t5/t5-base"),
+    "t5-large": StandIn("zoo:tiny-t5-large", "google-t5/t5-large"),
+    "llama": StandIn("zoo:tiny-llama", "meta-llama/Llama-2-7b-hf"),
     # made on the spot, with other first weights for every seed
-    UNTRAINED: Model("zoo:tiny-t5-large", "google-t5/t5-large"),
+    UNTRAINED: StandIn("zoo:tiny-t5-large", "google-t5/t5-large"),
 }
 VISIONS = {
-    "ldm": Model("zoo:tiny-ldm", LDM),
-    "sd": Model("zoo:tiny-sd", SD),
-    "pixart": Model("zoo:tiny-pixart", PIXART),
+    "ldm": StandIn("zoo:tiny-ldm", LDM),
+    "sd": StandIn("zoo:tiny-sd", SD),
+    "pixart": StandIn("zoo:tiny-pixart", PIXART),
 }
 
 

@@ -72,7 +72,7 @@ def work(config: ReproduceConfig) -> None:
     if count == 1:
         _worker(config, 0, 1)
     else:
-        _spread(config, count)
+        _run_workers(config, count)
 
 
 def workers(config: ReproduceConfig) -> int:
@@ -113,7 +113,7 @@ def _draw_reference(places: Places, config: ReproduceConfig) -> None:
 # Processes ----------------------------------------------------------------------------------------
 
 
-def _spread(config: ReproduceConfig, count: int) -> None:
+def _run_workers(config: ReproduceConfig, count: int) -> None:
     """Let so many processes work side by side; the first failure ends them all."""
     sleep_while_waiting()  # each imports torch anew
     context = multiprocessing.get_context("spawn")

@@ -25,7 +25,7 @@ from lavi_bridge.files.atomic import is_running, make_folder, remove_scratch
 LOCK = ".lock"
 """In a folder that a run writes into; no content of it."""
 TURN = ".turn.lock"
-"""Of short pieces of work that wait for each other."""
+"""The lock of short pieces of work that wait for each other."""
 GRACE = 0.5
 """Seconds that a process which is being killed takes to go."""
 PATIENCE = 15.0

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.atomic import disk_trouble, new_file
-from lavi_bridge.files.weights import earlier
 from lavi_bridge.running.blocks import like, whole
+from lavi_bridge.running.claims import difference
 
 SEPARATOR = "//"
 """Between a tensor's name and what the optimizer keeps of it."""
@@ -75,11 +75,12 @@ class RunState:
         fits = all(n in found and found[n].shape == t.shape for n, t in self.tensors.items())
         extra = {key.rpartition(SEPARATOR)[0] for key in found.keys() - self.tensors.keys()}
         fits = fits and extra <= set(self.trained)
-        same = metadata.get("about") in (self.about, _as_text(earlier(self._known)))
-        if not same or not fits:
+        changed = difference(json.loads(metadata.get("about", "{}")), self._known)
+        if changed or not fits:
+            named = f" ({changed})" if changed else ""
             raise BridgeError(
-                f"{self.path} is of a run with other settings{_difference(metadata, self.about)}; "
-                "repeat those, or choose another folder"
+                f"{self.path} is of a run with other settings{named}; repeat those, or choose "
+                "another folder"
             )
         progress: dict[str, Any] = json.loads(metadata["progress"])
         with torch.no_grad():
@@ -193,12 +194,3 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         found[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
         seen.add(tensor.data_ptr())
     return found
-
-
-def _difference(metadata: Mapping[str, str], about: str) -> str:
-    """Name the first setting that differs, for the error."""
-    theirs, ours = json.loads(metadata.get("about", "{}")), json.loads(about)
-    for key in ours:
-        if theirs.get(key) != ours[key]:
-            return f" ({key}: {theirs.get(key)} there, {ours[key]} here)"
-    return ""

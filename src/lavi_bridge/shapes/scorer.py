@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import ndimage
 
 from lavi_bridge.shapes.grammar import Facts, ObjectFact, relation_of
 from lavi_bridge.shapes.scenes import (
     BACKGROUND_COLORS,
     BACKGROUNDS,
-    CATEGORIES,
     COLORS,
     PALETTE,
     SHAPES,
@@ -53,7 +52,7 @@ class Detected(Figure):
 
 
 @dataclass(frozen=True)
-class Score:
+class Verdict:
     """How well an image meets a caption: the fraction of its facts, and whether it meets all."""
 
     partial: float
@@ -108,19 +107,15 @@ def _paper(pixels: Array) -> Array:
 def _components(ink: Array) -> Array:
     """Labels (N, H, W) of the 8-connected patches of a mask: 0 is paper, each patch has its own.
 
-    Every pixel starts with a number of its own and takes the largest around it until nothing
-    changes. A label is also the place of a pixel of the same patch, so each round may follow it to
-    that pixel's label, and the distance covered doubles.
+    A patch is called by the place of its last pixel, counted from 1: labels rise over the images.
     """
-    labels = np.where(ink, np.arange(1, ink.size + 1).reshape(ink.shape), 0)
-    while True:
-        spread = np.pad(labels, ((0, 0), (1, 1), (1, 1)))
-        spread = np.maximum(np.maximum(spread[:, :-2], spread[:, 1:-1]), spread[:, 2:])
-        spread = np.maximum(np.maximum(spread[..., :-2], spread[..., 1:-1]), spread[..., 2:])
-        spread = np.where(ink, labels.ravel()[spread - 1], 0)
-        if np.array_equal(spread, labels):
-            return labels
-        labels = spread
+    around = np.zeros((3, 3, 3), bool)
+    around[1] = True  # not across images
+    labels, count = ndimage.label(ink, around)
+    last = np.zeros(count + 1, np.int64)
+    np.maximum.at(last, labels.ravel(), np.arange(1, ink.size + 1))
+    last[0] = 0
+    return last[labels]
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,7 +239,7 @@ def _fit(shape: str, patches: _Patches) -> tuple[Array, Array, Array]:
 # Judging ------------------------------------------------------------------------------------------
 
 
-def score(images: Tensor | Sequence[Image], facts: Sequence[Facts]) -> list[Score]:
+def score(images: Tensor | Sequence[Image], facts: Sequence[Facts]) -> list[Verdict]:
     """How well each image, as for `detect`, meets the facts of its caption."""
     if len(images) != len(facts):
         raise ValueError(f"{len(images)} images for {len(facts)} captions' facts")
@@ -255,7 +250,7 @@ def score(images: Tensor | Sequence[Image], facts: Sequence[Facts]) -> list[Scor
     ]
 
 
-def _judge(figures: list[Detected], background: str, facts: Facts) -> Score:
+def _judge(figures: list[Detected], background: str, facts: Facts) -> Verdict:
     """Counts the facts met under the most favourable matching of figures to required objects."""
     slots: list[Detected | None] = [*figures[:MATCHED]]
     slots += [None] * (len(facts.objects) - len(slots))
@@ -265,7 +260,7 @@ def _judge(figures: list[Detected], background: str, facts: Facts) -> Score:
     if facts.background is not None:
         met += background == facts.background
         total += 1
-    return Score(met / total, met == total)
+    return Verdict(met / total, met == total)
 
 
 def _told(wanted: ObjectFact) -> int:
@@ -287,67 +282,3 @@ def _met(matching: Sequence[Detected | None], facts: Facts) -> int:
         if first is not None and second is not None:
             met += relation_of(first.x - second.x, first.y - second.y) == relation.relation
     return met
-
-
-# Summing up ---------------------------------------------------------------------------------------
-
-
-def by_category(scores: Sequence[Score], categories: Sequence[str]) -> dict[str, float]:
-    """The fraction of images that meet all facts: over "all", then in each category present."""
-    return {key: fmean(answers) for key, answers in _grouped(scores, categories).items()}
-
-
-def intervals(
-    scores: Sequence[Score],
-    categories: Sequence[str],
-    *,
-    seed: int = 0,
-    draws: int = 2000,
-    level: float = 0.95,
-) -> dict[str, tuple[float, float]]:
-    """Confidence intervals of the fractions of `by_category`, under the same keys.
-
-    A category has the Wilson interval, for a bootstrap of a fraction of 0 or 1 has no width. "all"
-    has the percentile bootstrap, prompts being redrawn within their category; where every category
-    is at 0 or 1, so that redrawing changes nothing, it has the Wilson interval too.
-    """
-    grouped = _grouped(scores, categories)
-    result = {key: wilson(fmean(a), len(a), level) for key, a in grouped.items()}
-    everything = grouped.pop("all")
-    if any(len(set(answers)) == 2 for answers in grouped.values()):
-        rng = np.random.default_rng(seed)
-        # n answers redrawn from n answers, of which a fraction is right: a binomial draw
-        right = sum(rng.binomial(len(a), fmean(a), draws) for a in grouped.values())
-        tail = (1 - level) / 2
-        low, high = np.quantile(right / len(everything), [tail, 1 - tail])
-        result["all"] = (float(low), float(high))
-    return result
-
-
-def _grouped(scores: Sequence[Score], categories: Sequence[str]) -> dict[str, list[bool]]:
-    """Whether each image is exact: of "all" images, then of each category in the order known."""
-    if len(scores) != len(categories):
-        raise ValueError(f"{len(scores)} scores for {len(categories)} categories")
-    if not scores:
-        raise ValueError("no scores to sum up")
-    if unknown := set(categories) - set(CATEGORIES):
-        raise ValueError(f"unknown category {min(unknown)!r}; known: {', '.join(CATEGORIES)}")
-    grouped = {"all": [score.exact for score in scores]}
-    for known in CATEGORIES:
-        answers = [
-            s.exact for s, category in zip(scores, categories, strict=True) if category == known
-        ]
-        if answers:
-            grouped[known] = answers
-    return grouped
-
-
-def wilson(fraction: float, n: int, level: float = 0.95) -> tuple[float, float]:
-    """The score interval of a fraction of `n` answers: it has a width at 0 and at 1, too.
-
-    Wilson 1927; recommended by Brown, Cai & DasGupta 2001, Statistical Science 16(2).
-    """
-    from scipy.stats import binomtest
-
-    interval = binomtest(round(fraction * n), n).proportion_ci(level, method="wilson")
-    return float(interval.low), float(interval.high)

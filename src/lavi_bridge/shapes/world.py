@@ -58,11 +58,11 @@ __all__ = [
     "SIZE",
     "SIZES",
     "TEXTURES",
+    "FactPrompt",
     "Facts",
     "Figure",
     "Length",
     "ObjectFact",
-    "Prompt",
     "Relation",
     "Scene",
     "Scenes",
@@ -76,7 +76,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Prompt:
+class FactPrompt:
     """One evaluation prompt with the facts that its picture is judged by."""
 
     text: str
@@ -84,13 +84,13 @@ class Prompt:
     category: str
 
 
-def evaluation_set(per_category: int, seed: int = 777) -> tuple[list[Prompt], Scenes]:
+def evaluation_set(per_category: int, seed: int = 777) -> tuple[list[FactPrompt], Scenes]:
     """The prompts, category after category, and the scenes that they were written from."""
     prompts, parts = [], []
     for offset, category in enumerate(CATEGORIES):
         scenes = draw_scenes(per_category, seed + offset, category)
         rng = random.Random(seed + offset)
-        prompts += [Prompt(*caption(scene, rng, category), category) for scene in scenes]
+        prompts += [FactPrompt(*caption(scene, rng, category), category) for scene in scenes]
         parts.append(scenes)
     return prompts, Scenes.concatenate(parts)
 

@@ -7,6 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lavi_bridge.show.html import polyline
+
 PANEL = 240, 130
 """Width and height of a panel in pixels."""
 ACROSS = 3
@@ -51,9 +53,11 @@ def _panel(title: str, points: Curve) -> list[str]:
         values = [math.log(value) for value in values]
     low, span = min(values), (max(values) - min(values)) or 1.0
     across, up = (right - left) / max(1, last), (bottom - top) / span
-    places = " ".join(
-        f"{left + across * step:.1f},{bottom - up * (value - low):.1f}"
-        for (step, _), value in zip(points, values, strict=True)
+    places = polyline(
+        [
+            (left + across * step, bottom - up * (value - low))
+            for (step, _), value in zip(points, values, strict=True)
+        ]
     )
     return [
         f'<text x="{left}" y="14" font-weight="bold">{title}</text>',

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from lavi_bridge.bridge.bridge import Bridge
-from lavi_bridge.data import Key, LatentCache, Source
+from lavi_bridge.data import LatentCache, Sample, Source
 from lavi_bridge.data.cache.features import FeatureCache, padded
 from lavi_bridge.data.cache.latents import chunks
 from lavi_bridge.data.examples import Examples, Look, Size, encoded, read, readers, sizes_of
@@ -139,7 +139,7 @@ def fill(config: CacheConfig) -> tuple[int, list[str]]:
         for chunk in batches:
             for _ in chunk:
                 found = next(loader)
-                errors |= {e.key[0]: e.error for e in found if e.error}
+                errors |= {e.sample.index: e.error for e in found if e.error}
                 good = [e for e in found if e.good]
                 count += len(encoded(good, vision, cache))
                 bar.update(len(found))
@@ -157,11 +157,11 @@ def fill(config: CacheConfig) -> tuple[int, list[str]]:
     return count, list(errors.values())
 
 
-def _batches(examples: Examples, keys: list[tuple[int, bool]], size: int) -> list[list[Key]]:
+def _batches(examples: Examples, samples: list[Sample], size: int) -> list[list[Sample]]:
     """Samples of a shard in batches of one image size."""
-    by_size: dict[Size, list[Key]] = {}
-    for key in keys:
-        by_size.setdefault(examples.size(key[0]), []).append(examples.at(key))
+    by_size: dict[Size, list[Sample]] = {}
+    for sample in samples:
+        by_size.setdefault(examples.size(sample.index), []).append(sample)
     return [
         same[start : start + size]
         for same in by_size.values()

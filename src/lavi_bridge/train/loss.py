@@ -63,7 +63,7 @@ class Loss:
 
     def _black(self, count: int, example: Example) -> Batch:
         """So many black pictures of an example's size."""
-        width, height = self._samples.size(example.key[0])
+        width, height = self._samples.size(example.sample.index)
         return Batch(
             [""] * count,
             pixels=torch.zeros(count, 3, height, width),

@@ -6,12 +6,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from lavi_bridge.config import Compile, Dtype, FlowWeighting, HomePaths, Match, Quantize, is_number
+from lavi_bridge.config import (
+    Compile,
+    Count,
+    Dtype,
+    FlowWeighting,
+    Fraction,
+    Match,
+    Natural,
+    NonNegative,
+    Quantize,
+    Settings,
+)
 from lavi_bridge.errors import BridgeError
 
 
 @dataclass
-class TrainConfig(HomePaths):
+class TrainConfig(Settings):
     """Train a bridge: adapter and both LoRAs, while language and vision model stay frozen."""
 
     language: str
@@ -31,27 +42,27 @@ class TrainConfig(HomePaths):
     dry_run: bool = False
     """Print the plan, memory included, and stop before the first step."""
 
-    steps: int = 50_000
+    steps: Count = 50_000
     """Optimizer steps (paper: 50,000)."""
-    batch_size: int = 8
+    batch_size: Count = 8
     """Images per step and process."""
-    accumulate: int = 1
+    accumulate: Count = 1
     """Batches whose gradients are averaged before a step."""
-    resolution: int | None = None
+    resolution: Count | None = None
     """Side of the square training images, in pixels (unset: the vision model's own)."""
     buckets: bool = False
     """Keep the pictures' shapes: every batch has one of several sizes (width × height) of about
     the same area, and each picture falls to the nearest."""
     crop: Literal["center", "random"] = "center"
     """Which part is cropped where picture and training size differ in shape."""
-    min_size: int = 0
+    min_size: Natural = 0
     """Pictures with a shorter side than this, in pixels, count as unreadable."""
     fast_decode: bool = True
     """Decode large JPEGs at half, a quarter or an eighth of their size where that is still enough
     (differs from the published loader by about a grey level)."""
     flip: bool = True
     """Mirror every second image (turn off where captions speak of left and right)."""
-    caption_dropout: float = 0.1
+    caption_dropout: Fraction = 0.1
     """Fraction of captions replaced by the empty one, so that guidance has a null prompt."""
 
     cache: Path | None = None
@@ -66,39 +77,39 @@ class TrainConfig(HomePaths):
 
     adapter: str = "feedforward"
     """Adapter between the models (see `lavi-bridge list adapters`)."""
-    rank: int = 32
+    rank: Natural = 32
     """LoRA rank on both models (paper: 32)."""
-    language_rank: int | None = None
+    language_rank: Natural | None = None
     """LoRA rank on the language model alone; 0 leaves it untouched (unset: rank)."""
-    vision_rank: int | None = None
+    vision_rank: Natural | None = None
     """LoRA rank on the vision model alone; 0 leaves it untouched (unset: rank)."""
-    dropout: float = 0.1
+    dropout: Fraction = 0.1
     """Dropout inside the adapter and on the output of every LoRA layer (paper: 0.1)."""
 
-    lr_adapter: float = 1e-4
+    lr_adapter: NonNegative = 1e-4
     """Learning rate of the adapter."""
-    lr_language: float = 5e-6
+    lr_language: NonNegative = 5e-6
     """Learning rate of the language model's LoRA."""
-    lr_vision: float = 1e-4
+    lr_vision: NonNegative = 1e-4
     """Learning rate of the vision model's LoRA."""
     schedule: Literal["constant", "cosine", "linear"] = "constant"
     """Learning-rate schedule after the warm-up."""
-    warmup: int = 500
+    warmup: Natural = 500
     """Steps over which the learning rates rise from zero (at most a tenth of all steps)."""
-    weight_decay: float = 1e-2
+    weight_decay: NonNegative = 1e-2
     """AdamW's weight decay."""
     optimizer: Literal["adamw", "adamw-8bit", "schedule-free"] = "adamw"
     """AdamW (fused on a GPU); with its state in 8 bits (extra `quantize`); or schedule-free
     (arXiv 2405.15682, extra `schedule-free`), whose averaged weights are what is saved."""
-    clip: float = 1.0
+    clip: NonNegative = 1.0
     """Largest norm of the gradient over all trained parameters."""
-    min_snr: float = 0.0
+    min_snr: NonNegative = 0.0
     """γ of the min-SNR weighting of noise levels (arXiv 2303.09556; 5 is usual); 0: none, as in
     the paper. For diffusion models alone."""
     flow_weighting: FlowWeighting = "logit-normal"
     """Which noise levels a flow-matching model is trained on (arXiv 2403.03206, section 3.1):
     `logit-normal`, `mode`, `uniform` draw them, `cosmap` and `sigma-sqrt` weigh uniform ones."""
-    ema: float = 0.0
+    ema: Fraction = 0.0
     """Decay of an average of the trained weights (0.999, say), which then is what is validated,
     sampled and saved; 0: none."""
     gradient_checkpointing: bool = False
@@ -116,7 +127,7 @@ class TrainConfig(HomePaths):
     """Spread weights, gradients and optimizer over the processes (FSDP2) instead of a copy in each;
     checkpoints are the same with and without."""
 
-    warm_start: int = 0
+    warm_start: Natural = 0
     """Steps of text-only warm start before the first image, at most: adapter and language LoRA are
     fitted to the vision model's own text encoder. It ends earlier where nothing more is gained."""
     warm_start_match: Match = "states"
@@ -124,9 +135,9 @@ class TrainConfig(HomePaths):
     any pair and adapter), or `both`, one after the other."""
     warm_start_teacher: str | None = None
     """Text encoder to fit to, where the vision model's folder lacks its own: Hub id or folder."""
-    warm_start_batch: int = 32
+    warm_start_batch: Count = 32
     """Captions per warm-start step."""
-    lr_warm_start: float = 3e-3
+    lr_warm_start: NonNegative = 3e-3
     """Learning rate of the warm start (Muon, at AdamW's rates)."""
     warm_start_report: bool = True
     """After a warm start on states, also measure how far predictions are from those under the own
@@ -137,76 +148,38 @@ class TrainConfig(HomePaths):
     parameters and the loss are always float32."""
     device: str | None = None
     """cpu, cuda, cuda:1 … (unset: cuda where there is one)."""
-    workers: int = 0
+    workers: Natural = 0
     """Processes that read images."""
-    seed: int = 0
+    seed: Natural = 0
     """Source of all randomness."""
 
     tracker: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
     """Where figures and sample grids also go (`tensorboard --logdir OUT`); metrics.jsonl has the
     figures in any case."""
-    log_every: int = 10
+    log_every: Count = 10
     """Steps between two lines of metrics.jsonl."""
-    sample_every: int = 1000
+    sample_every: Natural = 1000
     """Steps between two sample grids (0: none)."""
     sample_prompts: list[str] = field(default_factory=list)
     """Prompts of the sample grids (unset: four captions from all over the data)."""
-    sample_steps: int = 20
+    sample_steps: Count = 20
     """Denoising steps of the sample grids."""
-    validation: int = 64
+    validation: Natural = 64
     """Pairs that are held out (a twentieth of the data at most) and whose loss at fixed noise and
     timesteps is followed."""
-    validate_every: int = 500
+    validate_every: Natural = 500
     """Steps between two validations (0: none)."""
-    save_every: int = 1000
+    save_every: Natural = 1000
     """Steps between two checkpoints `out/step-N`; the same command goes on from the last one
     (0: only the finished bridge, nothing to go on from)."""
-    keep: int = 2
+    keep: Count = 2
     """Checkpoints that are kept, the best by validation loss besides."""
-    max_bad: float = 0.01
+    max_bad: Fraction = 0.01
     """Fraction of unreadable images past which training stops; below it they are counted and
     listed in out/bad.txt."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in (
-            "steps",
-            "batch_size",
-            "accumulate",
-            "resolution",
-            "warm_start_batch",
-            "log_every",
-            "sample_steps",
-            "keep",
-        ):
-            if is_number(value := getattr(self, name)) and value < 1:
-                raise BridgeError(f"'{name}' must be at least 1, not {value}")
-        for name in (
-            "rank",
-            "language_rank",
-            "vision_rank",
-            "warmup",
-            "warm_start",
-            "workers",
-            "sample_every",
-            "save_every",
-            "validate_every",
-            "validation",
-            "min_size",
-            "min_snr",
-            "lr_adapter",
-            "lr_language",
-            "lr_vision",
-            "lr_warm_start",
-            "weight_decay",
-            "clip",
-            "seed",
-        ):
-            if is_number(value := getattr(self, name)) and not value >= 0:  # nan is not, either
-                raise BridgeError(f"'{name}' must not be negative, not {value}")
-        for name in ("caption_dropout", "dropout", "max_bad", "ema"):
-            if is_number(value := getattr(self, name)) and not 0 <= value <= 1:
-                raise BridgeError(f"'{name}' is a fraction between 0 and 1, not {value}")
         if self.cache and self.crop == "random":
             raise BridgeError("a cache keeps one crop of each picture: 'crop' must be center")
         if self.text_cache and (self.rank if self.language_rank is None else self.language_rank):
@@ -298,7 +271,7 @@ GROUPS = {
 
 
 @dataclass
-class CacheConfig(HomePaths):
+class CacheConfig(Settings):
     """Encode every picture of a data set once, for `train --cache` with the same settings.
 
     Shards are written whole or not at all; stopped and repeated it goes on. Several processes:
@@ -310,7 +283,7 @@ class CacheConfig(HomePaths):
     """What `train --data` takes."""
     cache: Path
     """Folder for the encoded pictures."""
-    resolution: int | None = None
+    resolution: Count | None = None
     """Side of the square training images, in pixels (unset: the vision model's own)."""
     buckets: bool = False
     """Keep the pictures' shapes; see `train --help`."""
@@ -318,27 +291,19 @@ class CacheConfig(HomePaths):
     """Encode every picture mirrored, too, as `train --flip` draws both."""
     fast_decode: bool = True
     """Decode large JPEGs at a fraction of their size; see `train --help`."""
-    min_size: int = 0
+    min_size: Natural = 0
     """Pictures with a shorter side than this, in pixels, count as unreadable."""
     cache_dtype: Literal["float16", "float32"] = "float16"
     """Precision of what is kept."""
     dtype: Dtype | None = None
     """Precision of the autoencoder (unset: bfloat16 on a GPU, float32 on a CPU)."""
-    batch_size: int = 16
+    batch_size: Count = 16
     """Pictures encoded at once."""
-    workers: int = 0
+    workers: Natural = 0
     """Processes that read images."""
     device: str | None = None
     """cpu, cuda, cuda:1 … (unset: cuda where there is one)."""
-    max_bad: float = 0.01
+    max_bad: Fraction = 0.01
     """Fraction of unreadable pictures past which it stops."""
-    seed: int = 0
+    seed: Natural = 0
     """Which `shapes` are drawn, where those are the data; as in `train`."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, least in (("batch_size", 1), ("resolution", 1), ("workers", 0), ("min_size", 0)):
-            if is_number(value := getattr(self, name)) and value < least:
-                raise BridgeError(f"'{name}' must be at least {least}, not {value}")
-        if is_number(self.max_bad) and not 0 <= self.max_bad <= 1:
-            raise BridgeError(f"'max_bad' is a fraction between 0 and 1, not {self.max_bad}")

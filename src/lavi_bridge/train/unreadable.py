@@ -42,8 +42,8 @@ class Unreadable:
         for example in examples:
             if example.fatal:
                 raise BridgeError(str(example.error))
-            if example.error and example.key[0] not in self.errors:
-                self._waiting.append((example.key[0], example.error))
+            if example.error and example.sample.index not in self.errors:
+                self._waiting.append((example.sample.index, example.error))
         if self._processes == 1:
             self.count()
         return [example for example in examples if example.good]

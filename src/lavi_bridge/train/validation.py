@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lavi_bridge.bridge.bridge import Bridge
-from lavi_bridge.data import Key
+from lavi_bridge.data import Visit
 from lavi_bridge.data.examples import Example, Examples, inputs
 from lavi_bridge.running.seeds import seed_of, seeded
 from lavi_bridge.train.options import TrainConfig
@@ -60,9 +60,9 @@ class Validation:
         """Latents, captions and seeds in batches of one size."""
         indices = self.indices or range(min(PROBE, len(self.examples)))
         by_size: dict[tuple[int, ...], list[Example]] = defaultdict(list)
-        for example in (self.examples[Key(0, index)] for index in indices):
+        for example in (self.examples[Visit(0, index)] for index in indices):
             if example.good:
-                by_size[self.examples.size(example.key[0])].append(example)
+                by_size[self.examples.size(example.sample.index)].append(example)
         batches = []
         for same in by_size.values():
             for start in range(0, len(same), self.config.batch_size):

@@ -8,21 +8,18 @@ called.
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import diffusers
 import torch
-from diffusers.utils import logging
 from torch import Tensor, nn
 
 from lavi_bridge.config import LoRA
-from lavi_bridge.errors import BridgeError, in_a_line
+from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.locate import Place
-from lavi_bridge.files.weights import Fingerprint, fingerprint, joined, of_any_variant
+from lavi_bridge.files.pretrained import load_pretrained, loading
+from lavi_bridge.files.weights import Fingerprint, fingerprint, joined
 from lavi_bridge.registry import Registry
 from lavi_bridge.running.device import to_device
 from lavi_bridge.text import Text
@@ -361,32 +358,7 @@ def _load_part(place: Place, class_name: str | None, dtype: torch.dtype | None) 
         raise BridgeError(f"'{place.id}': diffusers has no class '{config.get('_class_name')}'")
     if dtype == torch.float16 and config.get("force_upcast"):
         dtype = torch.float32  # this autoencoder overflows in float16
-    try:
-        if dtype is None:
-            with torch.device("meta"):
-                return kind.from_config(config)
-        with _quiet():
-            model, report = of_any_variant(
-                kind.from_pretrained, **place.pretrained(), dtype=dtype, output_loading_info=True
-            )
-    except Exception as error:  # the libraries raise many types; all mean this
-        raise BridgeError(f"cannot load '{place.id}': {in_a_line(error)}") from error
-    if missing := sorted(report["missing_keys"]):
-        raise BridgeError(f"'{place.id}' lacks {len(missing)} weights, such as '{missing[0]}'")
-    return model
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide what diffusers tells of weights that we leave, and of its own call of the Hub's library.
-
-    The latter deprecates an argument of it, which nobody here can change.
-    """
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The `local_dir_use_symlinks` argument")
-            yield
-    finally:
-        logging.set_verbosity(before)
+    if dtype is None:
+        with loading(f"'{place.id}'"), torch.device("meta"):
+            return kind.from_config(config)
+    return load_pretrained(kind, place, f"'{place.id}'", dtype=dtype)

@@ -6,14 +6,13 @@ scorer tells how many of the prompts each picture follows in full.
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from PIL.Image import Image
@@ -21,13 +20,16 @@ from transformers.utils.logging import disable_progress_bar
 
 from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.errors import BridgeError
+from lavi_bridge.evaluate.statistics import Estimate, estimate, wilson
 from lavi_bridge.files.atomic import write_text
 from lavi_bridge.running.device import machine
 from lavi_bridge.running.lock import LOCK, held, refuse_if_held
 from lavi_bridge.running.progress import progress, whole
-from lavi_bridge.shapes.scorer import by_category, intervals, score
-from lavi_bridge.shapes.world import CATEGORIES, Prompt, evaluation_set
+from lavi_bridge.shapes.scorer import score
+from lavi_bridge.shapes.world import CATEGORIES, FactPrompt, evaluation_set
+from lavi_bridge.show.html import data_url, polyline, render
 from lavi_bridge.show.pictures import grid
+from lavi_bridge.show.tables import aligned
 from lavi_bridge.train.options import TrainConfig
 from lavi_bridge.train.run import Run
 from lavi_bridge.version import __version__
@@ -66,7 +68,7 @@ PAIRS = (
 
 
 @dataclass
-class Row:
+class Result:
     """One model of the comparison with its pictures and scores."""
 
     name: str
@@ -75,8 +77,8 @@ class Row:
     pictures: list[Image] = field(repr=False)
     right: list[bool] = field(repr=False)
     """Whether every fact of the prompt holds, picture by picture."""
-    exact: dict[str, float]
-    interval: dict[str, tuple[float, float]]
+    scores: dict[str, Estimate]
+    """The fraction of right pictures: of "all", and in each category."""
 
     def record(self) -> dict[str, Any]:
         """The row of scores.json."""
@@ -85,12 +87,15 @@ class Row:
             "language": self.language,
             "vision": VISION,
             "step": self.step,
-            "exact": {k: round(v, 4) for k, v in self.exact.items()},
-            "interval": {k: [round(x, 4) for x in v] for k, v in self.interval.items()},
+            "exact": {k: round(e.value, 4) for k, e in self.scores.items()},
+            "interval": {
+                k: [round(x, 4) for x in (e.low, e.high) if x is not None]
+                for k, e in self.scores.items()
+            },
         }
 
 
-def run(out: Path, *, prompts: int = 144, scale: float = 1.0) -> list[Row]:
+def run(out: Path, *, prompts: int = 144, scale: float = 1.0) -> list[Result]:
     """Train and score the bundled pairs; leave scores.json, grid.png and index.html in `out`.
 
     Args:
@@ -107,7 +112,7 @@ def run(out: Path, *, prompts: int = 144, scale: float = 1.0) -> list[Row]:
         return _run(out, prompts, scale)
 
 
-def _run(out: Path, prompts: int, scale: float) -> list[Row]:
+def _run(out: Path, prompts: int, scale: float) -> list[Result]:
     """The demo, in a folder of its own."""
     disable_progress_bar()  # of loading: the models are small
     started = time.perf_counter()
@@ -127,7 +132,7 @@ def _run(out: Path, prompts: int, scale: float) -> list[Row]:
     return rows
 
 
-def compare(out: Path, asked: list[Prompt], scale: float) -> Iterator[Row]:
+def compare(out: Path, asked: list[FactPrompt], scale: float) -> Iterator[Result]:
     """The image model alone, and every pair before and after its training."""
     yield judge("own encoder", f"{VISION}/text_encoder", 0, Bridge.own(VISION, device="cpu"), asked)
     for pair in PAIRS:
@@ -194,24 +199,37 @@ def fresh(folder: Path) -> Path:
     return folder
 
 
-def judge(name: str, language: str, step: int, bridge: Bridge, asked: list[Prompt]) -> Row:
+def judge(name: str, language: str, step: int, bridge: Bridge, asked: list[FactPrompt]) -> Result:
     """Draw every prompt with one seed each and score the pictures."""
     images = bridge.stream([prompt.text for prompt in asked], **SAMPLING)
     pictures = list(progress(images, total=len(asked), desc=f"drawing: {name}", unit="image"))
-    scores = score(pictures, [prompt.facts for prompt in asked])
-    categories = [prompt.category for prompt in asked]
-    return Row(
+    right = [found.exact for found in score(pictures, [prompt.facts for prompt in asked])]
+    return Result(
         name,
         language,
         step,
         pictures,
-        [s.exact for s in scores],
-        by_category(scores, categories),
-        intervals(scores, categories),
+        right,
+        fractions(right, [prompt.category for prompt in asked]),
     )
 
 
-def report(out: Path, rows: list[Row], asked: list[Prompt], seconds: float) -> None:
+def fractions(right: Sequence[bool], categories: Sequence[str]) -> dict[str, Estimate]:
+    """The fraction of pictures that are right, with its interval: of "all", and in each category.
+
+    A category has Wilson's interval, for a bootstrap of a fraction of 0 or 1 has no width.
+    """
+    found = {"all": estimate([[float(x)] for x in right], categories)}
+    for category in CATEGORIES:
+        answers = [x for x, of in zip(right, categories, strict=True) if of == category]
+        if answers:
+            value = fmean(answers)
+            low, high = wilson(value, len(answers))
+            found[category] = Estimate(value, low, high, len(answers))
+    return found
+
+
+def report(out: Path, rows: list[Result], asked: list[FactPrompt], seconds: float) -> None:
     """Write scores.json, grid.png and index.html."""
     scores = {
         "machine": machine(),
@@ -230,33 +248,25 @@ def report(out: Path, rows: list[Row], asked: list[Prompt], seconds: float) -> N
 
 
 def page(
-    out: Path, rows: list[Row], asked: list[Prompt], shown: list[int], scores: dict[str, Any]
+    out: Path, rows: list[Result], asked: list[FactPrompt], shown: list[int], scores: dict[str, Any]
 ) -> str:
     """One HTML page with everything inside it."""
-    from importlib.resources import files
-
-    from jinja2 import Environment
-
-    template = files("lavi_bridge.zoo").joinpath("demo.html").read_text(encoding="utf-8")
-    curves = [curve(out / pair.name.lower() / "metrics.jsonl", pair.name) for pair in PAIRS]
-    return (
-        Environment(autoescape=True)
-        .from_string(template)
-        .render(
-            scores=scores,
-            categories=["all", *CATEGORIES],
-            curves=curves,
-            examples=[
-                (
-                    asked[i].category,
-                    asked[i].text,
-                    [(data_url(row.pictures[i]), row.right[i]) for row in rows],
-                )
-                for i in shown
-            ],
-            version=__version__,
-            llama=shlex.quote(str(out / "llama")),
-        )
+    return render(
+        "lavi_bridge.zoo",
+        "demo.html",
+        scores=scores,
+        categories=["all", *CATEGORIES],
+        curves=[curve(out / pair.name.lower() / "metrics.jsonl", pair.name) for pair in PAIRS],
+        examples=[
+            (
+                asked[i].category,
+                asked[i].text,
+                [(data_url(row.pictures[i]), row.right[i]) for row in rows],
+            )
+            for i in shown
+        ],
+        version=__version__,
+        llama=shlex.quote(str(out / "llama")),
     )
 
 
@@ -269,29 +279,19 @@ def curve(metrics: Path, name: str) -> dict[str, Any]:
         ],
         "diffusion loss, on pictures": [x["loss"] for x in lines if "loss" in x],
     }
-    return {"name": name, "series": {k: polyline(v) for k, v in series.items() if v}}
+    return {"name": name, "series": {k: _line(v) for k, v in series.items() if v}}
 
 
-def polyline(values: list[float]) -> dict[str, Any]:
-    """Values -> points of an SVG polyline, with first and last value for the labels."""
+def _line(values: list[float]) -> dict[str, Any]:
+    """The points of a curve, and its first and last value for the labels."""
     top = max(values) or 1.0
     step = 300 / max(1, len(values) - 1)
-    points = " ".join(f"{i * step:.1f},{100 - 95 * v / top:.1f}" for i, v in enumerate(values))
+    points = polyline([(i * step, 100 - 95 * v / top) for i, v in enumerate(values)])
     return {"points": points, "first": values[0], "last": values[-1]}
 
 
-def data_url(picture: Image) -> str:
-    """A picture as text inside the page."""
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def table(rows: list[Row]) -> str:
+def table(rows: list[Result]) -> str:
     """The exact scores for the terminal."""
-    head = f"{'exact score':18}" + "".join(f"{c:>9}" for c in ["all", *CATEGORIES])
-    body = [
-        f"{row.name:18}" + "".join(f"{row.exact[c]:9.3f}" for c in ["all", *CATEGORIES])
-        for row in rows
-    ]
-    return "\n".join(["", head, *body])
+    columns = ["all", *CATEGORIES]
+    body = [[row.name, *(f"{row.scores[c].value:.3f}" for c in columns)] for row in rows]
+    return "\n" + aligned([["exact score", *columns], *body], "lr")

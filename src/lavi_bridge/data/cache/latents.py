@@ -8,7 +8,6 @@ encoded.
 
 from __future__ import annotations
 
-import json
 import uuid
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,10 +20,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from lavi_bridge.data.order import Sample
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.files.atomic import make_folder, write_text
-from lavi_bridge.files.weights import earlier
-from lavi_bridge.running.lock import in_turn
+from lavi_bridge.files.atomic import make_folder
+from lavi_bridge.running import claims
 from lavi_bridge.running.run_state import write_tensors
 
 ABOUT = "cache.json"
@@ -58,7 +57,7 @@ class LatentCache:
         self.folder = folder
         self.dtype: torch.dtype = getattr(torch, str(about["dtype"]))
         self._handles: dict[int, Any] = {}
-        self._pending: dict[tuple[int, bool], Moments] = {}
+        self._pending: dict[Sample, Moments] = {}
         self._shards: list[str] = []
         # of each (sample, mirrored) the number of its shard, -1 for none, and its row there
         self._spots = np.full((count, 2, 2), -1, np.int32)
@@ -70,19 +69,19 @@ class LatentCache:
     def __len__(self) -> int:
         return int((self._spots[..., 0] >= 0).sum())
 
-    def __contains__(self, key: tuple[int, bool]) -> bool:
-        return bool(self._spots[key[0], int(key[1]), 0] >= 0)
+    def __contains__(self, key: Sample) -> bool:
+        return bool(self._spots[key.index, int(key.mirrored), 0] >= 0)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_handles": {}}  # each process opens files of its own
 
-    def __getitem__(self, key: tuple[int, bool]) -> Moments:
+    def __getitem__(self, key: Sample) -> Moments:
         """A picture's moments.
 
         Raises:
             BridgeError: the shard has changed since it was written.
         """
-        shard, row = self._spots[key[0], int(key[1])].tolist()
+        shard, row = self._spots[key.index, int(key.mirrored)].tolist()
         path = self.folder / self._shards[shard]
         try:
             if shard not in self._handles:
@@ -95,11 +94,11 @@ class LatentCache:
             raise BridgeError(f"{path} is damaged (row {row}); delete it and cache again")
         return Moments(*values.chunk(2)) if self._variational(file) else Moments(values, None)
 
-    def get(self, key: tuple[int, bool]) -> Moments | None:
+    def get(self, key: Sample) -> Moments | None:
         """A picture's moments, also if they are not on disk yet; None where they are missing."""
         return self[key] if key in self else self._pending.get(key)
 
-    def add(self, key: tuple[int, bool], moments: Moments) -> None:
+    def add(self, key: Sample, moments: Moments) -> None:
         """Keep a picture's moments; they are on disk after the next `flush`."""
         self._pending[key] = moments
 
@@ -113,14 +112,14 @@ class LatentCache:
         Raises:
             BridgeError: it cannot be written, on a full disk say.
         """
-        by_shape: dict[tuple[int, ...], list[tuple[int, bool]]] = {}
+        by_shape: dict[tuple[int, ...], list[Sample]] = {}
         for key, moments in self._pending.items():
             by_shape.setdefault(tuple(moments.mean.shape), []).append(key)
         for keys in by_shape.values():
             values = torch.stack([_joined(self._pending[key]) for key in keys])
             crcs = [zlib.crc32(row.numpy().tobytes()) for row in values]
-            indices = torch.tensor([index for index, _ in keys])
-            mirrored = torch.tensor([mirrored for _, mirrored in keys])
+            indices = torch.tensor([key.index for key in keys])
+            mirrored = torch.tensor([key.mirrored for key in keys])
             tensors = {
                 "moments": values,
                 "index": indices,
@@ -128,12 +127,12 @@ class LatentCache:
                 "crc": torch.tensor(crcs, dtype=torch.int64),
             }
             variational = self._pending[keys[0]].std is not None
-            name = f"{keys[0][0]:08d}-{uuid.uuid4().hex[:12]}.safetensors"
+            name = f"{keys[0].index:08d}-{uuid.uuid4().hex[:12]}.safetensors"
             write_tensors(tensors, self.folder / name, {"variational": str(int(variational))})
             self._hold(name, indices, mirrored)
         self._pending.clear()
 
-    def missing(self, keys: Iterable[tuple[int, bool]]) -> list[tuple[int, bool]]:
+    def missing(self, keys: Iterable[Sample]) -> list[Sample]:
         """Those that are not there yet."""
         return [key for key in keys if key not in self]
 
@@ -161,34 +160,31 @@ def check_about(folder: Path, about: dict[str, Any], kind: str) -> None:
     Raises:
         BridgeError: it holds something else; the difference is named.
     """
-    path = folder / ABOUT
-    if not path.exists():
-        with in_turn(folder):  # two runs may begin one cache
-            if not path.exists():
-                if next(folder.glob("*.safetensors"), None):
-                    raise BridgeError(f"'{folder}' holds other files; choose another folder")
-                write_text(path, json.dumps(about, indent=2) + "\n")
-                return
-    found = json.loads(path.read_text(encoding="utf-8"))
-    wanted, before = (json.loads(json.dumps(record)) for record in (about, earlier(about)))
-    if wanted.get("reading") != found.get("reading"):
+
+    def free() -> None:
+        if next(folder.glob("*.safetensors"), None):
+            raise BridgeError(f"'{folder}' holds other files; choose another folder")
+
+    found = claims.noted(
+        folder / ABOUT, about, advice="delete that cache", at_once=True, before=free
+    )
+    if about.get("reading") != found.get("reading"):
         raise BridgeError(
             f"the {kind} in '{folder}' are of a version that read pictures otherwise (orientation, "
             "transparency, 16 bits); delete that folder, or choose another --cache"
         )
-    for key in wanted | found:
-        if found.get(key) not in (wanted.get(key), before.get(key)):
-            raise BridgeError(
-                f"the {kind} in '{folder}' were made with another {key} "
-                f"({found.get(key)} there, {wanted.get(key)} here); choose another cache, or "
-                "delete that one"
-            )
+    if changed := claims.difference(found, about):
+        raise BridgeError(
+            f"the {kind} in '{folder}' were made with another {changed.key} "
+            f"({changed.there} there, {changed.here} here); choose another cache, or delete "
+            "that one"
+        )
 
 
-def chunks(count: int, mirrored: bool) -> list[list[tuple[int, bool]]]:
+def chunks(count: int, mirrored: bool) -> list[list[Sample]]:
     """What makes up each shard of a whole cache."""
     sides = (False, True) if mirrored else (False,)
-    keys = [(index, side) for index in range(count) for side in sides]
+    keys = [Sample(index, side) for index in range(count) for side in sides]
     return [keys[start : start + SHARD] for start in range(0, len(keys), SHARD)]
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from lavi_bridge.data.pixels import as_shown, shown_size
-from lavi_bridge.errors import BridgeError
+from lavi_bridge.errors import BridgeError, first_line
 from lavi_bridge.show.output import whole
 
 
@@ -205,7 +205,7 @@ class _Reading:
 
     def _bad(self, error: Exception) -> BadImage:
         # Pillow's decoders raise whatever their format's arithmetic does; all of it means this
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         if isinstance(error, Image.DecompressionBombWarning | Image.DecompressionBombError):
             reason = f"it is too large ({reason.partition(',')[0].lower()})"
         return BadImage(f"{self.place}: cannot read '{self.name}': {reason}")

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
-"""Of pictures; each must have a caption."""
+"""Endings of pictures; each must have a caption."""
 NEEDS_MORE = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 """Formats that Pillow knows by name, but leaves to other programs."""
 HIDDEN = ".", "__MACOSX"

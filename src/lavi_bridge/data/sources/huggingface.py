@@ -49,7 +49,7 @@ class HuggingFace(Listed):
             raise BridgeError(f"{self.where(0)}: the caption is empty, as all others are")
 
     def left_out(self) -> list[str]:
-        """Of a local data set the splits and files that are not read."""
+        """The splits and files of a local data set that are not read."""
         left = LeftOut()
         if isinstance(self._place, Path):
             for split in _splits(self._place):

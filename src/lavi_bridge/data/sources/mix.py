@@ -44,7 +44,7 @@ class Mix:
         return source.where(row)
 
     def captions(self, count: int) -> list[str]:
-        """Of each source its share, one at least."""
+        """Each source's share, one sample at least."""
         total = sum(self.weights)
         return [
             caption

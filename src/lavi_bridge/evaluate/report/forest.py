@@ -34,7 +34,7 @@ STYLE = (
     "@media(prefers-color-scheme:dark){.forest{color:#e6edf3}.line{stroke:#3d444d}"
     ".e0{fill:#56b4e9}.range{stroke:#56b4e9}}"
 )
-"""Of a plot that is a file of its own."""
+"""The style of a plot that is a file of its own."""
 
 
 def mark(index: int) -> Markup:

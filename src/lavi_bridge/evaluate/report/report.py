@@ -5,8 +5,6 @@ The same evaluation gives the same bytes: nothing here knows the time or where i
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import math
 import os
@@ -14,7 +12,6 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -40,6 +37,8 @@ from lavi_bridge.evaluate.report.tables import (
 from lavi_bridge.evaluate.results import Evaluation, Judged, SuiteResults
 from lavi_bridge.files.atomic import write_text
 from lavi_bridge.prompts.prompt import Prompt
+from lavi_bridge.show.html import data_url, render
+from lavi_bridge.show.tables import markdown
 from lavi_bridge.version import __version__
 
 EXAMPLES, EXAMPLES_OF_CATEGORY = 24, 4
@@ -272,7 +271,7 @@ def _markdown(
             yield from _markdown_table(table)
         if section.examples:
             yield "### Pictures\n"
-            yield from _markdown_examples(section.examples)
+            yield _markdown_examples(section.examples)
     for title, text in _provenance(evaluation):
         yield f"<details><summary>{title}</summary>\n\n~~~json\n{text}\n~~~\n\n</details>\n"
 
@@ -280,11 +279,8 @@ def _markdown(
 def _markdown_table(table: Table) -> Iterator[str]:
     if table.title:
         yield f"**{_escaped(table.title)}**\n"
-    yield _line(["entry", *map(_escaped, table.columns)])
-    yield _line(["---", *["---:"] * len(table.columns)])
-    for row in table.rows:
-        yield _line([_escaped(row.label), *map(_markdown_cell, row.cells)])
-    yield ""
+    rows = [[_escaped(row.label), *map(_markdown_cell, row.cells)] for row in table.rows]
+    yield markdown(["entry", *map(_escaped, table.columns)], rows, "lr") + "\n"
 
 
 def _markdown_cell(cell: Cell) -> str:
@@ -292,20 +288,14 @@ def _markdown_cell(cell: Cell) -> str:
     return f"{value} ({'; '.join(cell.notes)})" if cell.notes else value
 
 
-def _markdown_examples(examples: Sequence[Example]) -> Iterator[str]:
+def _markdown_examples(examples: Sequence[Example]) -> str:
     names = [picture.entry for picture in examples[0].pictures]
-    yield _line(["prompt", *map(_escaped, names)])
-    yield _line(["---"] * (1 + len(names)))
+    rows = []
     for example in examples:
-        cells = [
-            f"![]({quote(picture.file)})" if picture.file else NONE for picture in example.pictures
-        ]
-        yield _line([_escaped(example.prompt.text), *cells])
-    yield ""
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+        files = [picture.file for picture in example.pictures]
+        shown = [f"![]({quote(file)})" if file else NONE for file in files]
+        rows.append([_escaped(example.prompt.text), *shown])
+    return markdown(["prompt", *map(_escaped, names)], rows) + "\n"
 
 
 def _escaped(text: str) -> str:
@@ -340,13 +330,9 @@ def _page(
     sections: Sequence[Section],
     out: Path,
 ) -> str:
-    from jinja2 import Environment, StrictUndefined
-
-    template = files("lavi_bridge.evaluate.report").joinpath("report.html")
-    page = Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
-    ).from_string(template.read_text(encoding="utf-8"))
-    return page.render(
+    return render(
+        "lavi_bridge.evaluate.report",
+        "report.html",
         entries=evaluation.entries,
         first=evaluation.entries[0].name,
         paper=paper,
@@ -388,11 +374,6 @@ def _inlined(out: Path, picture: Picture) -> tuple[str, bool] | None:
     except (OSError, SyntaxError, ValueError):  # what Pillow raises for damaged files
         return None
     small = max(image.size) <= SMALL
-    file = io.BytesIO()
-    if small:
-        image.save(file, "PNG")
-    else:
+    if not small:
         image.thumbnail((THUMBNAIL, THUMBNAIL))
-        image.save(file, "JPEG", quality=85)
-    kind = "png" if small else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}", small
+    return data_url(image, jpeg=not small), small

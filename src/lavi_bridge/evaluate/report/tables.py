@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from lavi_bridge.evaluate.results import Entry, Evaluation, MetricInfo, SuiteResults
 from lavi_bridge.evaluate.statistics import Estimate, Paired, Scores, estimate, paired
 from lavi_bridge.recipes import ABLATIONS, recipe
+from lavi_bridge.show.tables import aligned
 
 OVERALL = "overall"
 NONE = "–"
@@ -120,7 +121,7 @@ class Table:
     columns: list[str]
     rows: list[Row]
     head: str = "entry"
-    """Of the first column, with the rows' labels."""
+    """What stands above the rows' labels."""
 
 
 def score_tables(evaluation: Evaluation, summary: Summary) -> list[Table]:
@@ -154,12 +155,8 @@ def console(evaluation: Evaluation) -> str:
         ]:
             rows = [["", *table.columns]]
             rows += [[row.label, *(cell.text for cell in row.cells)] for row in table.rows]
-            widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
             lines += ["", f"{summary.suite.title}: {table.title}".removesuffix(": ")]
-            lines += [
-                "  ".join([first.ljust(widths[0]), *map(str.rjust, cells, widths[1:])]).rstrip()
-                for first, *cells in rows
-            ]
+            lines.append(aligned(rows, "lr"))
         lines += [f"note: {note}" for note in summary.suite.notes]
     return "\n".join(lines)
 
@@ -278,7 +275,7 @@ def _number(value: float, form: str) -> str:
 
 
 @dataclass(frozen=True)
-class Place:
+class Measure:
     """Where a column of the paper's table is found in ours."""
 
     suite: str
@@ -288,18 +285,18 @@ class Place:
 
 
 PAPER_COLUMNS = {
-    "short FID": Place("short", "fid", 2),
-    "short aesthetics": Place("short", "aesthetic-v2", 3),
-    "short CLIP": Place("short", "clip-score", 4),
-    "long aesthetics": Place("long", "aesthetic-v2", 3),
-    "long CLIP": Place("long", "clip-score", 4),
-    "colour": Place("t2i-compbench", "blip-vqa", 4, "color"),
-    "shape": Place("t2i-compbench", "blip-vqa", 4, "shape"),
-    "texture": Place("t2i-compbench", "blip-vqa", 4, "texture"),
+    "short FID": Measure("short", "fid", 2),
+    "short aesthetics": Measure("short", "aesthetic-v2", 3),
+    "short CLIP": Measure("short", "clip-score", 4),
+    "long aesthetics": Measure("long", "aesthetic-v2", 3),
+    "long CLIP": Measure("long", "clip-score", 4),
+    "colour": Measure("t2i-compbench", "blip-vqa", 4, "color"),
+    "shape": Measure("t2i-compbench", "blip-vqa", 4, "shape"),
+    "texture": Measure("t2i-compbench", "blip-vqa", 4, "texture"),
     # the official scorer's result alone; numbers of `spatial-owlv2` mean something else
-    "spatial": Place("t2i-compbench", "unidet", 4, "spatial"),
-    "non-spatial": Place("t2i-compbench", "clip-nonspatial", 4, "non-spatial"),
-    "complex": Place("t2i-compbench", "3-in-1", 4, "complex"),
+    "spatial": Measure("t2i-compbench", "unidet", 4, "spatial"),
+    "non-spatial": Measure("t2i-compbench", "clip-nonspatial", 4, "non-spatial"),
+    "complex": Measure("t2i-compbench", "3-in-1", 4, "complex"),
 }
 """By the keys of `recipes.METRICS`, in the paper's order."""
 SD_14 = "stable-diffusion-v1-4"
@@ -345,7 +342,7 @@ def published(evaluation: Evaluation) -> dict[str, tuple[str, dict[str, float]]]
 
 
 def _paper_cells(
-    evaluation: Evaluation, summaries: Sequence[Summary], place: Place
+    evaluation: Evaluation, summaries: Sequence[Summary], place: Measure
 ) -> dict[str, Cell]:
     info = evaluation.metrics.get(place.metric)
     # only what the official code does, quirks and all, compares with what the paper has

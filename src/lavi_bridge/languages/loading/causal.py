@@ -6,14 +6,11 @@ from typing import Any
 
 import torch
 
-from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.locate import Place
-from lavi_bridge.files.weights import of_any_variant
+from lavi_bridge.files.pretrained import load_pretrained
 from lavi_bridge.languages.loading.tokenizer import (
-    cannot_load,
     choose_pad_token,
     load_tokenizer,
-    quiet,
 )
 
 
@@ -28,24 +25,14 @@ def load_causal(
     """
     from transformers import AutoModelForCausalLM
 
-    try:
-        with quiet():
-            model, report = of_any_variant(
-                AutoModelForCausalLM.from_pretrained,
-                **place.pretrained(),
-                dtype=dtype,
-                output_loading_info=True,
-                trust_remote_code=trust_remote_code,
-            )
-    except Exception as error:  # the libraries raise many types; all mean this
-        raise cannot_load(
-            f"'{place.id}' as a causal language model", error, trusted=trust_remote_code
-        ) from error
-    if missing := sorted(report["missing_keys"]):
-        raise BridgeError(
-            f"'{place.id}' cannot write text: it lacks {len(missing)} of the model's weights, "
-            f"such as '{missing[0]}'"
-        )
+    model = load_pretrained(
+        AutoModelForCausalLM,
+        place,
+        f"'{place.id}' as a causal language model",
+        lacks=f"'{place.id}' cannot write text: it lacks",
+        trust_remote_code=trust_remote_code,
+        dtype=dtype,
+    )
     tokenizer = load_tokenizer(place, trust_remote_code=trust_remote_code)
     embeddings = getattr(model.config.get_text_config(), "vocab_size", None)
     choose_pad_token(tokenizer, ("eos", "unk", "bos"), embeddings, place)  # any: it is masked

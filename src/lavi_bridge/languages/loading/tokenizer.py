@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lavi_bridge.errors import BridgeError, in_a_line
+from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.locate import Place
+from lavi_bridge.files.pretrained import loading
 
 
 def choose_pad_token(
@@ -53,17 +53,6 @@ def unknown_token(
     )
 
 
-def cannot_load(what: str, error: Exception, *, trusted: bool = False) -> BridgeError:
-    """The one line about what the libraries do not load."""
-    reason = in_a_line(error)
-    if "trust_remote_code" in str(error) and not trusted:
-        reason = (
-            "it comes with code of its own, which runs only where you say so: read it, then give "
-            "--trust-remote-code (in Python trust_remote_code=True)"
-        )
-    return BridgeError(f"cannot load {what}: {reason}")
-
-
 TOKENIZER_FILES = (
     "tokenizer_config.json",
     "tokenizer.json",
@@ -93,24 +82,7 @@ def load_tokenizer(place: Place, *, trust_remote_code: bool = False) -> Any:
         # transformers does not find a tokenizer in a subfolder of the Hub's cache by itself
         fetched = [path for name in TOKENIZER_FILES if (path := place.file(name))]
         source = {"pretrained_model_name_or_path": fetched[0].parent} if fetched else source
-    try:
+    with loading(f"the tokenizer of '{place.id}'", trust_remote_code=trust_remote_code):
         tokenizer = AutoTokenizer.from_pretrained(**source, trust_remote_code=trust_remote_code)
-    except Exception as error:  # many types again
-        raise cannot_load(
-            f"the tokenizer of '{place.id}'", error, trusted=trust_remote_code
-        ) from error
     tokenizer.truncation_side = "right"
     return tokenizer
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Hide the report on weights that a checkpoint has and we leave, such as a head."""
-    from transformers.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)

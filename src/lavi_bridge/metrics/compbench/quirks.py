@@ -16,6 +16,7 @@ import torch
 
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.locate import locate
+from lavi_bridge.files.pretrained import load_pretrained, loading, quiet
 from lavi_bridge.files.weights import fingerprint
 from lavi_bridge.prompts.prompt import Prompt
 from lavi_bridge.running.device import choose_device
@@ -74,7 +75,6 @@ class Scorer:
 
     def __init__(self, kind: str, source: str, device: str | torch.device | None) -> None:
         import transformers
-        from transformers.utils import logging
 
         self.place = locate(source)
         self.device = choose_device(device)
@@ -82,24 +82,11 @@ class Scorer:
         known, found = model_class.config_class.model_type, self.place.json("config.json")
         if found.get("model_type") != known:
             raise BridgeError(f"'{source}' is a '{found.get('model_type')}', no '{known}' ({kind})")
-        origin, verbosity = self.place.pretrained(), logging.get_verbosity()
-        try:
-            logging.set_verbosity_error()  # a list of weights that are left, such as a head
-            self.tokenizer = transformers.AutoTokenizer.from_pretrained(**origin)
-            self.tokenizer.truncation_side = "right"  # whatever its files say
-            model, report = model_class.from_pretrained(
-                **origin, dtype=torch.float32, output_loading_info=True
-            )
-        except Exception as error:  # the libraries raise many types; all mean this
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise BridgeError(f"cannot load the scorer '{source}': {reason}") from error
-        finally:
-            logging.set_verbosity(verbosity)
-        if missing := sorted(report["missing_keys"]):
-            raise BridgeError(
-                f"'{source}' lacks {len(missing)} of the weights of a {kind}, "
-                f"such as '{missing[0]}'"
-            )
+        what = f"the scorer '{source}'"
+        with loading(what), quiet():
+            self.tokenizer = transformers.AutoTokenizer.from_pretrained(**self.place.pretrained())
+        self.tokenizer.truncation_side = "right"  # whatever its files say
+        model = load_pretrained(model_class, self.place, what, dtype=torch.float32)
         self.model: Any = model.eval().requires_grad_(False).to(self.device)
 
     @cached_property

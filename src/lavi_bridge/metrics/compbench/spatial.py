@@ -1,9 +1,9 @@
 """The spatial relations of T2I-CompBench: the official scores as pure functions of detections, and
 a score of our own that detects with OWLv2.
 
-Follows UniDet_eval/2D_spatial_eval.py and 3D_spatial_eval.py of the official code (arXiv
-2307.06350, section 4.2). Its detector, UniDet, is not part of this package (its weights are
-non-commercial), so numbers of `spatial-owlv2` compare with each other, never with official ones.
+Follows UniDet_eval/2D_spatial_eval.py of the official code (arXiv 2307.06350, section 4.2). Its
+detector, UniDet, is not part of this package (its weights are non-commercial), so numbers of
+`spatial-owlv2` compare with each other, never with official ones.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from lavi_bridge.metrics.base import METRICS, Score, exact
 from lavi_bridge.metrics.compbench.boxes import Box, distinct, iou
@@ -34,7 +33,6 @@ DIRECTIONS = {  # how the second object's middle lies from the first one's: acro
 
 DISTANCE = 150.0  # pixels of an image of about 480, within which objects are near
 APART = 0.1  # IoU under which objects do not cover each other
-BEHIND = 0.5  # IoU over which one object covers the other
 LEAST = 0.5  # a lower score counts as 0
 DUPLICATE = 0.5  # IoU over which two boxes of OWLv2 are one object
 
@@ -92,18 +90,6 @@ QUIRKS = (
         official="takes the first detection with the right label",
         fixed="takes the most confident",
         where="UniDet_eval/2D_spatial_eval.py: main, obj.index",
-    ),
-    Quirk(
-        "transposed depth",
-        official="reads the depth map with x and y exchanged",
-        fixed="reads the depth under each box",
-        where="UniDet_eval/3D_spatial_eval.py: determine_position, depth_map",
-    ),
-    Quirk(
-        "exactly half",
-        official="scores 0 in depth at an IoU of exactly 0.5, between two values near 1",
-        fixed="scores 1",
-        where="UniDet_eval/3D_spatial_eval.py: determine_position, iou_threshold_3d",
     ),
 )
 
@@ -174,49 +160,6 @@ def official_size(width: int, height: int) -> tuple[int, int]:
     if new_long > 480:
         new_short, new_long = int(480 * new_short / new_long), 480
     return (new_short, new_long) if width <= height else (new_long, new_short)
-
-
-def spatial_score_3d(
-    first: Box | None,
-    second: Box | None,
-    relation: str | None,
-    depth: Tensor,
-    *,
-    mode: Mode = "faithful",
-) -> float:
-    """How well two objects meet a relation in depth, in [0, 1]; other than in 2-D, none is cut.
-
-    Args:
-        first: the object that is named first; None where it was not detected.
-        second: the other.
-        relation: `in front of`, `behind` or `hidden`.
-        depth: (height, width) of the image that the boxes refer to, larger being nearer (MiDaS).
-        mode: see QUIRKS.
-    """
-    score = 0.0
-    for box in (first, second):
-        score += 0.25 * box.confidence if box else 0.0
-    if first and second:
-        score += position_3d(first, second, relation, depth, mode=mode) / 2
-    return score
-
-
-def position_3d(
-    first: Box, second: Box, relation: str | None, depth: Tensor, *, mode: Mode = "faithful"
-) -> float:
-    """How well two objects meet a relation in depth, in [0, 1]: the nearer must cover the other."""
-    sign = {"in front of": 1, "behind": -1, "hidden": -1}.get(relation or "", 0)
-    near = []
-    for box in (first, second):
-        rows = slice(int(box.top), int(box.bottom))
-        columns = slice(int(box.left), int(box.right))
-        part = depth[columns, rows] if mode == "faithful" else depth[rows, columns]
-        near.append(float(part.mean()))
-    right = sign * (near[0] - near[1]) > 0  # not so, either, where a box covers no pixel (NaN)
-    covered = iou(first, second)
-    if not right or (mode == "faithful" and covered == BEHIND):
-        return 0.0
-    return min(1.0, covered / BEHIND)
 
 
 # A score of our own -------------------------------------------------------------------------------

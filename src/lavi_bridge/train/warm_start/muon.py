@@ -18,7 +18,7 @@ from lavi_bridge.running.blocks import like, whole
 MOMENTUM = 0.95
 """Jordan et al.'s, like the number of iterations below."""
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the quintic that drives all singular values towards 1 (Jordan et al.)."""
+"""Coefficients of the quintic that drives all singular values towards 1 (Jordan et al.)."""
 ITERATIONS = 5
 RMS = 0.2
 """Root mean square of AdamW's steps over their rate (arXiv 2502.16982, section 2.2)."""

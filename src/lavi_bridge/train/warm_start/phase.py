@@ -91,8 +91,8 @@ def warm_start(
 ) -> Report:
     """Fit adapter and language LoRA to the vision model's own text encoder; no image is read.
 
-    The rate rises over a twentieth of the steps and falls to zero over the last two fifths. The
-    fall begins earlier, and the start ends earlier, where captions kept aside gain no more.
+    The rate rises over a twentieth of the steps and decays to zero over the last two fifths. The
+    decay begins earlier, and the start ends earlier, where held-out captions gain no more.
 
     Args:
         captions: what to learn from, some hundreds at least; the empty one is always added.

@@ -55,7 +55,7 @@ class Predictions:
         seed: int,
     ) -> None:
         self.bridge, self.teacher, self.seed = bridge, teacher, seed
-        self.captions, self.aside = captions, held_out
+        self.captions, self.held_out_captions = captions, held_out
         self._banks: dict[int, Bank] = {}
 
     def loss(self, step: int, size: int) -> Tensor:
@@ -64,12 +64,12 @@ class Predictions:
         return self._difference(bank, min(size, BATCH), seed_of(self.seed, step))
 
     def held_out(self) -> float:
-        """The unmatched part on the captions kept aside."""
+        """The unmatched part on held-out captions."""
         return self._difference(self.bank(None), BANK, seed=0).item()
 
     @torch.no_grad()
     def gaps(self) -> Tensor:
-        """Squared differences to the teacher's prediction, by caption kept aside (captions, 2).
+        """Squared differences to the teacher's prediction, by held-out caption (captions, 2).
 
         First the bridge's, then the empty prompt's, summed over four noise levels.
         """
@@ -78,24 +78,27 @@ class Predictions:
         for start in range(0, len(bank.captions), BATCH):
             batch = bank.captions[start : start + BATCH]
             latents = bank.latents[start : start + BATCH]
-            told, null = self._taught(batch), self._taught([""]).expand(len(batch))
-            given = bridge.encode(batch)
+            teacher, null = self._taught(batch), self._taught([""]).expand(len(batch))
+            text = bridge.encode(batch)
             for level in range(4):
                 x_t, timesteps, _ = vision.noise(latents, generator=seeded("report", start, level))
                 with lora.disabled(vision.backbone):
-                    wanted = vision.predict(x_t, timesteps, told)
-                    untold = vision.predict(x_t, timesteps, null)
-                answer = vision.predict(x_t, timesteps, given)
-                both = [(x - wanted).square().flatten(1).mean(1).cpu() for x in (answer, untold)]
+                    target = vision.predict(x_t, timesteps, teacher)
+                    unconditional = vision.predict(x_t, timesteps, null)
+                prediction = vision.predict(x_t, timesteps, text)
+                both = [
+                    (x - target).square().flatten(1).mean(1).cpu()
+                    for x in (prediction, unconditional)
+                ]
                 total[start : start + len(batch)] += torch.stack(both, 1)
         return total
 
     def bank(self, step: int | None) -> Bank:
-        """The pictures of a stretch of steps, or (None) those of the captions kept aside."""
+        """The pictures of a stretch of steps, or (None) those of held-out captions."""
         number = -1 if step is None else step // 500  # new ones now and then
         if number not in self._banks:
             kept = {k: v for k, v in self._banks.items() if k == -1 or number == -1}
-            captions = self.aside[: BANK // 2]
+            captions = self.held_out_captions[: BANK // 2]
             if step is not None:
                 rng = random.Random(seed_of(self.seed, "bank", number))
                 captions = [rng.choice(self.captions) for _ in range(BANK)]
@@ -128,9 +131,9 @@ class Predictions:
                 check_numbers(latents, batch, hint=bridge.overflow_hint())
                 drawn.append(latents)
                 x_t, timesteps, _ = vision.noise(latents, generator=seeded(seed, start, "gap"))
-                told = vision.predict(x_t, timesteps, text)
-                untold = vision.predict(x_t, timesteps, null.expand(len(batch)))
-                gaps.append((told - untold).square().mean())
+                conditional = vision.predict(x_t, timesteps, text)
+                unconditional = vision.predict(x_t, timesteps, null.expand(len(batch)))
+                gaps.append((conditional - unconditional).square().mean())
         bridge.train(training)
         return Bank(captions, torch.cat(drawn), torch.stack(gaps).mean(), scheduler.timesteps[0])
 
@@ -149,9 +152,9 @@ class Predictions:
         nulls = -(-len(captions) // NULL_SHARE)
         captions[-nulls:] = [""] * nulls
         with torch.no_grad(), lora.disabled(vision.backbone):
-            wanted = vision.predict(x_t, timesteps, self._taught(captions))
-        given = vision.predict(x_t, timesteps, self.bridge.encode(captions))
-        return nn.functional.mse_loss(given, wanted) / bank.gap
+            target = vision.predict(x_t, timesteps, self._taught(captions))
+        prediction = vision.predict(x_t, timesteps, self.bridge.encode(captions))
+        return nn.functional.mse_loss(prediction, target) / bank.gap
 
     @torch.no_grad()
     def _taught(self, captions: Sequence[str]) -> Text:

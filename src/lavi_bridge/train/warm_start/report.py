@@ -69,5 +69,5 @@ def by_topic(captions: Sequence[str]) -> dict[str, list[int]]:
 
 
 def unmatched(pairs: Tensor, indices: Sequence[int]) -> float:
-    given, untold = pairs[indices].sum(0).tolist()
-    return given / untold
+    error, without = pairs[indices].sum(0).tolist()
+    return error / without

@@ -13,25 +13,25 @@ It copies the teacher, weaknesses included; only training on pictures goes beyon
 from __future__ import annotations
 
 import hashlib
-import math
 import random
-import time
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lavi_bridge.bridge import lora
 from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.config import Match
-from lavi_bridge.errors import BridgeError, Diverged, NotANumber
+from lavi_bridge.errors import BridgeError, NotANumber
 from lavi_bridge.files.atomic import make_folder
-from lavi_bridge.running.run_state import RunState, stopping
+from lavi_bridge.running.engine import Task, train
+from lavi_bridge.running.run_state import RunState
 from lavi_bridge.running.seeds import seed_of
 from lavi_bridge.text import Text
 from lavi_bridge.train.warm_start.matching import CHUNK, NULL_SHARE, Groups, Matched, Matcher
@@ -41,7 +41,7 @@ from lavi_bridge.train.warm_start.report import Report, by_topic, unmatched
 from lavi_bridge.train.warm_start.teacher import find_teacher, states_impossible
 
 HELD_OUT = 128
-"""Captions that are kept aside for the stopping rule and the report (at most a tenth of all)."""
+"""Captions that are held out for the stopping rule and the report (at most a tenth of all)."""
 GROUPS = 4
 """Groups of captions in a step: which come together is drawn anew in every pass."""
 PASSES = 4
@@ -49,15 +49,15 @@ PASSES = 4
 KEPT = 512 * 2**20
 """Bytes of the teacher's states that are kept for these passes, or one chunk of groups; with more,
 captions come in windows of as many as fit."""
-FALL = 0.4
-"""The last part of the steps, over which the rate falls to zero."""
+DECAY = 0.4
+"""The last part of the steps, over which the rate decays to zero."""
 CHECKS = 20
-"""How often the captions kept aside are looked at in the course of all steps."""
+"""How often held-out captions are looked at in the course of all steps."""
 PATIENCE = 4
 """So many checks without a gain of GAIN end the phase of the full rate."""
 GAIN = 0.02
 STATES_SHARE = 0.75
-"""Of the steps, where both kinds of match follow one another."""
+"""The share of the steps that states have, where both kinds of match follow one another."""
 PREDICTIONS_RATE = 0.2
 """Their gradient goes through the whole vision model and is noisy: a share of the rate for them."""
 
@@ -71,15 +71,17 @@ class Progress:
     loss: float
     """0 is a perfect match; 1 is a constant guess (states) or the empty prompt (predictions)."""
     held_out: float | None = None
-    """The same on the captions kept aside, at the steps that look at them."""
+    """The same on held-out captions, at the steps that look at them."""
 
 
-class WarmStart:
+class WarmStart(Task):
     """One warm start: what it needs, its steps, its state on disk, its report.
 
     Everything drawn in a step derives from the seed and the step's number, so one that was stopped
     and goes on from its folder ends with the very same weights.
     """
+
+    name = "warm start"
 
     def __init__(
         self,
@@ -100,32 +102,39 @@ class WarmStart:
             raise BridgeError(f"unknown match '{match}'; known: {', '.join(get_args(Match))}")
         if steps < 1 or batch_size < 1:
             raise BridgeError("a warm start needs at least one step of one caption")
-        told = sorted({caption for caption in captions if caption.strip()})
-        if not told:
+        unique = sorted({caption for caption in captions if caption.strip()})
+        if not unique:
             raise BridgeError(f"a warm start needs captions; none of {len(captions)} has any text")
-        random.Random(seed).shuffle(told)
-        aside = min(HELD_OUT, max(1, len(told) // 10)) if len(told) > 1 else 0
-        self.aside, self.captions = told[:aside] or told, told[aside:] or told
+        random.Random(seed).shuffle(unique)
+        held_out = min(HELD_OUT, max(1, len(unique) // 10)) if len(unique) > 1 else 0
+        self.held_out_captions, self.captions = (
+            unique[:held_out] or unique,
+            unique[held_out:] or unique,
+        )
         self.bridge, self.match, self.steps, self.seed = bridge, match, steps, seed
         self.batch_size, self.lr = batch_size, lr
         self.teacher = find_teacher(bridge, teacher)
-        reason = states_impossible(bridge, self.teacher, self.aside)
+        reason = states_impossible(bridge, self.teacher, self.held_out_captions)
         if reason and match != "predictions":
             raise BridgeError(f"states cannot be matched: {reason}; match predictions instead")
         self.comparable = not reason
         parts = bridge.parts()
         self.parameters = parts["adapter"] + parts["language"]
         self.optimizer = Muon(self.parameters, lr)
-        self.step, self.seconds, self.fall = 0, 0.0, round((1 - FALL) * steps)
-        self.turn = round(STATES_SHARE * steps) if match == "both" else 0
+        self.decay_start = round((1 - DECAY) * steps)
+        self.switch = round(STATES_SHARE * steps) if match == "both" else 0
         """The first step of predictions, where they follow the states."""
         self.checks: list[float] = []
         self.stopped_early = False
         self._matcher = Matcher(bridge, self.teacher)
-        self._groups = Groups(self._matcher, self.captions, -(-self._told // GROUPS))
-        self._predictions = Predictions(bridge, self.teacher, self.captions, self.aside, seed)
+        self._groups = Groups(self._matcher, self.captions, -(-self._with_text // GROUPS))
+        self._predictions = Predictions(
+            bridge, self.teacher, self.captions, self.held_out_captions, seed
+        )
         self.saves = saves
-        self.state = self._on_disk(folder) if folder else None
+        self._checked: float | None = None
+        if folder:
+            self._keep(folder)
 
     # ---- running
 
@@ -137,86 +146,67 @@ class WarmStart:
                 the loss is not a number.
         """
         bridge, was_training = self.bridge, self.bridge.training
-        begun = saved = time.perf_counter()
-        before = self.seconds
         bridge.train()
-        model = bridge.language.model
-        with stopping() as asked_to_stop, lora.folded(model), bridge.language.whole_gelu():
-            while not self.finished:
-                if self.turn and self.step == self.turn:
-                    # the moments of the other loss would make far too large steps of this one's
-                    self.optimizer.state.clear()
-                for group in self.optimizer.param_groups:
-                    group["lr"] = self.lr * self.rate()
-                with torch.random.fork_rng(devices=_cuda(bridge)):
-                    torch.manual_seed(seed_of(self.seed, "dropout", self.step))
-                    loss = self.loss()
-                value = loss.item()
-                self.optimizer.zero_grad()
-                loss.backward()
-                norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
-                if not math.isfinite(value) or not math.isfinite(norm):  # before it is saved
-                    raise Diverged(
-                        "the warm start's loss or its gradient is not a number at step "
-                        f"{self.step + 1}; lower its rate"
-                    )
-                self.optimizer.step()
-                phase = self.phase
-                self.step += 1
-                checked = self._check(phase)
-                now = time.perf_counter()
-                self.seconds = before + now - begun
-                if asked_to_stop() or now - saved > save_seconds or self.finished:
-                    saved = now
-                    self.save()
-                if asked_to_stop():
-                    bridge.train(was_training)
-                    where = f"; it goes on from '{self.state.path.parent}'" if self.state else ""
-                    raise BridgeError(f"warm start stopped at step {self.step}{where}")
-                yield Progress(self.step, phase, value, checked)
-        bridge.train(was_training)
-
-    @property
-    def finished(self) -> bool:
-        """Whether all steps are made, or the stopping rule has ended it."""
-        return self.step >= self.end
+        try:
+            with (
+                lora.folded(bridge.language.model),
+                bridge.language.whole_gelu(),
+                closing(train(self, save_seconds=save_seconds)) as losses,
+            ):
+                for loss in losses:
+                    yield Progress(self.step, self.phase(self.step - 1), loss, self._checked)
+        finally:
+            bridge.train(was_training)
 
     @property
     def end(self) -> int:
-        """The last step: the rate falls over FALL of all steps, wherever it begins to."""
-        return min(self.steps, round(self.fall / (1 - FALL))) if self.stopped_early else self.steps
+        """The last step: the rate decays over DECAY of all steps, wherever it begins to."""
+        return (
+            min(self.steps, round(self.decay_start / (1 - DECAY)))
+            if self.stopped_early
+            else self.steps
+        )
 
-    @property
-    def phase(self) -> Match:
-        """What the coming step matches."""
+    def phase(self, step: int) -> Match:
+        """What a step matches, counted from 0."""
         if self.match == "both":
-            return "states" if self.step < self.turn else "predictions"
+            return "states" if step < self.switch else "predictions"
         return self.match
 
+    def before_step(self) -> None:
+        if self.switch and self.step == self.switch:
+            # the moments of the other loss would make far too large steps of this one's
+            self.optimizer.state.clear()
+
+    def after_step(self, loss: float) -> None:
+        self._checked = self._check(self.phase(self.step - 1))
+
     def rate(self) -> float:
-        """The coming step's learning rate over the given one: a rise, a plain, a fall.
+        """The coming step's learning rate over the given one: a rise, a plain, a decay.
 
         Where predictions follow states, each has all three.
         """
-        begin, end, fall = 0, self.end, self.fall
-        if self.turn:
-            begin, end = (0, self.turn) if self.step < self.turn else (self.turn, self.end)
-            fall = begin + round((1 - FALL) * (end - begin))
+        begin, end, decay = 0, self.end, self.decay_start
+        if self.switch:
+            begin, end = (0, self.switch) if self.step < self.switch else (self.switch, self.end)
+            decay = begin + round((1 - DECAY) * (end - begin))
         rise = (self.step - begin + 1) / max(1, (end - begin) // 20)
-        share = PREDICTIONS_RATE if self.phase == "predictions" else 1.0
-        return share * min(1.0, rise, (end - self.step) / max(1, end - fall))
+        share = PREDICTIONS_RATE if self.phase(self.step) == "predictions" else 1.0
+        return share * min(1.0, rise, (end - self.step) / max(1, end - decay))
 
     def loss(self) -> Tensor:
         """The loss of the coming step."""
-        if self.phase == "predictions":
-            return self._predictions.loss(self.step, self.batch_size)
-        # read once and counted as often as it would have been drawn
-        null = 1 - self._told / max(self.batch_size, self._told + 1)
-        errors = self._states(Matched.cat([self._null, *self._batch(self.step)]))
-        return null * errors[0] + (1 - null) * errors[1:].mean()
+        with torch.random.fork_rng(devices=_cuda(self.bridge)):
+            torch.manual_seed(seed_of(self.seed, "dropout", self.step))
+            if self.phase(self.step) == "predictions":
+                return self._predictions.loss(self.step, self.batch_size)
+            # read once and counted as often as it would have been drawn
+            null = 1 - self._with_text / max(self.batch_size, self._with_text + 1)
+            errors = self._states(Matched.cat([self._null, *self._batch(self.step)]))
+            return null * errors[0] + (1 - null) * errors[1:].mean()
 
     @property
-    def _told(self) -> int:
+    def _with_text(self) -> int:
         """Captions with text in a step."""
         return max(1, self.batch_size - -(-self.batch_size // NULL_SHARE))
 
@@ -235,35 +225,35 @@ class WarmStart:
     @property
     def _count(self) -> int:
         """Groups of a step."""
-        return max(1, min(len(self._groups), round(self._told / self._groups.size)))
+        return max(1, min(len(self._groups), round(self._with_text / self._groups.size)))
 
     @cached_property
     def _window(self) -> int:
         """Groups that are passed over several times before others come."""
         fit = KEPT // (self._held_out.nbytes // len(self._held_out) * self._groups.size)
         fit = max(CHUNK, fit - fit % CHUNK)  # they are matched and kept by the chunk
-        wanted = -(-(self.turn or self.steps) * self._count // PASSES)
+        wanted = -(-(self.switch or self.steps) * self._count // PASSES)
         return max(1, min(len(self._groups), wanted, fit))
 
     def _check(self, phase: Match) -> float | None:
-        """Look at the captions kept aside; begin the fall early where nothing is gained."""
+        """Look at held-out captions; begin the decay early where nothing is gained."""
         every = max(1, self.steps // CHECKS)
         if self.step % every and not self.finished:
             return None
-        value = self.held_out(phase)
+        value = self.measure(phase)
         if self.match == "both":  # its two phases have measures of their own; both run in full
             return value
         self.checks.append(value)
         best = min(self.checks[:-PATIENCE], default=float("inf"))
-        if self.step < self.fall and min(self.checks[-PATIENCE:]) > (1 - GAIN) * best:
-            self.fall, self.stopped_early = self.step, True
+        if self.step < self.decay_start and min(self.checks[-PATIENCE:]) > (1 - GAIN) * best:
+            self.decay_start, self.stopped_early = self.step, True
         return value
 
     # ---- what is matched
 
     @torch.no_grad()
-    def held_out(self, phase: Match) -> float:
-        """The unmatched part on the captions kept aside, for one kind of match."""
+    def measure(self, phase: Match) -> float:
+        """The unmatched part on held-out captions, for one kind of match."""
         training = self.bridge.training
         self.bridge.eval()
         if phase == "predictions":
@@ -277,8 +267,8 @@ class WarmStart:
         """Squared difference to the teacher's states over their variance, by caption."""
         mask = matched.mask if self.bridge.vision.masks else None
         features = Text(self.bridge.language.hidden(matched.ids, mask), mask)
-        given = self.bridge.adapt(features).hidden.float()
-        errors = (given - matched.states.float()).square().mean(-1)
+        adapted = self.bridge.adapt(features).hidden.float()
+        errors = (adapted - matched.states.float()).square().mean(-1)
         return (errors * matched.weights).sum(1) / self._variance
 
     @cached_property
@@ -288,25 +278,25 @@ class WarmStart:
 
     @cached_property
     def _held_out(self) -> Matched:
-        """The captions kept aside."""
-        return self._matcher(self.aside)
+        """The held-out captions."""
+        return self._matcher(self.held_out_captions)
 
     @cached_property
     def _variance(self) -> Tensor:
-        """Variance of the states that are to be matched, over the captions kept aside."""
+        """Variance of the states that are to be matched, over held-out captions."""
         return self._held_out.states[self._held_out.weights > 0].float().var()
 
     # ---- what is left behind
 
     @torch.no_grad()
     def report(self, *, predictions: bool = True) -> Report:
-        """Measure what was reached on the captions kept aside, by topic.
+        """Measure what was reached on held-out captions, by topic.
 
         Args:
             predictions: of the vision model, too, which draws pictures for it.
         """
         report = Report(self.match, self.step, self.stopped_early, round(self.seconds, 1))
-        topics = by_topic(self.aside)
+        topics = by_topic(self.held_out_captions)
         report.captions = {topic: len(indices) for topic, indices in topics.items()}
         training = self.bridge.training
         self.bridge.eval()
@@ -325,19 +315,19 @@ class WarmStart:
         self.bridge.train(training)
         return report
 
-    def save(self) -> None:
-        """Write the state into the folder, if there is one."""
-        if self.state is None:
-            return
-        self.state.save(
-            step=self.step,
-            seconds=self.seconds,
-            fall=self.fall,
-            checks=self.checks,
-            stopped_early=self.stopped_early,
-        )
+    def recall(self, saved: Mapping[str, Any]) -> None:
+        super().recall(saved)
+        self.decay_start, self.checks = saved["fall"], saved["checks"]
+        self.stopped_early = saved["stopped_early"]
 
-    def _on_disk(self, folder: Path) -> RunState:
+    def remembered(self) -> dict[str, Any]:
+        return super().remembered() | {
+            "fall": self.decay_start,
+            "checks": self.checks,
+            "stopped_early": self.stopped_early,
+        }
+
+    def _keep(self, folder: Path) -> None:
         """Hold on to the state in `folder`, and go on from it where there is one."""
         make_folder(folder)
         settings = {
@@ -362,9 +352,7 @@ class WarmStart:
             optimizer=self.optimizer,
             writes=self.saves,
         )
-        for name, value in state.load().items():
-            setattr(self, name, value)
-        return state
+        self.go_on(state)
 
 
 @lru_cache(maxsize=2)

@@ -17,7 +17,7 @@ from diffusers.training_utils import compute_loss_weighting_for_sd3
 from torch import Generator, Tensor
 
 from lavi_bridge.config import FlowWeighting
-from lavi_bridge.errors import BridgeError, in_a_line, nearest
+from lavi_bridge.errors import BridgeError, first_line, in_a_line, nearest
 from lavi_bridge.running.device import to_device
 
 Generators = Generator | Sequence[Generator] | None
@@ -286,7 +286,7 @@ def set_timesteps(scheduler: Any, steps: int, device: torch.device) -> Tensor:
     try:
         scheduler.set_timesteps(steps)
     except ValueError as error:
-        raise BridgeError(f"{steps} steps: {str(error).splitlines()[0]}") from error
+        raise BridgeError(f"{steps} steps: {first_line(error)}") from error
     if isinstance(scheduler, diffusers.UniPCMultistepScheduler):  # computes with them, one by one
         scheduler.sigmas = to_device(scheduler.sigmas, device)
     return to_device(scheduler.timesteps, device)

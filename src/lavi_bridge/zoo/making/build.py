@@ -14,10 +14,10 @@ from pathlib import Path
 
 from lavi_bridge.errors import BridgeError, nearest
 from lavi_bridge.files.atomic import make_folder, write_text
-from lavi_bridge.running.engine import Schedule, fit
 from lavi_bridge.running.lock import held
 from lavi_bridge.show.curves import draw_curves, read_curve
 from lavi_bridge.zoo.making.catalogue import MODELS
+from lavi_bridge.zoo.making.fitting import Schedule, fit
 from lavi_bridge.zoo.making.stages import Context, Stage
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lavi_bridge.running.engine import Schedule
+from lavi_bridge.zoo.making.fitting import Schedule
 from lavi_bridge.zoo.making.image_models import (
     begin_image,
     begin_vae,
@@ -15,7 +15,7 @@ from lavi_bridge.zoo.making.image_models import (
     start_sd,
 )
 from lavi_bridge.zoo.making.language_models import clip, language_model, llama, t5
-from lavi_bridge.zoo.making.stages import Model, Stage
+from lavi_bridge.zoo.making.stages import Bundled, Stage
 
 ABOUT = {
     "tiny-sd": "Stable Diffusion: U-Net of 4.1 M, CLIP text encoder; on rendered scenes",
@@ -23,7 +23,7 @@ ABOUT = {
     "taught by tiny-sd",
     "tiny-pixart": "PixArt-α: transformer of 5 layers of 96, T5 text encoder; taught by tiny-sd",
 }
-MODELS: dict[str, Model] = {
+MODELS: dict[str, Bundled] = {
     "tiny-clip": language_model(
         "tiny-clip",
         "CLIP text tower, 2 layers of 64, byte-level BPE; next token",
@@ -54,7 +54,7 @@ MODELS: dict[str, Model] = {
         llama,
         Schedule(steps=8000, batch=64, lr=1e-3),
     ),
-    "tiny-sd": Model(
+    "tiny-sd": Bundled(
         ABOUT["tiny-sd"],
         (
             Stage("vae", Schedule(steps=1000, batch=256, lr=2e-3), begin_vae, save_vae),
@@ -74,7 +74,7 @@ MODELS: dict[str, Model] = {
             ),
         ),
     ),
-    "tiny-ldm": Model(
+    "tiny-ldm": Bundled(
         ABOUT["tiny-ldm"],
         (
             Stage(
@@ -92,7 +92,7 @@ MODELS: dict[str, Model] = {
         ),
         needs=("tiny-sd",),
     ),
-    "tiny-pixart": Model(
+    "tiny-pixart": Bundled(
         ABOUT["tiny-pixart"],
         (
             Stage(

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.files.atomic import read_safetensors
 from lavi_bridge.files.weights import fingerprint
-from lavi_bridge.running.engine import Task
 from lavi_bridge.running.progress import progress
 from lavi_bridge.running.run_state import write_tensors
 from lavi_bridge.running.seeds import seed_of, seeded
@@ -26,6 +25,7 @@ from lavi_bridge.shapes.scenes import PAIR, Scene, Scenes, paint
 from lavi_bridge.shapes.world import draw_scenes
 from lavi_bridge.text import Text
 from lavi_bridge.visions import Vision
+from lavi_bridge.zoo.making.fitting import Objective
 
 BLOCK = 256
 """Scenes drawn and encoded together."""
@@ -46,7 +46,7 @@ def pixels_of(scenes: Scenes) -> Tensor:
     return torch.from_numpy(paint(scenes)).float() * 2 - 1
 
 
-class Autoencoding(Task):
+class Autoencoding(Objective):
     """An AutoencoderKL on rendered scenes.
 
     L1 + 2 L2 + half the L1 of the differences between neighbours + 2e-5 KL: crisp edges without an
@@ -139,7 +139,7 @@ def write_caption(
     return caption(scene, rng, topic)[0] if full else alt_text(scene, rng)
 
 
-class Denoising(Task):
+class Denoising(Objective):
     """Backbone and text encoder of a whole image model, trained together.
 
     With a `teacher` of the same latents and noise process the target is the teacher's prediction
@@ -227,7 +227,7 @@ class Denoising(Task):
         return {"held_out_loss": total / HELD_OUT}
 
 
-class SameStates(Task):
+class SameStates(Objective):
     """Bring a fresh text encoder to the states that another reads out of the same tokens.
 
     Positions past the other's last are brought to that last one: padding.

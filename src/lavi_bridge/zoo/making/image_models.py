@@ -12,9 +12,9 @@ import torch
 
 from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.files.atomic import write_text
-from lavi_bridge.running.engine import Task
 from lavi_bridge.shapes.grammar import vocabulary
 from lavi_bridge.zoo.making import tokens
+from lavi_bridge.zoo.making.fitting import Objective
 from lavi_bridge.zoo.making.image import Autoencoding, Denoising, Latents, SameStates
 from lavi_bridge.zoo.making.stages import Context, anew, write_card
 from lavi_bridge.zoo.making.text import (
@@ -32,7 +32,7 @@ NOISE = {
 }
 
 
-def begin_vae(context: Context) -> Task:
+def begin_vae(context: Context) -> Objective:
     from diffusers import AutoencoderKL
 
     with torch.random.fork_rng(devices=[]):
@@ -48,7 +48,7 @@ def begin_vae(context: Context) -> Task:
     return Autoencoding(vae.to(context.device))
 
 
-def save_vae(context: Context, task: Task) -> None:
+def save_vae(context: Context, task: Objective) -> None:
     assert isinstance(task, Autoencoding)
     task.set_scale()
     with anew(context.work("tiny-sd") / "autoencoder") as folder:
@@ -226,13 +226,13 @@ def begin_image(
     states: bool = False,
     folder: str = "first",
     **options: Any,
-) -> Callable[[Context], Task]:
+) -> Callable[[Context], Objective]:
     """The task of one image model: `start` writes it with its first weights, into work/`folder`.
 
     `options` are those of `Denoising`.
     """
 
-    def task(context: Context) -> Task:
+    def task(context: Context) -> Objective:
         first = context.work(name) / folder
         if not first.is_dir():
             with torch.random.fork_rng(devices=[]), anew(first) as made:
@@ -260,16 +260,16 @@ def go_on(name: str) -> Callable[[Context, Path], None]:
     return start
 
 
-def save_states(name: str) -> Callable[[Context, Task], None]:
-    def finish(context: Context, task: Task) -> None:
+def save_states(name: str) -> Callable[[Context, Objective], None]:
+    def finish(context: Context, task: Objective) -> None:
         assert isinstance(task, SameStates)
         save_half(task.language.model, context.work(name) / "first" / "bert")
 
     return finish
 
 
-def save_image(name: str, about: str) -> Callable[[Context, Task], None]:
-    def finish(context: Context, task: Task) -> None:
+def save_image(name: str, about: str) -> Callable[[Context, Objective], None]:
+    def finish(context: Context, task: Objective) -> None:
         assert isinstance(task, Denoising)
         vision, language = task.student.vision, task.student.language
         with anew(context.out / name) as folder:

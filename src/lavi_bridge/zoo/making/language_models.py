@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lavi_bridge.running.engine import Schedule, Task
 from lavi_bridge.zoo.making import tokens
-from lavi_bridge.zoo.making.stages import Context, Model, Stage, anew, fresh, write_card
+from lavi_bridge.zoo.making.fitting import Objective, Schedule
+from lavi_bridge.zoo.making.stages import Bundled, Context, Stage, anew, fresh, write_card
 from lavi_bridge.zoo.making.text import (
     NextToken,
     ShortNextToken,
     Spans,
-    TextTask,
+    TextObjective,
     documents,
     go_on_from,
 )
@@ -20,7 +20,7 @@ PIECES = 150
 """Merges of the language models' tokenizers: common words are whole, rare ones fall into pieces."""
 
 
-def llama(context: Context) -> Task:
+def llama(context: Context) -> Objective:
     from transformers import LlamaConfig, LlamaModel
 
     tokenizer = tokens.llama(_corpus(), PIECES)
@@ -39,7 +39,7 @@ def llama(context: Context) -> Task:
     return NextToken(fresh(LlamaModel, config), tokenizer)
 
 
-def clip(context: Context) -> Task:
+def clip(context: Context) -> Objective:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     tokenizer = tokens.clip(_corpus(), PIECES)
@@ -57,8 +57,8 @@ def clip(context: Context) -> Task:
     return ShortNextToken(fresh(CLIPTextModel, config), tokenizer)
 
 
-def t5(width: int, layers: int, heads: int, inner: int) -> Callable[[Context], Task]:
-    def task(context: Context) -> Task:
+def t5(width: int, layers: int, heads: int, inner: int) -> Callable[[Context], Objective]:
+    def task(context: Context) -> Objective:
         from transformers import T5Config, T5ForConditionalGeneration
 
         tokenizer = tokens.t5(_corpus(), PIECES)
@@ -86,17 +86,17 @@ def _corpus() -> list[str]:
 
 
 def language_model(
-    name: str, about: str, task: Callable[[Context], Task], schedule: Schedule
-) -> Model:
-    def begin(context: Context) -> Task:
+    name: str, about: str, task: Callable[[Context], Objective], schedule: Schedule
+) -> Bundled:
+    def begin(context: Context) -> Objective:
         fresh = task(context)
-        assert isinstance(fresh, TextTask)
+        assert isinstance(fresh, TextObjective)
         if context.start:
             go_on_from(fresh, context.start)
         return fresh.to(context.device)
 
-    def finish(context: Context, trained: Task) -> None:
-        assert isinstance(trained, TextTask)
+    def finish(context: Context, trained: Objective) -> None:
+        assert isinstance(trained, TextObjective)
         with anew(context.out / name) as folder:
             trained.save(folder)
             further = ", going on from earlier weights" if context.start else ""
@@ -105,4 +105,4 @@ def language_model(
             )
             write_card(folder, name, "transformers", about, text)
 
-    return Model(about, (Stage("text", schedule, begin, finish),))
+    return Bundled(about, (Stage("text", schedule, begin, finish),))

@@ -14,6 +14,7 @@ from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.atomic import write_text
 from lavi_bridge.files.locate import ZOO
 from lavi_bridge.shapes.world import CATEGORIES, evaluation_set
+from lavi_bridge.show.tables import markdown
 from lavi_bridge.zoo.demo import judge
 from lavi_bridge.zoo.making.image import Autoencoding
 
@@ -24,11 +25,11 @@ class ZooScores:
 
     name: str
     parameters: dict[str, int]
-    """Of backbone, text encoder and autoencoder."""
+    """Parameters of backbone, text encoder and autoencoder."""
     psnr_db: float
-    """Of the autoencoder, on 512 scenes that no model was trained on."""
+    """The autoencoder's, on 512 scenes that no model was trained on."""
     exact: dict[str, float]
-    interval: dict[str, tuple[float, float]]
+    interval: dict[str, tuple[float | None, float | None]]
     """95 %, by category."""
 
 
@@ -61,20 +62,19 @@ def score_zoo(
         parts = {"backbone": vision.backbone, "text": bridge.language.model, "vae": vision.vae}
         counts = {k: sum(p.numel() for p in part.parameters()) for k, part in parts.items()}
         psnr = Autoencoding(vision.vae).held_out()["psnr_db"]
-        rows.append(ZooScores(name, counts, psnr, drawn.exact, drawn.interval))
+        exact = {k: e.value for k, e in drawn.scores.items()}
+        interval = {k: (e.low, e.high) for k, e in drawn.scores.items()}
+        rows.append(ZooScores(name, counts, psnr, exact, interval))
     if json_file:
         record = {"prompts": len(asked), "models": [vars(row) for row in rows]}
         write_text(json_file, json.dumps(record, indent=2) + "\n")
     columns = ["all", *CATEGORIES]
-    lines = [
-        "| model | parameters | PSNR | " + " | ".join(columns) + " |",
-        "|---|---|---|" + "---|" * len(columns),
-    ]
+    cells = []
     for row in rows:
-        total = sum(row.parameters.values()) / 1e6
-        cells = [
+        shown = [
             f"{row.exact[c]:.3f} ({row.interval[c][0]:.2f}–{row.interval[c][1]:.2f})"
             for c in columns
         ]
-        lines.append(f"| {row.name} | {total:.2f} M | {row.psnr_db:.1f} dB | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        total = sum(row.parameters.values()) / 1e6
+        cells.append([row.name, f"{total:.2f} M", f"{row.psnr_db:.1f} dB", *shown])
+    return markdown(["model", "parameters", "PSNR", *columns], cells)

@@ -12,7 +12,7 @@ import torch
 
 from lavi_bridge.files.atomic import new_folder, write_text
 from lavi_bridge.files.locate import ZOO
-from lavi_bridge.running.engine import Schedule, Task
+from lavi_bridge.zoo.making.fitting import Objective, Schedule
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,13 @@ class Stage:
 
     name: str
     schedule: Schedule
-    task: Callable[[Context], Task]
-    finish: Callable[[Context, Task], None]
+    task: Callable[[Context], Objective]
+    finish: Callable[[Context, Objective], None]
     """Writes what later stages, or the finished model, need."""
 
 
 @dataclass(frozen=True)
-class Model:
+class Bundled:
     """A bundled model: what it is in a line, and how it is made."""
 
     about: str

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.atomic import read_safetensors
-from lavi_bridge.running.engine import Task
 from lavi_bridge.running.seeds import seed_of
 from lavi_bridge.shapes.grammar import document
 from lavi_bridge.shapes.world import draw_scenes
+from lavi_bridge.zoo.making.fitting import Objective
 from lavi_bridge.zoo.making.tokens import SENTINELS
 
 IGNORED = -100
@@ -35,7 +35,7 @@ def documents(count: int, *key: object) -> list[str]:
     return [document(scene, rng) for scene in draw_scenes(count, seed_of(*key, "scenes"))]
 
 
-class TextTask(Task):
+class TextObjective(Objective):
     """A language model, its tokenizer, and text without end."""
 
     length: ClassVar[int] = 64
@@ -85,7 +85,7 @@ class TextTask(Task):
         return encoded["input_ids"].to(device), encoded["attention_mask"].to(device)
 
 
-class NextToken(TextTask):
+class NextToken(TextObjective):
     """Predict every token from those before it: Llama, and CLIP's causal text tower.
 
     The output layer is one of its own and is dropped in the end. Were it the table of embeddings,
@@ -119,7 +119,7 @@ class ShortNextToken(NextToken):
     length: ClassVar[int] = 32
 
 
-class Spans(TextTask):
+class Spans(TextObjective):
     """Predict cut-out spans from what is left: T5 (arXiv 1910.10683, section 3.1.4).
 
     A quarter of the tokens, in spans of three on average; the texts are short.
@@ -150,7 +150,7 @@ class Spans(TextTask):
 
 
 @torch.no_grad()
-def go_on_from(task: TextTask, folder: Path) -> int:
+def go_on_from(task: TextObjective, folder: Path) -> int:
     """Take over earlier weights where names and shapes agree; return how many tensors did.
 
     Tokens may differ: a piece that is a whole word of the earlier vocabulary takes its embedding.
