@@ -137,7 +137,7 @@ def arguments(out: Path, *entries: object) -> list[object]:
         "--suites",
         "shapes",
         "--limit",
-        "36",
+        "18",
         "--steps",
         "2",
         "--guidance",
@@ -158,7 +158,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_files_and_draws_nothing_twic
     assert lavi_bridge(*arguments(tmp_path / "straight", "zoo:tiny-sd", bridge)).poll() == 0
     out, rng = tmp_path / "killed", random.Random(0)
     kept: dict[Path, int] = {}
-    for wanted in (5 + rng.randrange(20), 40 + rng.randrange(20), 72):
+    for wanted in (3 + rng.randrange(9), 20 + rng.randrange(9), 36):
         process = Command(*arguments(out, "zoo:tiny-sd", bridge))
         while sum(1 for _ in out.rglob("*.png")) < wanted and process.poll() is None:
             time.sleep(0.005)
@@ -169,7 +169,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_files_and_draws_nothing_twic
                 path = manifest.parent / "images" / json.loads(line)["file"]
                 kept.setdefault(path, path.stat().st_mtime_ns)
     assert lavi_bridge(*arguments(out, "zoo:tiny-sd", bridge)).poll() == 0
-    assert len(kept) > 30
+    assert len(kept) > 15
     assert all(path.stat().st_mtime_ns == written for path, written in kept.items())
     assert content(out) == content(tmp_path / "straight")
 
@@ -195,7 +195,7 @@ def test_a_signal_stops_it_with_a_line_and_the_same_command_goes_on(tmp_path: Pa
     assert process.wait() == 2
     assert "error: stopped; the same command goes on from there" in process.stderr
     assert lavi_bridge(*arguments(out, "zoo:tiny-sd")).poll() == 0
-    assert len(rows(out / "tiny-sd" / "shapes" / MANIFEST)) == 36
+    assert len(rows(out / "tiny-sd" / "shapes" / MANIFEST)) == 18
 
 
 # ---- folders of images

@@ -286,11 +286,15 @@ def test_a_run_with_more_steps_keeps_its_warm_up(
     tiny: Tiny, data: dict[str, Path], tmp_path: Path
 ) -> None:
     def run(steps: int) -> Run:
-        made = Run(config(tiny, data["tsv"], tmp_path / "run", steps=steps, schedule="constant"))
+        made = Run(
+            config(
+                tiny, data["tsv"], tmp_path / "run", steps=steps, accumulate=1, schedule="constant"
+            )
+        )
         made.train()
         return made
 
-    assert run(20).warmup == run(40).warmup == 2
+    assert run(20).warmup == run(30).warmup == 2
 
 
 @pytest.mark.parametrize(

@@ -326,7 +326,7 @@ def test_two_processes_equal_one_at_twice_the_batch(
             "--out",
             out,
             "--steps",
-            20,
+            10,
             "--batch-size",
             4 // processes,
             "--dropout",
@@ -357,7 +357,7 @@ def test_two_processes_equal_one_at_twice_the_batch(
         runs.append((Bridge.load(out), [m["loss"] for m in metrics(out) if "loss" in m]))
     (one, alone), (two, together) = runs
     assert (one.training_summary["processes"], two.training_summary["processes"]) == (1, 2)
-    assert len(alone) == 20
+    assert len(alone) == 10
     assert together == pytest.approx(alone, abs=1e-5)
     pairs = zip(one.trainable_parameters(), two.trainable_parameters(), strict=True)
     assert max((a - b).abs().max().item() for a, b in pairs) <= 1e-6
