@@ -32,6 +32,7 @@ def test_a_setting_inside_another_is_named() -> None:
     there = {"budgets": {"ours": {"steps": 40, "batch": 32}, "paper": {"steps": 320}}}
     here = {"budgets": {"ours": {"steps": 50, "batch": 32}, "paper": {"steps": 320}}}
     assert str(difference(there, here)) == "budgets, ours, steps: 40 there, 50 here"
+    assert str(difference({"a": {"b": None}}, {"a": {}})) == "a: {'b': None} there, {} here"
 
 
 def test_a_folder_that_is_not_free_is_left_as_it_is(tmp_path: Path) -> None:

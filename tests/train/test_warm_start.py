@@ -92,6 +92,20 @@ def test_the_zoos_tokenizers_meet_on_words() -> None:
                 assert target[last[stop]] == position, text[start:stop]
 
 
+def weights(bridge: Bridge) -> list[torch.Tensor]:
+    return [p.detach().clone() for p in bridge.trainable_parameters()]
+
+
+def stopped(start: WarmStart, after: int, fresh: Callable[[Path], WarmStart]) -> WarmStart:
+    """What goes on from the folder of a warm start that was saved after so many steps."""
+    steps = start.run()
+    for _ in range(after):
+        next(steps)
+    start.save()
+    assert start.state is not None
+    return fresh(start.state.path.parent)
+
+
 # ---- it learns
 
 
@@ -173,11 +187,7 @@ def test_with_little_memory_captions_come_in_windows(
     assert whole._window == 2
     list(whole.run())
     assert len(whole._groups._kept) <= 2  # chunks, of nine that were read
-    steps = first.run()
-    for _ in range(5):
-        next(steps)
-    first.save()
-    second = fresh(tmp_path / "parts")
+    second = stopped(first, 5, fresh)
     list(second.run())
     for a, b in zip(weights(whole.bridge), weights(second.bridge), strict=True):
         assert torch.equal(a, b)
@@ -199,10 +209,6 @@ def test_a_loss_that_is_no_number_is_never_saved(tmp_path: Path) -> None:
 # ---- it resumes
 
 
-def weights(bridge: Bridge) -> list[torch.Tensor]:
-    return [p.detach().clone() for p in bridge.trainable_parameters()]
-
-
 def test_stopped_and_repeated_it_ends_with_the_very_same_weights(tmp_path: Path) -> None:
     def fresh(folder: Path) -> WarmStart:
         # dropout is drawn, too
@@ -211,12 +217,7 @@ def test_stopped_and_repeated_it_ends_with_the_very_same_weights(tmp_path: Path)
 
     whole = fresh(tmp_path / "whole")
     list(whole.run())
-    first = fresh(tmp_path / "parts")
-    steps = first.run()
-    for _ in range(4):
-        next(steps)
-    first.save()
-    second = fresh(tmp_path / "parts")
+    second = stopped(fresh(tmp_path / "parts"), 4, fresh)
     assert second.step == 4
     list(second.run())
     assert second.checks == whole.checks
@@ -231,11 +232,7 @@ def test_both_resume_in_the_second_phase_whose_moments_were_cleared(tmp_path: Pa
 
     whole, first = fresh(tmp_path / "whole"), fresh(tmp_path / "parts")
     assert [step.match for step in whole.run()] == ["states"] * 6 + ["predictions"] * 2
-    steps = first.run()
-    for _ in range(7):
-        next(steps)
-    first.save()
-    second = fresh(tmp_path / "parts")
+    second = stopped(first, 7, fresh)
     list(second.run())
     for a, b in zip(weights(whole.bridge), weights(second.bridge), strict=True):
         assert torch.equal(a, b)

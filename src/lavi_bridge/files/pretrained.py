@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from typing import Any, TypeVar
 
 from lavi_bridge.errors import BridgeError, in_a_line
@@ -80,7 +81,7 @@ def quiet() -> Iterator[None]:
     loggers = []
     for library in ("transformers", "diffusers"):
         if library in sys.modules:  # imported where it is used
-            loggers.append(__import__(f"{library}.utils.logging", fromlist=["logging"]))
+            loggers.append(import_module(f"{library}.utils.logging"))
     before = [logging.get_verbosity() for logging in loggers]
     for logging in loggers:
         logging.set_verbosity_error()

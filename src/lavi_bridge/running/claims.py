@@ -88,7 +88,9 @@ def _within(whole: Difference) -> Difference:
     there, here = whole.there, whole.here
     if not isinstance(there, dict) or not isinstance(here, dict):
         return whole
-    key = next(k for k in here | there if there.get(k) != here.get(k))
+    key = next((k for k in here | there if there.get(k) != here.get(k)), None)
+    if key is None:  # one is missing where the other is null
+        return whole
     return _within(Difference(f"{whole.key}, {key}", there.get(key), here.get(key)))
 
 

@@ -16,6 +16,7 @@ from lavi_bridge.shapes.grammar import vocabulary
 from lavi_bridge.zoo.making import tokens
 from lavi_bridge.zoo.making.fitting import Objective
 from lavi_bridge.zoo.making.image import Autoencoding, Denoising, Latents, SameStates
+from lavi_bridge.zoo.making.language_models import clip_config
 from lavi_bridge.zoo.making.stages import Context, anew, write_card
 from lavi_bridge.zoo.making.text import (
     save_half,
@@ -120,23 +121,12 @@ def _words() -> Any:
 
 def start_sd(context: Context, folder: Path) -> None:
     from diffusers import UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from transformers import CLIPTextModel
 
     tokenizer = _words()
-    text = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=32,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=0,
-    )
     parts = {
         "unet": UNet2DConditionModel(**UNET),
-        "text_encoder": CLIPTextModel(text),
+        "text_encoder": CLIPTextModel(clip_config(tokenizer)),
         "tokenizer": tokenizer,
     }
     vae = context.work("tiny-sd") / "autoencoder"

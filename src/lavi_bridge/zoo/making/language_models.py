@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from lavi_bridge.zoo.making import tokens
 from lavi_bridge.zoo.making.fitting import Objective, Schedule
@@ -39,11 +40,11 @@ def llama(context: Context) -> Objective:
     return NextToken(fresh(LlamaModel, config), tokenizer)
 
 
-def clip(context: Context) -> Objective:
-    from transformers import CLIPTextConfig, CLIPTextModel
+def clip_config(tokenizer: Any) -> Any:
+    """The config of a small CLIP text encoder: tiny-clip, and tiny-sd's own."""
+    from transformers import CLIPTextConfig
 
-    tokenizer = tokens.clip(_corpus(), PIECES)
-    config = CLIPTextConfig(
+    return CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=64,
         intermediate_size=256,
@@ -54,7 +55,13 @@ def clip(context: Context) -> Objective:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return ShortNextToken(fresh(CLIPTextModel, config), tokenizer)
+
+
+def clip(context: Context) -> Objective:
+    from transformers import CLIPTextModel
+
+    tokenizer = tokens.clip(_corpus(), PIECES)
+    return ShortNextToken(fresh(CLIPTextModel, clip_config(tokenizer)), tokenizer)
 
 
 def t5(width: int, layers: int, heads: int, inner: int) -> Callable[[Context], Objective]:
