@@ -7,7 +7,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # that share the tests
 PROCESSES ?= 2
 
-.PHONY: demo test setup lint matrix large clean
+.PHONY: demo test setup lint slow matrix large clean
 
 demo: setup
 	$(BIN)/lavi-bridge demo
@@ -28,6 +28,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+slow: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) -m slow
 
 matrix: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m matrix

@@ -12,6 +12,7 @@ import torch
 from tests.fake_cuda import FakeCuda
 
 
+@pytest.mark.slow
 def test_all_tests_for_a_gpu_pass_on_a_simulated_one() -> None:
     """In a process of its own: libraries remember for good whether there is a GPU."""
     command = [

@@ -351,6 +351,7 @@ def test_odd_prompts_draw_and_score(clip: Path, tmp_path: Path) -> None:
     assert all(-1 <= (score or 0) <= 1 and score is not None for (score,) in scores)
 
 
+@pytest.mark.slow
 def test_fid_and_kid_against_real_photos_warn_where_there_are_too_few(
     shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ def plan_of(language: Path | str, vision: Path | str, **changes: Any) -> Plan:
     return make_plan(str(language), str(vision), compute=False, **changes)
 
 
+@pytest.mark.slow
 def test_t5_large_and_sd_are_counted_as_published(tmp_path: Path) -> None:
     t5 = real.language(tmp_path / "t5", real.T5_LARGE)
     sd = real.stable_diffusion(tmp_path / "sd")
@@ -33,6 +34,7 @@ def test_t5_large_and_sd_are_counted_as_published(tmp_path: Path) -> None:
     assert plan_of(t5, sd, batch_size=8).training_gb == pytest.approx(14.1, rel=0.15)
 
 
+@pytest.mark.slow
 def test_llama_2_is_counted_as_published(tmp_path: Path) -> None:
     llama = real.language(tmp_path / "llama", real.LLAMA2_7B)
     plan = plan_of(llama, real.stable_diffusion(tmp_path / "sd"))

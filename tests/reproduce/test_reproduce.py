@@ -459,6 +459,7 @@ def stand_ins() -> list[str]:
     return [f"{model.full}={locate(model.zoo).root}" for model in models]
 
 
+@pytest.mark.slow
 def test_the_full_plan_needs_configs_alone(
     tiny: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -44,6 +44,7 @@ def test_blocks_of_an_image_model_hold_nearly_all_of_its_weights() -> None:
         assert inside > 0.8 * sum(p.numel() for p in backbone.parameters())
 
 
+@pytest.mark.slow
 def test_sharded_over_two_processes_it_trains_saves_and_loads_the_same_bridge(
     tiny: Tiny, captions: Path, tmp_path: Path
 ) -> None:

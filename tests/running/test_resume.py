@@ -101,7 +101,12 @@ def train_until_killed_thrice(settings: TrainConfig) -> int:
 
 @pytest.mark.parametrize(
     ("kind", "workers", "buckets"),
-    [("tsv", 0, False), ("tsv", 2, True), ("webdataset", 2, False), ("cached", 2, True)],
+    [
+        ("tsv", 2, True),
+        pytest.param("tsv", 0, False, marks=pytest.mark.slow),
+        pytest.param("webdataset", 2, False, marks=pytest.mark.slow),
+        pytest.param("cached", 2, True, marks=pytest.mark.slow),
+    ],
 )
 def test_killed_at_random_points_it_ends_with_the_same_bits(
     tiny: Tiny, data: dict[str, Path], tmp_path: Path, kind: str, workers: int, buckets: bool
@@ -282,6 +287,7 @@ def test_a_finished_run_says_so_and_more_steps_go_on(
     assert run("a", 8) == run("b", 8) != first
 
 
+@pytest.mark.slow
 def test_a_run_with_more_steps_keeps_its_warm_up(
     tiny: Tiny, data: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -545,6 +545,7 @@ def test_the_paper_recipe_drops_lora_outputs_and_no_captions(
 # ---- the command line, with real input
 
 
+@pytest.mark.slow
 def test_photos_and_a_real_language_model_train_from_the_command_line(
     shared: Path, tiny: Tiny, tmp_path: Path
 ) -> None:
