@@ -24,13 +24,13 @@ from lavi_bridge.metrics import METRICS, Distance, Metric, Score, shapes
 from lavi_bridge.metrics.compbench.quirks import COMPLEX
 from lavi_bridge.metrics.compbench.three_in_one import kind_of, three_in_one
 from lavi_bridge.metrics.distances import FeatureDistance, too_few
-from lavi_bridge.prompts.catalogue import Kind
+from lavi_bridge.prompts.catalogue import WORLD, Kind
 from lavi_bridge.prompts.prompt import Prompt
 from lavi_bridge.prompts.suites import complex_lists
 from lavi_bridge.running.device import own_device, processes, wait_for_all
 
 DEFAULTS: dict[str, tuple[str, ...]] = {
-    "shapes": ("shapes",),
+    **dict.fromkeys(WORLD, ("shapes",)),
     "short": ("clip-score", "aesthetic-v2"),
     "long": ("clip-score", "aesthetic-v2"),
     "t2i-compbench": ("blip-vqa", "spatial-owlv2", "clip-nonspatial"),
@@ -56,7 +56,7 @@ def chosen(suite: str, config: EvaluateConfig) -> list[str]:
     name = suite.partition(":")[0]
     if config.metrics:
         asked = dict.fromkeys(config.metrics)
-        return [m for m in asked if m not in shapes.NAMES or name == "shapes"]
+        return [m for m in asked if m not in shapes.NAMES or name in WORLD]
     own = list(DEFAULTS.get(name, ("clip-score",)))
     return own + (["fid", "kid"] if config.reference and name == "short" else [])
 

@@ -15,8 +15,10 @@ from lavi_bridge.files.weights import Fingerprint
 from lavi_bridge.metrics import METRICS, Distance, Score
 from lavi_bridge.metrics.base import exact
 from lavi_bridge.metrics.distances import frechet_distance
+from lavi_bridge.prompts.catalogue import WORLD
 from lavi_bridge.prompts.prompt import Prompt
 from lavi_bridge.shapes.grammar import Facts
+from lavi_bridge.shapes.plain import stated
 from lavi_bridge.shapes.scorer import score
 from lavi_bridge.shapes.world import evaluation_set
 from lavi_bridge.version import __version__
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NAMES = ("shapes", "shapes-facts", "shapes-fd")
-"""They judge the suite `shapes` alone."""
+"""They judge the suites of the shapes world alone."""
 EXTRACTOR = "zoo:tiny-sd"
 """Whose autoencoder `shapes-fd` sees with."""
 
@@ -90,15 +92,20 @@ class ShapesDistance(Distance):
 
 
 def facts_of(prompt: Prompt) -> Facts:
-    """The facts of a prompt of the suite `shapes`.
+    """The facts of a prompt of the shapes world.
 
     Raises:
         BridgeError: it is of another suite.
     """
+    told = prompt.facts
+    if "plain" in told:
+        return stated(told["plain"])
     try:
-        place = (prompt.facts["per_category"], prompt.facts["seed"], prompt.facts["index"])
+        place = told["per_category"], told["seed"], told["index"]
     except KeyError as error:
-        raise BridgeError(f"prompt '{prompt.id}' is none of the suite `shapes`") from error
+        raise BridgeError(
+            f"prompt '{prompt.id}' is of no suite of the shapes world ({', '.join(WORLD)})"
+        ) from error
     return _asked(*place[:2])[place[2]]
 
 

@@ -5,7 +5,7 @@ Public files are pinned by commit and sha256, and what is read of them by a hash
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Literal
 
@@ -22,12 +22,25 @@ SHAPES_SEED = 777
 
 def _shapes() -> Iterator[Line]:
     """The shapes world's own; facts say where `world.evaluation_set` has those of a prompt."""
-    from lavi_bridge.shapes.world import evaluation_set
+    from lavi_bridge.shapes.suites import plain_suite
 
-    asked, _scenes = evaluation_set(SHAPES_PER_CATEGORY, SHAPES_SEED)
-    for index, prompt in enumerate(asked):
-        facts = {"per_category": SHAPES_PER_CATEGORY, "seed": SHAPES_SEED, "index": index}
-        yield Line(f"shapes:{index}", prompt.text, prompt.category, facts=facts)
+    for index, prompt in enumerate(plain_suite()):
+        yield Line(f"shapes:{index}", prompt.text, prompt.category, facts=_place(index))
+
+
+def _free(kind: str) -> Iterator[Line]:
+    """The world's prompts in free form, with the plain ones; of those by hand these are facts."""
+    from lavi_bridge.shapes import suites
+
+    for number, prompt in enumerate(getattr(suites, kind)()):
+        plain, index = prompt.plain, prompt.index
+        facts: dict[str, object] = {"plain": plain} if index is None else _place(index)
+        where = f"shapes-{kind}:{number}"
+        yield Line(where, prompt.text, prompt.category, short=plain, facts=facts)
+
+
+def _place(index: int) -> dict[str, object]:
+    return {"per_category": SHAPES_PER_CATEGORY, "seed": SHAPES_SEED, "index": index}
 
 
 COMPBENCH = Origin("Karine-Huang/T2I-CompBench", "1b7094991a57f3c22abdd4f6e8ba6c1a15517073", "MIT")
@@ -135,6 +148,20 @@ def _compbench(*categories: str) -> tuple[Part, ...]:
     return tuple(parts)
 
 
+_PLAIN = ("color", "shape", "texture", "spatial", "count", "complex")
+
+
+def _world(
+    name: str,
+    title: str,
+    count: int,
+    rows: Callable[[], Iterator[Line]],
+    categories: tuple[str, ...],
+    protocol: str = "drawn here: the world that the bundled models know",
+) -> Suite:
+    return Suite(name, title, (Part(count, "", (), rows, categories),), protocol=protocol)
+
+
 _SUITES = (
     Suite(
         "short",
@@ -238,22 +265,43 @@ _SUITES = (
         ),
         protocol="no number of images is prescribed",
     ),
-    Suite(
-        "shapes",
-        "Shapes world",
-        (
-            Part(
-                6 * SHAPES_PER_CATEGORY,
-                "",
-                (),
-                _shapes,
-                ("color", "shape", "texture", "spatial", "count", "complex"),
-            ),
-        ),
-        protocol="drawn here: the world that the bundled models know",
+    _world("shapes", "Shapes world", 6 * SHAPES_PER_CATEGORY, _shapes, _PLAIN),
+    _world(
+        "shapes-free",
+        "Shapes world, free form",
+        6 * SHAPES_PER_CATEGORY,
+        partial(_free, "free"),
+        _PLAIN,
+        "the scenes of `shapes`, told as people talk, in turns that no training text has",
+    ),
+    _world(
+        "shapes-free-heldout",
+        "Shapes world, free form, held-out words",
+        6 * SHAPES_PER_CATEGORY,
+        partial(_free, "heldout"),
+        ("color", "survey", "shape", "texture", "relation", "number"),
+        "a category says whose words no training text has; `survey`: colours as in xkcd's survey",
+    ),
+    _world(
+        "shapes-long",
+        "Shapes world, long texts",
+        128,
+        partial(_free, "long"),
+        ("color", "texture", "spatial", "complex"),
+        "free form with four sentences beside the matter: 30 to 60 words",
+    ),
+    _world(
+        "shapes-by-hand",
+        "Shapes world, written by hand",
+        60,
+        partial(_free, "by_hand"),
+        _PLAIN,
+        "prompts that no generator made",
     ),
 )
 
 
 SUITES = {suite.name: suite for suite in _SUITES}
 """By the name that `--suites` takes."""
+WORLD = tuple(suite.name for suite in _SUITES if suite.name.startswith("shapes"))
+"""The suites of the shapes world, whose pictures have an exact scorer."""

@@ -133,7 +133,7 @@ class _Writer:
         opening = self.opening(COUNT_OPENINGS)
         figures = self.phrase(self.scene.figures[0], texture=texture, size=size)
         number = NUMBERS[len(self.scene.figures)]
-        return f"{opening}{number} {_plural(figures)}"
+        return f"{opening}{number} {plural_of(figures)}"
 
     def composition(self) -> str:
         full = self.length != "short"
@@ -241,7 +241,7 @@ def _fact(scene: Scene, rng: random.Random) -> list[str]:
     """One fact about one figure; none where "the square" could be two of them."""
     figure = rng.choice(scene.figures)
     if scene.kind == "count":
-        noun = _plural(figure.shape)
+        noun = plural_of(figure.shape)
         number = NUMBERS[len(scene.figures)]
         return [rng.choice([f"there are {number} {noun}", f"the color is {figure.color}"])]
     if sum(other.shape == figure.shape for other in scene.figures) > 1:
@@ -250,13 +250,14 @@ def _fact(scene: Scene, rng: random.Random) -> list[str]:
     return [f"the {figure.shape} is {rng.choice([figure.color, figure.texture, size])}"]
 
 
-def _plural(noun: str) -> str:
-    return noun + ("es" if noun.endswith("s") else "s")
+def plural_of(noun: str) -> str:
+    """More than one of a thing: crosses, boxes, plus signs."""
+    return noun + ("es" if noun.endswith(("s", "x", "sh", "ch")) else "s")
 
 
 def vocabulary() -> tuple[str, ...]:
     """Every word that captions, and texts about scenes ("the color is red ."), can hold; sorted."""
-    phrases = [*SHAPES, *map(_plural, SHAPES), *COLORS, *TEXTURES, *BACKGROUNDS, *NUMBERS]
+    phrases = [*SHAPES, *map(plural_of, SHAPES), *COLORS, *TEXTURES, *BACKGROUNDS, *NUMBERS]
     phrases += [*OPENINGS, *COUNT_OPENINGS]
     phrases += [phrase for choices in (SIZES, RELATIONS) for p in choices.values() for phrase in p]
     phrases.append("there is a an next to and with on background the color .")
