@@ -19,7 +19,7 @@ from lavi_bridge.errors import BridgeError, nearest
 from lavi_bridge.files.atomic import at_home
 
 Dtype = Literal["float32", "bfloat16", "float16"]
-Match = Literal["states", "predictions", "both"]
+Match = Literal["states", "predictions", "both", "sets"]
 """What a warm start makes equal to the vision model's own text encoder."""
 
 Compile = Literal["none", "blocks", "graphs"]

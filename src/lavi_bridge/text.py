@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lavi_bridge.running.device import to_device
 
@@ -35,9 +35,21 @@ class Text:
 
     @staticmethod
     def cat(texts: Sequence[Text]) -> Text:
-        """Join batches along the first axis."""
+        """Join batches along the first axis; the shorter get masked zeros at their ends."""
+        lengths = {text.hidden.shape[1] for text in texts}
+        if len(lengths) > 1 or len({text.mask is None for text in texts}) > 1:
+            texts = [text._padded(max(lengths)) for text in texts]
         columns = zip(*(text._parts() for text in texts), strict=True)
         return Text(*(None if c[0] is None else torch.cat(c) for c in columns))  # type: ignore[arg-type]
+
+    def _padded(self, length: int) -> Text:
+        """The same text at a greater length, with a mask."""
+        missing = length - self.hidden.shape[1]
+        mask = self.mask
+        if mask is None:
+            mask = torch.ones(self.hidden.shape[:2], dtype=torch.long, device=self.hidden.device)
+        hidden = nn.functional.pad(self.hidden, (0, 0, 0, missing))
+        return Text(hidden, nn.functional.pad(mask, (0, missing)), self.pooled)
 
     def _parts(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
         return self.hidden, self.mask, self.pooled

@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from lavi_bridge.train.warm_start import matching, predictions
 from lavi_bridge.train.warm_start import warm_start as implementation
 from lavi_bridge.train.warm_start.alignment import align
 from lavi_bridge.train.warm_start.matching import Matched, Matcher
+from lavi_bridge.train.warm_start.pairs import Pair
 from lavi_bridge.train.warm_start.report import by_topic
 from lavi_bridge.train.warm_start.warm_start import PASSES, WarmStart
 
@@ -155,12 +156,12 @@ def test_it_stops_early_where_nothing_is_gained() -> None:
 
 
 def test_a_caption_is_matched_once_and_read_in_every_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    matched: list[str] = []
+    matched: list[Pair] = []
     call = Matcher.__call__
 
-    def noted(self: Matcher, captions: list[str]) -> Matched:
-        matched.extend(captions)
-        return call(self, captions)
+    def noted(self: Matcher, pairs: Sequence[Pair]) -> Matched:
+        matched.extend(pairs)
+        return call(self, pairs)
 
     monkeypatch.setattr(Matcher, "__call__", noted)
     bridge = Bridge.connect("zoo:tiny-t5-small", "zoo:tiny-sd", rank=2, dropout=0.0, device="cpu")
@@ -169,7 +170,8 @@ def test_a_caption_is_matched_once_and_read_in_every_pass(monkeypatch: pytest.Mo
     ids = [tuple(row.tolist()) for group in read for row in group.ids]
     assert set(Counter(ids).values()) == {PASSES}  # 36 captions, 9 of them a step
     list(warm.run())
-    assert sorted(matched) == sorted(["", *warm.held_out_captions, *warm.captions])
+    read_once = [Pair.same(""), *warm.held_out_pairs, *warm.pairs]
+    assert sorted(pair.ours for pair in matched) == sorted(pair.ours for pair in read_once)
 
 
 def test_with_little_memory_captions_come_in_windows(

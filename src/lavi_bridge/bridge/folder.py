@@ -50,6 +50,8 @@ def write(parts: Parts, summary: dict[str, Any], folder: Path) -> None:
         **{name: _side(side) for name, side in parts.sides.items()},
         "adapter": parts.adapter.kind,
         "tokens": parts.tokens,
+        "padding": parts.padding,
+        "limit": parts.limit,
         "masked": parts.vision.masks,
         "versions": {"lavi-bridge": __version__}
         | {name: version(name) for name in ("torch", "diffusers", "transformers", "peft")},
@@ -96,6 +98,7 @@ def read(
         load_language(bases[0], dtype=dtype, trust_remote_code=trust_remote_code),
         load_vision(bases[1], dtype=dtype),
         Adapter.load(place / "adapter"),
+        _limit(record, place),
     )
     for name, side in parts.sides.items():
         if (noted := record[name]["fingerprint"]) not in (
@@ -111,7 +114,8 @@ def read(
         if spec := record[name]["lora"]:
             inject(side, LoRA(**spec))
             lora.load(side.trunk, place / f"{name}_lora")
-    if (parts.tokens, parts.vision.masks) != (record["tokens"], record["masked"]):
+    lengths = record["tokens"], record.get("padding", record["tokens"]), record["masked"]
+    if (parts.tokens, parts.padding, parts.vision.masks) != lengths:
         raise BridgeError(
             f"'{place.id}' was trained on {record['tokens']} tokens, but these base models make it "
             f"{parts.tokens}: is the text encoder's config missing from '{bases[1].id}'?"
@@ -119,6 +123,14 @@ def read(
     if parts.id != record["id"]:
         raise BridgeError(f"the weights in '{place.id}' are not those of bridge {record['id']}")
     return parts, record["training"]
+
+
+def _limit(record: dict[str, Any], place: Place) -> int | None:
+    """Tokens that were asked for, if any were."""
+    limit = record.get("limit")
+    if limit is None or (isinstance(limit, int) and limit > 0):
+        return limit
+    raise BridgeError(f"the {INDEX} of '{place.id}' has a limit of {limit!r} tokens")
 
 
 def find_bridge(folder: str | Path) -> Place:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lavi_bridge.adapters import Adapter
 from lavi_bridge.bridge import folder as on_disk
@@ -18,6 +18,7 @@ from lavi_bridge.config import Quantize
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.atomic import at_home
 from lavi_bridge.languages import Language
+from lavi_bridge.languages.base import Tokens
 from lavi_bridge.running.device import choose_device, choose_dtype, to_device
 from lavi_bridge.text import Text
 from lavi_bridge.visions import Vision
@@ -29,9 +30,20 @@ class Joined(nn.Module):
     `Bridge` adds what the three do together: learn and draw.
     """
 
-    def __init__(self, language: Language, vision: Vision, adapter: Adapter) -> None:
+    def __init__(
+        self, language: Language, vision: Vision, adapter: Adapter, tokens: int | None = None
+    ) -> None:
+        """Take three parts that fit.
+
+        Args:
+            tokens: that a prompt may have; the vision model's own number where not given.
+
+        Raises:
+            BridgeError: they do not fit.
+        """
         super().__init__()
-        Parts(language, vision, adapter)  # do they fit?
+        Parts(language, vision, adapter, tokens)
+        self._limit = tokens
         self.language = language
         self.vision = vision
         self.adapter = adapter
@@ -53,6 +65,8 @@ class Joined(nn.Module):
         dropout: float = 0.1,
         dtype: str | torch.dtype | None = None,
         quantize: Quantize = "none",
+        tokens: int | None = None,
+        language_layers: str = "all",
         device: str | torch.device | None = None,
         seed: int = 0,
         trust_remote_code: bool = False,
@@ -68,6 +82,8 @@ class Joined(nn.Module):
             dropout: inside the adapter and on the output of every LoRA layer (paper: 0.1).
             dtype: precision of the frozen models: bfloat16 on a GPU, float32 elsewhere by default.
             quantize: hold the language model in 8 or 4 bits (`int8`, `nf4`) by bitsandbytes.
+            tokens: that a prompt may have; the vision model's own number by default.
+            language_layers: which of the language model's get LoRA: `all`, or `last:K`.
             device: where to put it all; a GPU by default, where there is one.
             seed: draws the adapter's and the LoRA layers' first weights.
             trust_remote_code: run code that comes with the language model.
@@ -90,6 +106,8 @@ class Joined(nn.Module):
             quantize=quantize,
             device=device,
             seed=seed,
+            tokens=tokens,
+            layers=language_layers,
             trust_remote_code=trust_remote_code,
         )
         return cls._of(parts).to(device)
@@ -103,6 +121,8 @@ class Joined(nn.Module):
         adapter: str = "feedforward",
         language_rank: int = 32,
         vision_rank: int = 32,
+        tokens: int | None = None,
+        language_layers: str = "all",
         trust_remote_code: bool = False,
     ) -> Self:
         """The same bridge without weights, on the meta device: only configs are read."""
@@ -112,6 +132,8 @@ class Joined(nn.Module):
                 vision,
                 adapter=adapter,
                 ranks=(language_rank, vision_rank),
+                tokens=tokens,
+                layers=language_layers,
                 trust_remote_code=trust_remote_code,
             )
         )
@@ -195,7 +217,7 @@ class Joined(nn.Module):
 
     @classmethod
     def _of(cls, parts: Parts) -> Self:
-        return cls(parts.language, parts.vision, parts.adapter)
+        return cls(parts.language, parts.vision, parts.adapter, parts.limit)
 
     def save(self, folder: str | Path) -> None:
         """Write the trained parts and a model card into `folder`, atomically; safetensors only."""
@@ -209,7 +231,7 @@ class Joined(nn.Module):
 
     @property
     def _parts(self) -> Parts:
-        return Parts(self.language, self.vision, self.adapter)
+        return Parts(self.language, self.vision, self.adapter, self._limit)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """All trained parameters, ready for an optimizer."""
@@ -245,8 +267,13 @@ class Joined(nn.Module):
 
     @property
     def tokens(self) -> int:
-        """Tokens per prompt: the vision model's length, or the language model's if shorter."""
+        """Tokens of a prompt that are read at most."""
         return self._parts.tokens
+
+    @property
+    def padding(self) -> int:
+        """Tokens up to which padding is read, where it is not masked; see `Parts.padding`."""
+        return self._parts.padding
 
     def encode(self, prompts: str | Sequence[str]) -> Text:
         """Prompts -> features that the vision model can read, with its mask policy."""
@@ -262,13 +289,26 @@ class Joined(nn.Module):
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         if not prompts:
             raise BridgeError("no prompts to encode")
-        tokens = self.language.tokenize(prompts, self.tokens)
-        if not self.vision.masks:
-            return Text(self.language.hidden(tokens.ids))
-        length = min(-(-tokens.longest // 8) * 8, self.tokens) if trim else self.tokens
-        mask = tokens.mask[:, :length]
-        hidden = self.language.hidden(tokens.ids[:, :length], mask)
-        return Text(hidden, to_device(mask, hidden.device))
+        ids, mask = self.read(self.language.tokenize(prompts, self.tokens), trim=trim)
+        hidden = self.language.hidden(ids, mask)
+        return Text(hidden, None if mask is None else to_device(mask, hidden.device))
+
+    def read(self, tokens: Tokens, *, trim: bool = False) -> tuple[Tensor, Tensor | None]:
+        """What is read of tokenized prompts: ids (batch, length), and a mask or None for all.
+
+        Where the vision model masks padding, the real tokens. Where it does not, padding is read
+        up to the length of its own encoder; a longer prompt is read to its end, and the others of
+        its batch are as if they were alone.
+        """
+        if self.vision.masks:
+            length = min(-(-tokens.longest // 8) * 8, self.tokens) if trim else self.tokens
+            return tokens.ids[:, :length], tokens.mask[:, :length]
+        if self.tokens == self.padding:
+            return tokens.ids, None
+        reach = tokens.mask.sum(1, keepdim=True).clamp(min=self.padding)
+        length = int(reach.max())
+        mask = (torch.arange(length) < reach).long()
+        return tokens.ids[:, :length], None if bool(mask.all()) else mask
 
     def adapt(self, features: Text) -> Text:
         """The language model's features as the vision model reads them."""

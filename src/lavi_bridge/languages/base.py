@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
@@ -21,7 +22,7 @@ from lavi_bridge.config import LoRA, Quantize
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.locate import Place
 from lavi_bridge.files.pretrained import load_pretrained, loading
-from lavi_bridge.files.weights import Fingerprint, fingerprint
+from lavi_bridge.files.weights import Fingerprint, fingerprint, gguf_fingerprint, open_gguf
 from lavi_bridge.languages.loading.quantize import keep_trainable, quantized
 from lavi_bridge.languages.loading.tokenizer import (
     choose_pad_token,
@@ -171,6 +172,8 @@ class Language(nn.Module):
     @cached_property
     def fingerprint(self) -> Fingerprint:
         """16 hex digits that identify the frozen weights; see `weights.fingerprint`."""
+        if self.place.gguf:
+            return gguf_fingerprint(Path(self.place.root, self.place.gguf))
         config = self.place.file("config.json")
         assert config is not None  # it was loaded from there
         return fingerprint(config.parent)
@@ -227,9 +230,16 @@ class Language(nn.Module):
         longest, cut = int(mask.sum(1).max()), 0
         if longest == length:
             full = [p for p, row in zip(prompts, mask, strict=True) if row.all()]
-            lengths = [len(row) for row in self.tokenizer(full, verbose=False)["input_ids"]]
+            lengths = self.lengths(full)
             longest, cut = max(lengths), sum(n > length for n in lengths)
         return Tokens(ids, mask, longest, cut)
+
+    def lengths(self, prompts: Sequence[str]) -> list[int]:
+        """Tokens of each text when nothing is cut."""
+        if not prompts:
+            return []
+        encoded = self.tokenizer([whole(prompt) for prompt in prompts], verbose=False)
+        return [len(row) for row in encoded["input_ids"]]
 
     def spans(self, prompts: Sequence[str], length: int) -> list[list[tuple[int, int]]]:
         """First and last + 1 character of each token of `tokenize`, without blanks at its ends.
@@ -287,6 +297,15 @@ def _trimmed(text: str, start: int, stop: int) -> tuple[int, int]:
     return (start, stop) if stop > start else (0, 0)
 
 
+def _gguf_type(place: Place) -> str:
+    """The `model_type` that transformers has for the architecture of a GGUF file."""
+    from transformers import AutoConfig
+
+    open_gguf(Path(place.root, place.gguf))
+    with loading(f"language model '{place.id}'"):
+        return str(AutoConfig.from_pretrained(**place.pretrained()).model_type)
+
+
 def load_language(
     place: Place,
     *,
@@ -307,7 +326,7 @@ def load_language(
     Raises:
         BridgeError: there is no config, or the checkpoint cannot be loaded.
     """
-    model_type = place.json("config.json").get("model_type")
+    model_type = _gguf_type(place) if place.gguf else place.json("config.json").get("model_type")
     if not isinstance(model_type, str):
         raise BridgeError(f"the config.json of '{place.id}' names no model_type")
     family = LANGUAGES[model_type if model_type in LANGUAGES else "default"]

@@ -9,10 +9,11 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lavi_bridge.shapes.free import Retold, retell
 from lavi_bridge.shapes.grammar import (
     NUMBERS,
     RELATIONS,
@@ -161,6 +162,14 @@ class ShapesWorld:
     def captions(self, count: int) -> list[str]:
         """The first `count` captions, without any picture."""
         return list(_captions(self.seed, self.length, min(count, self.count)))
+
+    def retold(self, count: int, **options: Any) -> list[Retold]:
+        """The first `count` captions told freely; see `free.retell` for the options."""
+        plain = _captions(self.seed, self.length, min(count, self.count))
+        return [
+            retell(text, random.Random(f"{self.seed} free {index}"), **options)
+            for index, text in enumerate(plain)
+        ]
 
     def _scene(self, index: int) -> Scenes:
         """One item's scene, as a batch of one."""

@@ -62,6 +62,8 @@ def connect(config: TrainConfig, device: torch.device) -> Bridge:
         dropout=config.dropout,
         dtype=config.dtype,
         quantize=config.quantize,
+        tokens=config.tokens,
+        language_layers=config.language_layers,
         device=device,
         seed=config.seed,
         trust_remote_code=config.trust_remote_code,

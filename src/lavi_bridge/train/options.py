@@ -75,12 +75,18 @@ class TrainConfig(Settings):
     """Folder of encoded captions, filled while training, where the language model does not train
     (`language_rank` 0): it reads every caption once."""
 
+    tokens: Count | None = None
+    """Tokens that a prompt may have (unset: the vision model's own number). A U-Net and PixArt can
+    read more; where padding is not masked, it is read up to the own number."""
     adapter: str = "feedforward"
     """Adapter between the models (see `lavi-bridge list adapters`)."""
     rank: Natural = 32
     """LoRA rank on both models (paper: 32)."""
     language_rank: Natural | None = None
     """LoRA rank on the language model alone; 0 leaves it untouched (unset: rank)."""
+    language_layers: str = "all"
+    """Layers of the language model that get LoRA: `all`, or `last:K`. What lies below the last K is
+    the same in every step and computed once, so that large models train in less time."""
     vision_rank: Natural | None = None
     """LoRA rank on the vision model alone; 0 leaves it untouched (unset: rank)."""
     dropout: Fraction = 0.1
@@ -132,7 +138,12 @@ class TrainConfig(Settings):
     fitted to the vision model's own text encoder. It ends earlier where nothing more is gained."""
     warm_start_match: Match = "states"
     """What is fitted: the encoder's hidden `states`, the vision model's `predictions` (slower; for
-    any pair and adapter), or `both`, one after the other."""
+    any pair and adapter), `both`, one after the other, or `sets` of states, whatever their order
+    (for pairs whose words nothing links)."""
+    warm_start_pairs: str | None = None
+    """File of pairs for the warm start, beside as many plain captions: lines of what the bridge
+    reads<TAB>what the own encoder reads, and perhaps <TAB>0-0 3-1 … (which words correspond); or
+    `shapes`, free-form language of the drawn world."""
     warm_start_teacher: str | None = None
     """Text encoder to fit to, where the vision model's folder lacks its own: Hub id or folder."""
     warm_start_batch: Count = 32

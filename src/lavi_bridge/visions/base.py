@@ -49,6 +49,8 @@ class Vision(nn.Module):
     """Keys of the backbone's config that, where set, ask for inputs that a bridge does not have."""
     default_tokens: ClassVar[int]
     """How many tokens the model was trained to read."""
+    max_tokens: ClassVar[int | None] = None
+    """How many it can read; None where cross-attention reads any number."""
     default_side: ClassVar[int] = 64
     """Latents along one side where the config names no size."""
     masks: ClassVar[bool]

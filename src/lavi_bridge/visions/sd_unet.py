@@ -1,6 +1,7 @@
 """Stable Diffusion 1.x and 2.x (noise or velocity prediction): the paper's U-Net(SD).
 
-Text is read by cross-attention without any mask, padding included, as the model was trained.
+Text is read by cross-attention without any mask, padding included, as the model was trained; of
+prompts that are longer than that (`tokens`) the shorter ones have the rest masked.
 """
 
 from typing import Any, ClassVar
@@ -47,4 +48,9 @@ class StableDiffusionUNet(Vision):
         return int(config.get("max_position_embeddings") or self.default_tokens)
 
     def call(self, x_t: Tensor, timesteps: Tensor, text: Text) -> Tensor:
-        return self.backbone(x_t, timesteps, encoder_hidden_states=text.hidden).sample
+        return self.backbone(
+            x_t,
+            timesteps,
+            encoder_hidden_states=text.hidden,
+            encoder_attention_mask=text.mask,  # None but where prompts are longer than its own
+        ).sample

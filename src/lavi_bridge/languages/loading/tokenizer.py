@@ -73,7 +73,7 @@ def load_tokenizer(place: Place, *, trust_remote_code: bool = False) -> Any:
     """
     from transformers import AutoTokenizer
 
-    if not any(place.file(name) for name in TOKENIZER_FILES):
+    if not place.gguf and not any(place.file(name) for name in TOKENIZER_FILES):
         number = Path(place.subfolder or place.root).name.partition("text_encoder")[2]
         beside = place.beside(f"tokenizer{number}")
         place = beside if any(beside.file(name) for name in TOKENIZER_FILES) else place

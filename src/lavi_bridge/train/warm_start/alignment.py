@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 
 Span = tuple[int, int]
 """First and last + 1 character that a token covers; (0, 0) for marks and padding."""
+Group = tuple[Sequence[int], Sequence[int]]
+"""Positions of tokens, ours and theirs, that stand for the same."""
 
 
 def align(
@@ -15,6 +18,7 @@ def align(
     their_count: int,
     *,
     masked: bool = False,
+    groups: Sequence[Group] | None = None,
 ) -> list[int]:
     """For each of our token positions the one of theirs whose state it should take; -1 for none.
 
@@ -28,6 +32,8 @@ def align(
     Args:
         ours, theirs: the characters that each token covers; (0, 0) for marks and padding.
         our_count, their_count: how many of them are real tokens.
+        groups: positions that belong together, ours and theirs, where the texts differ; by default
+            those that cover the same characters of one text.
     """
     target = [-1] * len(ours)
     free = dict.fromkeys(range(their_count if masked else len(theirs)))  # an ordered set
@@ -37,7 +43,9 @@ def align(
         target[a] = b
         free.pop(b, None)
 
-    for mine, their in _groups(ours[:our_count], theirs[:their_count]):
+    if groups is None:
+        groups = list(_groups(ours[:our_count], theirs[:their_count]))
+    for mine, their in groups:
         for a, b in zip(reversed(mine), reversed(their), strict=False):
             pair(a, b)
         repeats |= {a: their[-1] for a in mine if target[a] < 0}
@@ -59,6 +67,61 @@ def align(
         if target[a] < 0:
             pair(a, next(iter(free), len(theirs) - 1))
     return target
+
+
+def linked(
+    texts: tuple[str, str], spans: tuple[Sequence[Span], Sequence[Span]], links: Sequence[Span]
+) -> list[Group]:
+    """Positions, ours and theirs, of tokens whose words are linked, directly or by others.
+
+    Marks at the ends of a word, such as a comma, are no part of it.
+
+    Args:
+        links: numbers of words, ours and theirs.
+    """
+    words = tuple([_bare(match) for match in re.finditer(r"\S+", text)] for text in texts)
+    groups: list[Group] = []
+    for ours, theirs in _joined(links):
+        found: list[list[int]] = []
+        for side, numbers in enumerate((ours, theirs)):
+            wanted = [words[side][number] for number in numbers]
+            covered = [
+                position
+                for position, (start, stop) in enumerate(spans[side])
+                if stop > start and any(start < b and stop > a for a, b in wanted)
+            ]
+            found.append(covered)
+        if found[0] and found[1]:
+            groups.append((found[0], found[1]))
+    return groups
+
+
+def equal_words(texts: tuple[str, str]) -> list[Span]:
+    """Links between words that either text has once, and that are the same."""
+    both = [[word.lower().strip(".,;:!?") for word in text.split()] for text in texts]
+    once = [{word for word in words if words.count(word) == 1} for words in both]
+    return [(both[0].index(w), both[1].index(w)) for w in sorted(once[0] & once[1])]
+
+
+def _bare(match: re.Match[str]) -> Span:
+    word = match.group()
+    inside = re.search(r"\w(.*\w)?", word)
+    if inside is None:
+        return match.span()
+    return match.start() + inside.start(), match.start() + inside.end()
+
+
+def _joined(links: Sequence[Span]) -> Iterator[tuple[set[int], set[int]]]:
+    """Words that are linked with each other, by whatever way."""
+    groups: list[tuple[set[int], set[int]]] = []
+    for a, b in links:
+        ours, theirs = {a}, {b}
+        for group in [g for g in groups if a in g[0] or b in g[1]]:
+            groups.remove(group)
+            ours |= group[0]
+            theirs |= group[1]
+        groups.append((ours, theirs))
+    yield from groups
 
 
 def _groups(ours: Sequence[Span], theirs: Sequence[Span]) -> Iterator[tuple[list[int], list[int]]]:

@@ -1,7 +1,8 @@
-"""What a warm start on states compares, made once a caption: our tokens, and the teacher's states.
+"""What a warm start on states compares, made once a pair: our tokens, and the teacher's states.
 
-Captions come in groups and chunks that never change: a group's states are the same bits whenever
-they are made, so a start that goes on from its folder ends with the very same weights.
+A pair is what our language model reads and what the teacher reads: one caption, or two texts that
+mean the same. Pairs come in groups and chunks that never change: a group's states are the same bits
+whenever they are made, so a start that goes on from its folder ends with the very same weights.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from lavi_bridge.bridge.bridge import Bridge
-from lavi_bridge.languages import Language
+from lavi_bridge.languages import Language, Tokens
+from lavi_bridge.languages.layers import Upper, frozen_layers
 from lavi_bridge.running.device import to_device
-from lavi_bridge.train.warm_start.alignment import align
+from lavi_bridge.text import Text
+from lavi_bridge.train.warm_start.alignment import Group, Span, align, equal_words, linked
+from lavi_bridge.train.warm_start.pairs import Pair, tokens_read
 
 NULL_SHARE = 16
 """One caption in so many is the empty one: guidance needs its features, too."""
@@ -23,18 +27,20 @@ CHUNK = 16
 """Groups that are matched at once: a call of a tokenizer costs as much as dozens of captions."""
 READ = 64
 """Captions that the teacher reads at once."""
-ROUND = 8
-"""Masked batches are as long as their longest caption, rounded up to a multiple of this."""
+HALF = 2.0**15
+"""States below this are kept in float16, whose largest number is twice as much."""
 
 
 @dataclass(frozen=True)
 class Matched:
-    """Captions as our language model reads them, and the state that each token should become."""
+    """Texts as our language model reads them, and the state that each token should become."""
 
-    ids: Tensor  # (captions, tokens)
-    mask: Tensor  # (captions, tokens), 1 = real token
-    states: Tensor  # (captions, tokens, teacher's width)
-    weights: Tensor  # (captions, tokens): of the tokens' errors, in sum 1; 0 where none is matched
+    ids: Tensor  # (texts, tokens)
+    mask: Tensor  # (texts, tokens), 1 = it is read
+    states: Tensor  # (texts, tokens, teacher's width)
+    weights: Tensor  # (texts, tokens): of the tokens' errors, in sum 1; 0 where none is matched
+    loose: Tensor  # (texts, tokens): nothing says which of their states is whose
+    below: Tensor  # (texts, tokens, our width): enter the first layer that trains; 0 wide without
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -46,13 +52,13 @@ class Matched:
 
     @staticmethod
     def cat(parts: Sequence[Matched]) -> Matched:
-        """Join captions; shorter parts are padded with tokens that are masked and not matched."""
+        """Join texts; shorter parts are padded with tokens that are masked and not matched."""
         length = max(part.ids.shape[1] for part in parts)
         columns = zip(*(part._padded(length) for part in parts), strict=True)
         return Matched(*(torch.cat(column) for column in columns))
 
     def split(self, size: int) -> list[Matched]:
-        """Parts of so many captions; the last may be smaller."""
+        """Parts of so many texts; the last may be smaller."""
         columns = (part.split(size) for part in self._parts())
         return [Matched(*row) for row in zip(*columns, strict=True)]
 
@@ -73,36 +79,77 @@ class Matcher:
     def __init__(self, bridge: Bridge, teacher: Language) -> None:
         self.bridge, self.teacher = bridge, teacher
         self.masked = bridge.vision.masks
+        self.upper = Upper(bridge.language) if frozen_layers(bridge.language) else None
+        """The language model from its first layer that trains on."""
         self.length = tokens_read(teacher, bridge)
         """Tokens of the teacher."""
 
     @torch.no_grad()
-    def __call__(self, captions: Sequence[str]) -> Matched:
-        """Tokenize captions for both models and let the teacher read them."""
-        language, tokens = self.bridge.language, self.bridge.tokens
-        ours = language.tokenize(captions, tokens)
-        theirs = self.teacher.tokenize(captions, self.length)
-        rows = zip(
-            language.spans(captions, tokens),
-            self.teacher.spans(captions, self.length),
-            ours.mask.sum(1).tolist(),
-            theirs.mask.sum(1).tolist(),
-            strict=True,
-        )
-        targets = torch.tensor([align(a, b, n, m, masked=self.masked) for a, b, n, m in rows])
-        if self.masked:  # padding is neither read nor matched; leaving it out saves its time
-            tokens = min(-(-ours.longest // ROUND) * ROUND, tokens)
-            targets = targets[:, :tokens]
+    def __call__(self, pairs: Sequence[Pair]) -> Matched:
+        """Tokenize pairs for both models and let the teacher read them."""
+        language = self.bridge.language
+        ours = language.tokenize([pair.ours for pair in pairs], self.bridge.tokens)
+        theirs = self.teacher.tokenize([pair.theirs for pair in pairs], self.length)
+        ids, mask = self.bridge.read(ours, trim=True)
+        targets, loose = self._targets(pairs, ours, theirs, ids.shape[1], mask)
         states = self._taught(theirs.ids, theirs.mask, theirs.longest)
         targets = to_device(targets, states.device)
         index = targets.clamp(min=0).unsqueeze(-1).expand(-1, -1, states.shape[-1])
         there = (targets >= 0).float()
         return Matched(
-            ours.ids[:, :tokens],
-            ours.mask[:, :tokens],
+            ids,
+            torch.ones_like(ids) if mask is None else mask,
             states.gather(1, index),
             there / there.sum(1, keepdim=True).clamp(min=1),
+            loose,
+            self._below(ids, mask),
         )
+
+    def hidden(self, matched: Matched) -> Text:
+        """Our language model's states of texts, with the mask of what is read."""
+        mask = None if not self.masked and bool(matched.mask.all()) else matched.mask
+        if self.upper is None:
+            return Text(self.bridge.language.hidden(matched.ids, mask), mask)
+        states = matched.below.to(self.bridge.language.dtype)
+        return Text(self.upper.above(states, matched.ids, mask), mask)
+
+    def _targets(
+        self, pairs: Sequence[Pair], ours: Tokens, theirs: Tokens, length: int, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """For each token of ours the teacher's that it should become, and whether it is loose."""
+        read = [length] * len(pairs)
+        if mask is not None and not self.masked:
+            read = mask.sum(1).tolist()
+        rows = zip(
+            pairs,
+            self.bridge.language.spans([pair.ours for pair in pairs], self.bridge.tokens),
+            self.teacher.spans([pair.theirs for pair in pairs], self.length),
+            ours.mask.sum(1).tolist(),
+            theirs.mask.sum(1).tolist(),
+            read,
+            strict=True,
+        )
+        targets = torch.full((len(pairs), length), -1)
+        loose = torch.zeros(len(pairs), length, dtype=torch.bool)
+        for row, (pair, a, b, n, m, stop) in enumerate(rows):
+            groups = _groups(pair, a[:n], b[:m])
+            found = align(a[:stop], b, n, m, masked=self.masked, groups=groups)
+            targets[row, :stop] = torch.tensor(found)
+            if not pair.known and groups is not None:
+                bound = {position for group in groups for position in group[0]}
+                loose[row, [i for i in range(n if self.masked else stop) if i not in bound]] = True
+        return targets, loose
+
+    def _below(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+        """What enters the first layer that trains, in 16 bits where they hold it."""
+        if self.upper is None:
+            return torch.empty(*ids.shape, 0)
+        masks = [None] * len(ids) if mask is None else mask.split(READ)
+        parts = zip(ids.split(READ), masks, strict=False)
+        states = torch.cat([self.upper.below(i, m) for i, m in parts])
+        if states.dtype != torch.float32:
+            return states
+        return states.half() if float(states.abs().max()) < HALF else states
 
     def _taught(self, ids: Tensor, mask: Tensor, longest: int) -> Tensor:
         """The teacher's states (captions, its tokens, width); of masked padding none."""
@@ -112,24 +159,24 @@ class Matcher:
 
 
 class Groups:
-    """Captions in groups, matched a chunk of groups at a time when first asked for.
+    """Pairs in groups, matched a chunk of groups at a time when first asked for.
 
     Args:
-        size: captions a group.
+        size: pairs a group.
     """
 
-    def __init__(self, matcher: Matcher, captions: Sequence[str], size: int) -> None:
-        self.matcher, self.captions, self.size = matcher, captions, size
+    def __init__(self, matcher: Matcher, pairs: Sequence[Pair], size: int) -> None:
+        self.matcher, self.pairs, self.size = matcher, pairs, size
         self._kept: dict[int, list[Matched]] = {}
 
     def __len__(self) -> int:
-        return -(-len(self.captions) // self.size)
+        return -(-len(self.pairs) // self.size)
 
     def __getitem__(self, number: int) -> Matched:
         chunk, place = divmod(number, CHUNK)
         if chunk not in self._kept:
             start = chunk * CHUNK * self.size
-            found = self.matcher(self.captions[start : start + CHUNK * self.size])
+            found = self.matcher(self.pairs[start : start + CHUNK * self.size])
             self._kept[chunk] = found.split(self.size)
         return self._kept[chunk][place]
 
@@ -138,6 +185,28 @@ class Groups:
         self._kept.clear()
 
 
-def tokens_read(language: Language, bridge: Bridge) -> int:
-    """Tokens of a prompt that a language model would hand to the bridge's vision model."""
-    return min(bridge.vision.tokens, language.max_tokens or bridge.vision.tokens)
+def _groups(pair: Pair, ours: Sequence[Span], theirs: Sequence[Span]) -> list[Group] | None:
+    """Which tokens of a pair belong together; None where both read one text."""
+    if pair.ours == pair.theirs and pair.links is None:
+        return None
+    texts = pair.ours, pair.theirs
+    links = equal_words(texts) if pair.links is None else pair.links
+    return linked(texts, (ours, theirs), links)
+
+
+def assigned(given: Tensor, states: Tensor, loose: Tensor) -> Tensor:
+    """The teacher's states (texts, tokens, width), each loose one with the token nearest to it.
+
+    Of every text the loose states are dealt out anew, so that the squared differences to what is
+    given are least in all (the assignment problem): their order does not count, as for a
+    cross-attention.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    dealt = states.clone()
+    for row in loose.any(1).nonzero().flatten().tolist():
+        places = loose[row].nonzero().flatten()
+        cost = torch.cdist(given[row, places].detach().float(), states[row, places].float())
+        _, best = linear_sum_assignment(cost.square().cpu().numpy())
+        dealt[row, places] = states[row, places[torch.from_numpy(best)]]
+    return dealt

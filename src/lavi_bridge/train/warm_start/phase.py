@@ -17,6 +17,7 @@ from lavi_bridge.running.blocks import uncompiled
 from lavi_bridge.running.progress import progress as progress_bar
 from lavi_bridge.train.options import TrainConfig
 from lavi_bridge.train.record import Record
+from lavi_bridge.train.warm_start.pairs import Pair, as_pairs
 from lavi_bridge.train.warm_start.report import Report
 from lavi_bridge.train.warm_start.warm_start import WarmStart
 
@@ -44,6 +45,7 @@ def warm_start_phase(
         batch_size=config.warm_start_batch,
         lr=config.lr_warm_start,
         seed=config.seed,
+        pairs=as_pairs(config.warm_start_pairs or (), seed=config.seed),
         teacher=config.warm_start_teacher,
         # processes that hold parts of the weights cannot save each at its own time
         folder=None if config.shard else config.out / WARM,
@@ -67,7 +69,7 @@ def warm_start_phase(
                     held_out=done.held_out,
                 )
     report = warm.report(
-        predictions=config.warm_start_report or config.warm_start_match != "states"
+        predictions=config.warm_start_report or config.warm_start_match in ("predictions", "both")
     )
     bridge.training_summary["warm_start_report"] = asdict(report)
     if main:
@@ -78,8 +80,9 @@ def warm_start_phase(
 
 def warm_start(
     bridge: Bridge,
-    captions: Sequence[str],
+    captions: Sequence[str] = (),
     *,
+    pairs: str | Path | Sequence[Pair | tuple[str, str]] = (),
     match: Match = "states",
     steps: int = 800,
     batch_size: int = 32,
@@ -96,9 +99,12 @@ def warm_start(
 
     Args:
         captions: what to learn from, some hundreds at least; the empty one is always added.
+        pairs: what the bridge reads and what the own encoder reads, beside at most as many
+            captions: a file of them, `shapes`, or a list; see `pairs`.
         match: `states` (the same hidden state for the same word; needs an own encoder whose
             states fit), `predictions` (the same noise predicted, on pictures that the vision
-            model draws itself; any pair and any adapter), or `both`, one after the other.
+            model draws itself; any pair and any adapter), `both`, one after the other, or `sets`
+            of states, whatever their order (for pairs whose words nothing links).
         steps: at most.
         batch_size: captions a step; for predictions at most 32.
         lr: peak of Muon's rate, which is of the size of AdamW's.
@@ -119,6 +125,7 @@ def warm_start(
         batch_size=batch_size,
         lr=lr,
         seed=seed,
+        pairs=as_pairs(pairs, seed=seed),
         teacher=teacher,
         folder=folder,
     )

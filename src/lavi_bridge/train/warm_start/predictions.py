@@ -18,13 +18,15 @@ from lavi_bridge.languages import Language
 from lavi_bridge.running.seeds import seed_of, seeded
 from lavi_bridge.show.pictures import check_numbers
 from lavi_bridge.text import Text
-from lavi_bridge.train.warm_start.matching import NULL_SHARE, tokens_read
+from lavi_bridge.train.warm_start.matching import NULL_SHARE
+from lavi_bridge.train.warm_start.pairs import Pair, tokens_read
 from lavi_bridge.visions.noise.process import gaussian
 
 BANK = 128
 """Pictures (as latents) that the teacher draws for the match of predictions."""
 BANK_STEPS = 10
 BANK_GUIDANCE = 4.0
+NULL = Pair.same("")
 BATCH = 32
 """A step through the vision model takes at most so many captions."""
 
@@ -33,7 +35,7 @@ BATCH = 32
 class Bank:
     """Pictures that the teacher drew, as latents, with what it was told."""
 
-    captions: Sequence[str]
+    pairs: Sequence[Pair]
     latents: Tensor  # (captions, channels, height, width)
     gap: Tensor  # mean squared difference between predictions with and without the captions
     first: Tensor  # the timestep that sampling begins at
@@ -43,19 +45,19 @@ class Predictions:
     """Compares predictions under the bridge's text with those under the teacher's.
 
     Args:
-        captions: what steps are made of; those of `held_out` are for the figures alone.
+        pairs: what steps are made of; those of `held_out` are for the figures alone.
     """
 
     def __init__(
         self,
         bridge: Bridge,
         teacher: Language,
-        captions: Sequence[str],
-        held_out: Sequence[str],
+        pairs: Sequence[Pair],
+        held_out: Sequence[Pair],
         seed: int,
     ) -> None:
         self.bridge, self.teacher, self.seed = bridge, teacher, seed
-        self.captions, self.held_out_captions = captions, held_out
+        self.pairs, self.held_out_pairs = pairs, held_out
         self._banks: dict[int, Bank] = {}
 
     def loss(self, step: int, size: int) -> Tensor:
@@ -74,12 +76,12 @@ class Predictions:
         First the bridge's, then the empty prompt's, summed over four noise levels.
         """
         bridge, vision, bank = self.bridge, self.bridge.vision, self.bank(None)
-        total = torch.zeros(len(bank.captions), 2)
-        for start in range(0, len(bank.captions), BATCH):
-            batch = bank.captions[start : start + BATCH]
+        total = torch.zeros(len(bank.pairs), 2)
+        for start in range(0, len(bank.pairs), BATCH):
+            batch = bank.pairs[start : start + BATCH]
             latents = bank.latents[start : start + BATCH]
-            teacher, null = self._taught(batch), self._taught([""]).expand(len(batch))
-            text = bridge.encode(batch)
+            teacher, null = self._taught(batch), self._taught([NULL]).expand(len(batch))
+            text = bridge.encode([pair.ours for pair in batch])
             for level in range(4):
                 x_t, timesteps, _ = vision.noise(latents, generator=seeded("report", start, level))
                 with lora.disabled(vision.backbone):
@@ -98,25 +100,25 @@ class Predictions:
         number = -1 if step is None else step // 500  # new ones now and then
         if number not in self._banks:
             kept = {k: v for k, v in self._banks.items() if k == -1 or number == -1}
-            captions = self.held_out_captions[: BANK // 2]
+            pairs = self.held_out_pairs[: BANK // 2]
             if step is not None:
                 rng = random.Random(seed_of(self.seed, "bank", number))
-                captions = [rng.choice(self.captions) for _ in range(BANK)]
-            self._banks = kept | {number: self._draw(captions, seed_of(self.seed, number))}
+                pairs = [rng.choice(self.pairs) for _ in range(BANK)]
+            self._banks = kept | {number: self._draw(pairs, seed_of(self.seed, number))}
         return self._banks[number]
 
     @torch.no_grad()
-    def _draw(self, captions: Sequence[str], seed: int) -> Bank:
-        """Let the vision model draw captions as its own encoder reads them."""
+    def _draw(self, pairs: Sequence[Pair], seed: int) -> Bank:
+        """Let the vision model draw pairs as its own encoder reads them."""
         bridge, vision = self.bridge, self.bridge.vision
         shape = vision.latent_shape(vision.resolution, vision.resolution)
         drawn, gaps = [], []
         training = bridge.training
         bridge.eval()
         with lora.disabled(vision.backbone):
-            for start in range(0, len(captions), BATCH):
-                batch = captions[start : start + BATCH]
-                text, null = self._taught(batch), self._taught([""])
+            for start in range(0, len(pairs), BATCH):
+                batch = pairs[start : start + BATCH]
+                text, null = self._taught(batch), self._taught([NULL])
                 noise = torch.empty(len(batch), *shape, device=vision.device)
                 scheduler = vision.process.scheduler(vision.default_scheduler)
                 for step in bridge.sample(
@@ -128,14 +130,14 @@ class Predictions:
                     guidance=BANK_GUIDANCE,
                 ):
                     latents = step.latents
-                check_numbers(latents, batch, hint=bridge.overflow_hint())
+                check_numbers(latents, [pair.theirs for pair in batch], hint=bridge.overflow_hint())
                 drawn.append(latents)
                 x_t, timesteps, _ = vision.noise(latents, generator=seeded(seed, start, "gap"))
                 conditional = vision.predict(x_t, timesteps, text)
                 unconditional = vision.predict(x_t, timesteps, null.expand(len(batch)))
                 gaps.append((conditional - unconditional).square().mean())
         bridge.train(training)
-        return Bank(captions, torch.cat(drawn), torch.stack(gaps).mean(), scheduler.timesteps[0])
+        return Bank(pairs, torch.cat(drawn), torch.stack(gaps).mean(), scheduler.timesteps[0])
 
     def _difference(self, bank: Bank, size: int, seed: int) -> Tensor:
         """Squared difference to the vision model's prediction under the teacher, over the gap.
@@ -143,22 +145,24 @@ class Predictions:
         The gap is how far the prediction under the empty prompt is from it: 1 is "read nothing".
         """
         vision, generator = self.bridge.vision, seeded(seed)
-        picked = torch.randperm(len(bank.captions), generator=generator)[:size]
-        captions = [bank.captions[i] for i in picked.tolist()]
+        picked = torch.randperm(len(bank.pairs), generator=generator)[:size]
+        pairs = [bank.pairs[i] for i in picked.tolist()]
         x_t, timesteps, _ = vision.noise(bank.latents[picked], generator=generator)
-        starts = -(-len(captions) // 8)  # some from pure noise, as sampling begins
+        starts = -(-len(pairs) // 8)  # some from pure noise, as sampling begins
         x_t[:starts] = gaussian(x_t[:starts], generator)
         timesteps[:starts] = bank.first.to(timesteps)
-        nulls = -(-len(captions) // NULL_SHARE)
-        captions[-nulls:] = [""] * nulls
+        nulls = -(-len(pairs) // NULL_SHARE)
+        pairs[-nulls:] = [NULL] * nulls
         with torch.no_grad(), lora.disabled(vision.backbone):
-            target = vision.predict(x_t, timesteps, self._taught(captions))
-        prediction = vision.predict(x_t, timesteps, self.bridge.encode(captions))
+            target = vision.predict(x_t, timesteps, self._taught(pairs))
+        text = self.bridge.encode([pair.ours for pair in pairs])
+        prediction = vision.predict(x_t, timesteps, text)
         return nn.functional.mse_loss(prediction, target) / bank.gap
 
     @torch.no_grad()
-    def _taught(self, captions: Sequence[str]) -> Text:
-        """What the vision model's own encoder makes of captions."""
-        tokens = self.teacher.tokenize(captions, tokens_read(self.teacher, self.bridge))
+    def _taught(self, pairs: Sequence[Pair]) -> Text:
+        """What the vision model's own encoder makes of its side of pairs."""
+        texts = [pair.theirs for pair in pairs]
+        tokens = self.teacher.tokenize(texts, tokens_read(self.teacher, self.bridge))
         mask = tokens.mask if self.bridge.vision.masks else None
         return Text(self.teacher.hidden(tokens.ids, mask).float(), mask)

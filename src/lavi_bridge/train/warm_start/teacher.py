@@ -12,13 +12,13 @@ from lavi_bridge.bridge.parts import own_encoder
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.locate import locate
 from lavi_bridge.languages import Language, load_language
-from lavi_bridge.train.warm_start.matching import tokens_read
+from lavi_bridge.train.warm_start.pairs import tokens_read
 
 
 def states_impossible(bridge: Bridge, teacher: Language, captions: Sequence[str]) -> str | None:
     """Why the teacher's states cannot be matched one by one; None where they can."""
     theirs = tokens_read(teacher, bridge)
-    if bridge.tokens != theirs and not bridge.vision.masks:
+    if bridge.padding != theirs and not bridge.vision.masks:
         return (
             f"the vision model reads {theirs} tokens of its own encoder, padding included, but "
             f"'{bridge.language.place.id}' gives {bridge.tokens}"
@@ -27,8 +27,9 @@ def states_impossible(bridge: Bridge, teacher: Language, captions: Sequence[str]
         if not language.tokenizer.is_fast:
             return f"the tokenizer of '{language.place.id}' gives no character offsets"
     with torch.no_grad():
-        length = bridge.encode(list(captions[:1])).hidden.shape[1]
-    if length != bridge.tokens:
+        features = bridge.features(list(captions[:1]))
+        adapted = bridge.adapt(features)
+    if adapted.hidden.shape[1] != features.hidden.shape[1]:
         return f"the '{bridge.adapter.kind}' adapter does not keep one feature a token"
     return None
 

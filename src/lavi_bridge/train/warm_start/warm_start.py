@@ -7,12 +7,15 @@ On captions alone, adapter and language LoRA learn to stand in for it (the idea 
 - *states*: give the same hidden state for the same word, the words being found by their characters;
 - *predictions*: make the vision model predict the same noise, on pictures that it draws itself.
 
+With pairs the bridge reads one text and the teacher another that means the same, so it may be free
+language, another tongue or a long text, which the teacher could not read. Where nothing says which
+of their words correspond, *sets* of states are matched, whatever their order.
+
 It copies the teacher, weaknesses included; only training on pictures goes beyond it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import random
 import warnings
 from collections.abc import Generator, Mapping, Sequence
@@ -33,9 +36,16 @@ from lavi_bridge.files.atomic import make_folder
 from lavi_bridge.running.engine import Task, train
 from lavi_bridge.running.run_state import RunState
 from lavi_bridge.running.seeds import seed_of
-from lavi_bridge.text import Text
-from lavi_bridge.train.warm_start.matching import CHUNK, NULL_SHARE, Groups, Matched, Matcher
+from lavi_bridge.train.warm_start.matching import (
+    CHUNK,
+    NULL_SHARE,
+    Groups,
+    Matched,
+    Matcher,
+    assigned,
+)
 from lavi_bridge.train.warm_start.muon import Muon
+from lavi_bridge.train.warm_start.pairs import Pair, check_pairs, digest, mixed
 from lavi_bridge.train.warm_start.predictions import Predictions
 from lavi_bridge.train.warm_start.report import Report, by_topic, unmatched
 from lavi_bridge.train.warm_start.teacher import find_teacher, states_impossible
@@ -93,6 +103,7 @@ class WarmStart(Task):
         batch_size: int = 32,
         lr: float = 3e-3,
         seed: int = 0,
+        pairs: Sequence[Pair] = (),
         teacher: str | Path | None = None,
         folder: Path | None = None,
         saves: bool = True,
@@ -102,19 +113,16 @@ class WarmStart(Task):
             raise BridgeError(f"unknown match '{match}'; known: {', '.join(get_args(Match))}")
         if steps < 1 or batch_size < 1:
             raise BridgeError("a warm start needs at least one step of one caption")
-        unique = sorted({caption for caption in captions if caption.strip()})
+        unique = mixed(captions, pairs, seed)
         if not unique:
             raise BridgeError(f"a warm start needs captions; none of {len(captions)} has any text")
-        random.Random(seed).shuffle(unique)
         held_out = min(HELD_OUT, max(1, len(unique) // 10)) if len(unique) > 1 else 0
-        self.held_out_captions, self.captions = (
-            unique[:held_out] or unique,
-            unique[held_out:] or unique,
-        )
+        self.held_out_pairs, self.pairs = unique[:held_out] or unique, unique[held_out:] or unique
         self.bridge, self.match, self.steps, self.seed = bridge, match, steps, seed
         self.batch_size, self.lr = batch_size, lr
         self.teacher = find_teacher(bridge, teacher)
-        reason = states_impossible(bridge, self.teacher, self.held_out_captions)
+        check_pairs(bridge, self.teacher, pairs, match)
+        reason = states_impossible(bridge, self.teacher, [p.ours for p in self.held_out_pairs])
         if reason and match != "predictions":
             raise BridgeError(f"states cannot be matched: {reason}; match predictions instead")
         self.comparable = not reason
@@ -127,10 +135,8 @@ class WarmStart(Task):
         self.checks: list[float] = []
         self.stopped_early = False
         self._matcher = Matcher(bridge, self.teacher)
-        self._groups = Groups(self._matcher, self.captions, -(-self._with_text // GROUPS))
-        self._predictions = Predictions(
-            bridge, self.teacher, self.captions, self.held_out_captions, seed
-        )
+        self._groups = Groups(self._matcher, self.pairs, -(-self._with_text // GROUPS))
+        self._predictions = Predictions(bridge, self.teacher, self.pairs, self.held_out_pairs, seed)
         self.saves = saves
         self._checked: float | None = None
         if folder:
@@ -265,21 +271,22 @@ class WarmStart(Task):
 
     def _states(self, matched: Matched) -> Tensor:
         """Squared difference to the teacher's states over their variance, by caption."""
-        mask = matched.mask if self.bridge.vision.masks else None
-        features = Text(self.bridge.language.hidden(matched.ids, mask), mask)
-        adapted = self.bridge.adapt(features).hidden.float()
-        errors = (adapted - matched.states.float()).square().mean(-1)
+        adapted = self.bridge.adapt(self._matcher.hidden(matched)).hidden.float()
+        states = matched.states
+        if bool(matched.loose.any()):
+            states = assigned(adapted, states, matched.loose)
+        errors = (adapted - states.float()).square().mean(-1)
         return (errors * matched.weights).sum(1) / self._variance
 
     @cached_property
     def _null(self) -> Matched:
         """The empty caption."""
-        return self._matcher([""])
+        return self._matcher([Pair.same("")])
 
     @cached_property
     def _held_out(self) -> Matched:
         """The held-out captions."""
-        return self._matcher(self.held_out_captions)
+        return self._matcher(self.held_out_pairs)
 
     @cached_property
     def _variance(self) -> Tensor:
@@ -296,7 +303,9 @@ class WarmStart(Task):
             predictions: of the vision model, too, which draws pictures for it.
         """
         report = Report(self.match, self.step, self.stopped_early, round(self.seconds, 1))
-        topics = by_topic(self.held_out_captions)
+        topics = by_topic([pair.theirs for pair in self.held_out_pairs])
+        if told := [i for i, pair in enumerate(self.held_out_pairs) if pair.ours != pair.theirs]:
+            topics["pairs of two texts"] = told
         report.captions = {topic: len(indices) for topic, indices in topics.items()}
         training = self.bridge.training
         self.bridge.eval()
@@ -341,7 +350,7 @@ class WarmStart(Task):
             "language": self.bridge.language.fingerprint,
             "vision": self.bridge.vision.fingerprint,
             "teacher": self.teacher.fingerprint,
-            "captions": hashlib.sha256("\n".join(self.captions).encode()).hexdigest()[:16],
+            "captions": digest(self.pairs),
         }
         names = {id(p): n for n, p in self.bridge.named_parameters()}
         tensors = {names[id(p)]: p for p in self.parameters}

@@ -1,0 +1,130 @@
+"""LoRA in the last layers of a language model alone: what lies below is computed once.
+
+A large model becomes affordable so: the states that enter the first layer that trains are the same
+in every step, and its gradient ends there.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lavi_bridge.errors import BridgeError
+from lavi_bridge.languages.base import Language
+
+ALL = "all"
+"""LoRA in every layer; `last:K` means the last K alone."""
+
+
+def stack_of(language: Language) -> tuple[str, nn.ModuleList]:
+    """The layers of a language model with their dotted name: the longest list of equal modules.
+
+    Raises:
+        BridgeError: the model has none.
+    """
+    stacks = [
+        (name, module)
+        for name, module in language.model.named_modules()
+        if isinstance(module, nn.ModuleList) and len({type(child) for child in module}) == 1
+    ]
+    if not stacks:
+        raise BridgeError(f"'{language.place.id}' has no stack of layers to choose from")
+    return max(stacks, key=lambda stack: len(stack[1]))
+
+
+def lora_targets(language: Language, layers: str = ALL) -> str:
+    """The regular expression for what gets LoRA, in all layers or in the last K (`last:K`).
+
+    Raises:
+        BridgeError: it is neither, or there are fewer layers.
+    """
+    if layers == ALL:
+        return language.lora_targets
+    kind, _, count = layers.partition(":")
+    if kind != "last" or not count.isdecimal() or int(count) < 1:
+        raise BridgeError(f"language layers are '{ALL}' or 'last:K', not '{layers}'")
+    name, stack = stack_of(language)
+    if int(count) > len(stack):
+        raise BridgeError(f"'{language.place.id}' has {len(stack)} layers, fewer than '{layers}'")
+    numbers = "|".join(str(n) for n in range(len(stack) - int(count), len(stack)))
+    return rf"(?={re.escape(name)}\.({numbers})\.)({language.lora_targets})"
+
+
+def frozen_layers(language: Language) -> int:
+    """How many of the first layers come before all that trains; 0 where none of them trains."""
+    if language.lora is None:
+        return 0
+    name, _ = stack_of(language)
+    trained = [n for n, p in language.model.named_parameters() if p.requires_grad]
+    inside = [n.removeprefix(f"{name}.") for n in trained if n.startswith(f"{name}.")]
+    if len(inside) < len(trained):
+        return 0
+    return min((int(n.partition(".")[0]) for n in inside), default=0)
+
+
+class Upper:
+    """A language model from its first layer that trains on, and what comes before it apart.
+
+    Args:
+        language: one whose first layers are frozen.
+    """
+
+    def __init__(self, language: Language) -> None:
+        self.language, self.frozen = language, frozen_layers(language)
+        self._stack = stack_of(language)[1]
+
+    @torch.no_grad()
+    def below(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """The states (batch, tokens, width) that enter the first layer that trains."""
+        found: list[Tensor] = []
+
+        def take(_layer: nn.Module, inputs: tuple[Tensor, ...], options: dict[str, Any]) -> None:
+            found.append(inputs[0] if inputs else options["hidden_states"])
+            raise _Reached
+
+        hook = self._stack[self.frozen].register_forward_pre_hook(take, with_kwargs=True)
+        try:
+            with suppress(_Reached):
+                self.language.hidden(input_ids, attention_mask)
+        finally:
+            hook.remove()
+        return found[0]
+
+    def above(
+        self, states: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None
+    ) -> Tensor:
+        """The last hidden states, from what `below` gave for the same tokens.
+
+        The first layer still runs, as T5's gives the others their biases; what it answers is
+        replaced.
+        """
+        first, *others = self._stack[: self.frozen]
+        run = first.forward
+        extras: list[tuple[Any, ...]] = []
+
+        def given(*args: Any, **options: Any) -> Any:
+            with torch.no_grad():
+                answer = run(*args, **options)
+            if not isinstance(answer, tuple):
+                return states
+            extras.append(answer[1:])
+            return (states, *extras[0])
+
+        def passed_on(hidden_states: Tensor, *_args: Any, **_options: Any) -> Any:
+            return (hidden_states, *extras[0]) if extras else hidden_states
+
+        for layer in self._stack[: self.frozen]:
+            layer.forward = given if layer is first else passed_on
+        try:
+            return self.language.hidden(input_ids, attention_mask)
+        finally:
+            for layer in (first, *others):
+                vars(layer).pop("forward", None)
+
+
+class _Reached(Exception):
+    """The layer is reached whose input was asked for."""

@@ -1,0 +1,221 @@
+"""A warm start from pairs: files of them, which words correspond; it learns and resumes."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from lavi_bridge import Bridge, BridgeError, warm_start
+from lavi_bridge.files.locate import locate
+from lavi_bridge.languages import load_language
+from lavi_bridge.shapes.world import ShapesWorld
+from lavi_bridge.train.warm_start.alignment import align, equal_words, linked
+from lavi_bridge.train.warm_start.matching import Matcher, assigned
+from lavi_bridge.train.warm_start.pairs import (
+    Pair,
+    mixed,
+    open_pairs,
+    read_pairs,
+    write_pairs,
+)
+from lavi_bridge.train.warm_start.warm_start import WarmStart
+
+Tiny = Callable[[str], Path]
+MARK = (0, 0)
+
+
+def made() -> list[Pair]:
+    """Pairs that Llama's little tokenizer, which spells words it does not know, cuts none of."""
+    tokenizer = load_language(locate("zoo:tiny-llama"), dtype=torch.float32)
+    told = ShapesWorld().retold(400, asides=0, synonyms=2)
+    pairs = [Pair(one.text, one.plain, one.links) for one in told]
+    lengths = tokenizer.lengths([pair.ours for pair in pairs])
+    return [pair for pair, length in zip(pairs, lengths, strict=True) if 34 < length <= 48]
+
+
+PAIRS = made()
+
+
+def connect(tiny: Tiny, vision: str = "zoo:tiny-sd", **options: object) -> Bridge:
+    given: dict[str, object] = {"rank": 2, "dropout": 0.0, "device": "cpu", "tokens": 48} | options
+    return Bridge.connect("zoo:tiny-llama", vision, **given)  # type: ignore[arg-type]
+
+
+# Files
+
+
+def test_a_file_of_pairs_is_read_and_written(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.tsv"
+    pairs = [Pair("paint me a disc", "a circle", ((2, 0), (3, 1))), Pair("ein Kreis", "a circle")]
+    path.write_text(write_pairs(pairs) + "\n", encoding="utf-8")
+    found = read_pairs(path)
+    assert [(p.ours, p.theirs, p.links) for p in found] == [
+        (p.ours, p.theirs, p.links) for p in pairs
+    ]
+    assert found[1].where == f"{path}:2"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("a disc", "2: no tab; a line is: what the bridge reads<TAB>what the own encoder reads"),
+        ("a\tb\tc\td", "2: 3 tabs; a line is"),
+        ("\ta circle", "2: what the bridge reads is empty"),
+        ("a disc\t ", "2: what the own encoder reads is empty"),
+        ("a disc\ta circle\t0-2", "2: '0-2' links no word to a word: the sides have 2 and 2"),
+        ("a disc\ta circle\t0:0", "2: '0:0' links no word to a word"),
+    ],
+)
+def test_a_malformed_line_is_named(tmp_path: Path, line: str, message: str) -> None:
+    path = tmp_path / "pairs.tsv"
+    path.write_text(f"a disc\ta circle\n{line}\n", encoding="utf-8")
+    with pytest.raises(BridgeError, match=message):
+        read_pairs(path)
+
+
+def test_a_file_that_is_missing_empty_or_no_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.tsv"
+    with pytest.raises(BridgeError, match="cannot read pairs"):
+        read_pairs(path)
+    path.write_bytes(b"\n\n")
+    with pytest.raises(BridgeError, match="holds no pairs"):
+        read_pairs(path)
+    path.write_bytes(b"a disc\ta circle\n\xff\tb\n")
+    with pytest.raises(BridgeError, match="2: not UTF-8 text"):
+        read_pairs(path)
+
+
+def test_the_world_has_pairs_of_its_own() -> None:
+    first = open_pairs("shapes")[0]
+    assert (first.ours, first.theirs) == (ShapesWorld().retold(1)[0].text, ShapesWorld().caption(0))
+
+
+def test_captions_are_mixed_in_and_never_outnumber_the_pairs() -> None:
+    pairs = [Pair(f"free {i}", f"plain {i}") for i in range(10)]
+    found = mixed([f"caption {i}" for i in range(50)], [*pairs, pairs[0]], seed=0)
+    assert sorted(pair.ours[:4] for pair in found) == ["capt"] * 10 + ["free"] * 10
+    alone = mixed([], pairs, seed=0)
+    assert sorted(pair.ours for pair in alone if pair.ours == pair.theirs) == sorted(
+        pair.theirs for pair in pairs
+    )
+
+
+# Which tokens belong together
+
+
+def test_linked_words_are_matched_wherever_they_stand() -> None:
+    texts = ("paint a disc, a ruby one", "a red circle")
+    #         paint    a       disc      ,        a       ruby      one
+    ours = [MARK, (0, 5), (6, 7), (8, 12), (12, 13), (14, 15), (16, 20), (21, 24), MARK]
+    theirs = [MARK, (0, 1), (2, 5), (6, 12), MARK, MARK, MARK, MARK, MARK]
+    groups = linked(texts, (ours, theirs), [(1, 0), (2, 2), (4, 1)])
+    assert groups == [([2], [1]), ([3], [3]), ([6], [2])]  # the comma is no part of the disc
+    found = align(ours, theirs, 9, 5, groups=groups)
+    assert (found[2], found[3], found[6]) == (1, 3, 2)
+    assert sorted(found) == list(range(9))  # the vision model reads the same set
+
+
+def test_several_words_may_stand_for_one() -> None:
+    texts = ("an addition sign", "a cross")
+    spans = [(0, 2), (3, 11), (12, 16)], [(0, 1), (2, 7)]
+    assert linked(texts, spans, [(0, 0), (1, 1), (2, 1)]) == [([0], [0]), ([1, 2], [1])]
+
+
+def test_equal_words_are_linked_where_they_are_the_only_ones() -> None:
+    assert equal_words(("Draw a red disc, a disc", "a Red circle")) == [(2, 1)]
+
+
+def test_more_tokens_than_the_teacher_reads_take_its_last_padding() -> None:
+    spans = [(i, i + 1) for i in range(6)]
+    assert align(spans, [(0, 1), MARK, MARK], 6, 1, groups=[([0], [0])]) == [0, 1, 2, 2, 2, 2]
+
+
+def test_loose_states_are_dealt_to_the_nearest_tokens() -> None:
+    states = torch.tensor([[[0.0], [1.0], [2.0], [3.0]]])
+    given = torch.tensor([[[3.1], [1.9], [0.1], [0.2]]])
+    loose = torch.tensor([[True, False, True, True]])
+    assert assigned(given, states, loose).flatten().tolist() == [3.0, 1.0, 0.0, 2.0]
+
+
+# Longer texts
+
+
+def test_a_long_pair_is_read_to_its_end_and_a_short_one_as_ever(tiny: Tiny) -> None:
+    long = Pair(" ".join(["a red circle and"] * 9), "a red circle", ((1, 1), (2, 2)))
+    bridge = connect(tiny)
+    matched = Matcher(bridge, Bridge.own("zoo:tiny-sd", device="cpu").language)(
+        [Pair.same("a red circle"), long]
+    )
+    real = bridge.language.lengths([long.ours])[0]
+    assert matched.mask.sum(1).tolist() == [bridge.padding, real]
+    assert (matched.weights > 0).sum(1).tolist() == [bridge.padding, real]
+
+
+# Learning
+
+
+@pytest.mark.parametrize("match", ["states", "sets", "predictions"])
+def test_it_learns_what_the_own_encoder_cannot_read(tiny: Tiny, match: str) -> None:
+    bridge = connect(tiny, rank=8)
+    pairs = PAIRS if match == "states" else [Pair(p.ours, p.theirs) for p in PAIRS]
+    warm = WarmStart(bridge, [], pairs=pairs, match=match, steps=12, batch_size=8)  # type: ignore[arg-type]
+    before = warm.measure(match)  # type: ignore[arg-type]
+    list(warm.run())
+    assert warm.measure(match) < before  # type: ignore[arg-type]
+    assert "pairs of two texts" in str(warm.report(predictions=False))
+
+
+def test_pairs_may_be_given_as_two_texts(tiny: Tiny) -> None:
+    pairs = [(p.ours, p.theirs) for p in PAIRS[:60]]
+    report = warm_start(connect(tiny), pairs=pairs, match="sets", steps=2, batch_size=4)
+    assert report.steps == 2
+
+
+def test_what_cannot_be_matched_is_told(tiny: Tiny, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.tsv"
+    path.write_text("a disc\ta circle\n", encoding="utf-8")
+    with pytest.raises(BridgeError, match=r"pairs.tsv:1: nothing says which words correspond .*1 "):
+        warm_start(connect(tiny), pairs=path)
+    long = " ".join(["disc"] * 60)
+    path.write_text(f"{long}\ta circle\t0-1\n", encoding="utf-8")
+    with pytest.raises(BridgeError, match=r":1: \d+ tokens, but the bridge reads 48 .*--to"):
+        warm_start(connect(tiny), pairs=path)
+    path.write_text(f"a disc\t{long}\t1-1\n", encoding="utf-8")
+    with pytest.raises(BridgeError, match=r"tokens, but the own encoder reads 32 .*: shorten"):
+        warm_start(connect(tiny), pairs=path)
+
+
+def test_a_tokenizer_without_offsets_is_told(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    bridge = connect(tiny)
+    slow = type("Slow", (type(bridge.language.tokenizer),), {"is_fast": False})
+    monkeypatch.setattr(bridge.language.tokenizer, "__class__", slow)
+    with pytest.raises(BridgeError, match="gives no character offsets; match predictions instead"):
+        warm_start(bridge, pairs=PAIRS)
+
+
+@pytest.mark.parametrize("layers", ["all", "last:2"])
+def test_stopped_and_repeated_it_ends_with_the_same_bits(
+    tiny: Tiny, tmp_path: Path, layers: str
+) -> None:
+    def started(folder: Path) -> WarmStart:
+        bridge = connect(tiny, language_layers=layers)
+        return WarmStart(bridge, [], pairs=PAIRS, steps=6, batch_size=8, folder=folder)
+
+    whole = started(tmp_path / "whole")
+    list(whole.run())
+    first = started(tmp_path / "parts")
+    steps = first.run(save_seconds=0.0)
+    for _ in range(3):
+        next(steps)
+    steps.close()
+    second = started(tmp_path / "parts")
+    assert second.step == 3
+    list(second.run())
+    assert second.bridge.id == whole.bridge.id
+
+
+def test_other_pairs_are_another_start(tiny: Tiny, tmp_path: Path) -> None:
+    list(WarmStart(connect(tiny), [], pairs=PAIRS, steps=1, folder=tmp_path).run())
+    with pytest.raises(BridgeError, match=r"with other settings .*captions"):
+        WarmStart(connect(tiny), [], pairs=PAIRS[1:], steps=1, folder=tmp_path)
