@@ -283,13 +283,29 @@ class Bridge(Joined):
         `use_resolution_binning=False`, or they change the size.
         """
         name = scheduler or self.vision.default_scheduler
-        return self.vision.pipeline(self.vision.process.scheduler(name))
+        pipeline = self.vision.pipeline(self.vision.process.scheduler(name))
+        if self.tokens > self.padding and not self.vision.masks:
+            self.vision.backbone.register_forward_pre_hook(_mask_zeros, with_kwargs=True)
+        return pipeline
 
     @torch.no_grad()
     def prompt_embeds(self, prompts: str | Sequence[str], negative: str = "") -> dict[str, Any]:
         """Encoded prompts as arguments of diffusers' pipelines, masks included."""
         text, null = self.encode(prompts), self.encode(negative)
-        return self.vision.pipeline_text(text, null.expand(len(text)))
+        null = null.expand(len(text))
+        if not self.vision.masks:  # those pipelines take no mask: what is masked is zero
+            both = Text.cat([text, null])
+            hidden = both.hidden if both.mask is None else both.hidden * both.mask.unsqueeze(-1)
+            text, null = (Text(part) for part in hidden.split(len(text)))
+        return self.vision.pipeline_text(text, null)
+
+
+def _mask_zeros(_backbone: nn.Module, args: Any, options: dict[str, Any]) -> Any:
+    """Mask tokens that are all zero, in a call that brings no mask of its own."""
+    hidden = options.get("encoder_hidden_states")
+    if hidden is not None and options.get("encoder_attention_mask") is None:
+        options = options | {"encoder_attention_mask": (hidden != 0).any(-1)}
+    return args, options
 
 
 def _draws(scheduler: Any) -> bool:

@@ -12,7 +12,7 @@ import tyro
 from tyro.conf import Positional
 
 from lavi_bridge.cli.groups import parse
-from lavi_bridge.config import Dtype, Quantize, Settings, checked, read_yaml
+from lavi_bridge.config import Count, Dtype, Quantize, Settings, checked, read_yaml
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.atomic import at_home
 from lavi_bridge.train.options import GROUPS, CacheConfig, TrainConfig
@@ -34,6 +34,10 @@ class PlanOptions:
     """LoRA rank on the language model alone; 0 leaves it untouched."""
     vision_rank: int | None = None
     """LoRA rank on the vision model alone; 0 leaves it untouched."""
+    language_layers: str = "all"
+    """Layers of the language model that get LoRA: `all`, or `last:K`."""
+    tokens: Count | None = None
+    """Tokens that a prompt may have (unset: the vision model's own number)."""
     resolution: int | None = None
     """Side of the square images in pixels (unset: the vision model's own)."""
     batch_size: int = 1
@@ -59,6 +63,8 @@ class DataCheck(Settings):
     """Language model whose tokenizer counts (with --vision): Hub id, folder or zoo:NAME."""
     vision: str | None = None
     """Vision model that limits the tokens: Hub id, folder or zoo:NAME."""
+    tokens: Count | None = None
+    """Tokens that a prompt may have (unset: the vision model's own number)."""
     trust_remote_code: bool = False
     """Run code that comes with the language model (read it first)."""
     resolution: int | None = None
@@ -114,6 +120,8 @@ def plan(args: list[str]) -> None:
         adapter=options.adapter,
         language_rank=options.rank if options.language_rank is None else options.language_rank,
         vision_rank=options.rank if options.vision_rank is None else options.vision_rank,
+        language_layers=options.language_layers,
+        tokens=options.tokens,
         resolution=options.resolution,
         batch_size=options.batch_size,
         dtype=options.dtype,
@@ -142,6 +150,7 @@ def data(args: list[str]) -> None:
         language=options.language,
         vision=options.vision,
         resolution=options.resolution,
+        tokens=options.tokens,
         out=options.out,
         trust_remote_code=options.trust_remote_code,
     )

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.languages.base import Language
 
+HALF = 2.0**15
+"""States below this are kept in float16, whose largest number is twice as much."""
 ALL = "all"
 """LoRA in every layer; `last:K` means the last K alone."""
 
@@ -79,7 +81,10 @@ class Upper:
 
     @torch.no_grad()
     def below(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """The states (batch, tokens, width) that enter the first layer that trains."""
+        """The states (batch, tokens, width) that enter the first layer that trains.
+
+        They are to be kept, so they are in 16 bits where float16 holds them.
+        """
         found: list[Tensor] = []
 
         def take(_layer: nn.Module, inputs: tuple[Tensor, ...], options: dict[str, Any]) -> None:
@@ -87,12 +92,18 @@ class Upper:
             raise _Reached
 
         hook = self._stack[self.frozen].register_forward_pre_hook(take, with_kwargs=True)
+        training = self.language.training
+        self.language.eval()  # no dropout in what is kept
         try:
             with suppress(_Reached):
                 self.language.hidden(input_ids, attention_mask)
         finally:
             hook.remove()
-        return found[0]
+            self.language.train(training)
+        states = found[0]
+        if states.dtype != torch.float32:
+            return states
+        return states.half() if float(states.abs().max()) < HALF else states
 
     def above(
         self, states: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None
@@ -102,6 +113,7 @@ class Upper:
         The first layer still runs, as T5's gives the others their biases; what it answers is
         replaced.
         """
+        states = states.to(self.language.dtype)
         first, *others = self._stack[: self.frozen]
         run = first.forward
         extras: list[tuple[Any, ...]] = []

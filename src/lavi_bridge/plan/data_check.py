@@ -86,6 +86,7 @@ def check(
     language: str | None = None,
     vision: str | None = None,
     resolution: int | None = None,
+    tokens: int | None = None,
     out: Path | None = None,
     trust_remote_code: bool = False,
 ) -> DataReport:
@@ -95,6 +96,7 @@ def check(
         language, vision: the pair whose token limit captions are held against; configs and
             tokenizer alone are read.
         resolution: of the training images; the vision model's own by default.
+        tokens: that a prompt may have; the vision model's own number by default.
         out: folder for `report.json` and `index.html`.
         trust_remote_code: run code that comes with the language model.
 
@@ -107,7 +109,9 @@ def check(
     source = open_source(data, problems=errors)
     outline = None
     if language and vision:
-        outline = Bridge.outline(language, vision, trust_remote_code=trust_remote_code)
+        outline = Bridge.outline(
+            language, vision, tokens=tokens, trust_remote_code=trust_remote_code
+        )
     if outline and not resolution:
         resolution = outline.vision.resolution
 

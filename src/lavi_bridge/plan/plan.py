@@ -119,6 +119,8 @@ def make_plan(
     adapter: str = "feedforward",
     language_rank: int = 32,
     vision_rank: int = 32,
+    tokens: int | None = None,
+    language_layers: str = "all",
     resolution: int | None = None,
     batch_size: int = 1,
     dtype: str = "bfloat16",
@@ -130,6 +132,8 @@ def make_plan(
     """Plan a pair; only JSON files are read.
 
     Args:
+        tokens: that a prompt may have; the vision model's own number by default.
+        language_layers: of the language model that get LoRA: `all`, or `last:K`.
         quantize: in how many bits the language model is held.
         processes: over which weights, gradients and optimizer are spread (sharding).
         compute: count the compute of a backward pass, too, which takes some seconds.
@@ -144,6 +148,8 @@ def make_plan(
         adapter=adapter,
         language_rank=language_rank,
         vision_rank=vision_rank,
+        tokens=tokens,
+        language_layers=language_layers,
         trust_remote_code=trust_remote_code,
     )
     if batch_size < 1:

@@ -17,6 +17,7 @@ from lavi_bridge.data.sources.finding import left_out
 from lavi_bridge.data.sources.opening import open_source
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.locate import locate
+from lavi_bridge.languages.layers import Upper, frozen_layers
 from lavi_bridge.running.device import choose_dtype, own_device, processes, to_device
 from lavi_bridge.running.lock import held, refuse_if_held
 from lavi_bridge.running.progress import progress
@@ -69,29 +70,39 @@ def open_text_cache(bridge: Bridge, config: TrainConfig) -> FeatureCache | None:
         "tokens": bridge.tokens,
         "masked": bridge.vision.masks,
     }
+    if bridge.language.lora is not None:
+        about["layers"] = frozen_layers(bridge.language)
+    if bridge.tokens > bridge.padding:
+        about["padding"] = bridge.padding
     return FeatureCache(config.text_cache, about)
 
 
-@torch.no_grad()
 def cached_features(
     bridge: Bridge, cache: FeatureCache, captions: Sequence[str], *, trim: bool
 ) -> Text:
     """Hidden states of captions; what the cache lacks is encoded and added.
 
+    Where the last layers train, the cache has what enters the first of these, and they run.
+
     The whole batch is encoded where one is lacking, so that a run that goes on with a half-filled
     cache gives a caption the same as before: what came of the first batch that had it.
     """
+    language = bridge.language
+    upper = Upper(language) if language.lora is not None else None
+    tokens = language.tokenize(captions, bridge.tokens)
     if not all(caption in cache for caption in captions):
-        fresh = bridge.features(captions)
-        masks = [None] * len(captions) if fresh.mask is None else fresh.mask.bool().cpu()
-        for caption, hidden, mask in zip(captions, fresh.hidden.cpu(), masks, strict=True):
-            cache.add(caption, hidden if mask is None else hidden[mask])
-    rows = [cache[caption] for caption in captions]
-    longest = max(map(len, rows))
-    length = min(-(-longest // 8) * 8, bridge.tokens) if trim else bridge.tokens
-    hidden, mask = padded(rows, length)
+        ids, mask = bridge.read(tokens)
+        with torch.no_grad():
+            fresh = (upper.below if upper else language.hidden)(ids, mask).cpu()
+        masks = [None] * len(captions) if mask is None else mask.bool()
+        for caption, hidden, real in zip(captions, fresh, masks, strict=True):
+            cache.add(caption, hidden if real is None else hidden[real])
+    ids, mask = bridge.read(tokens, trim=trim)
     device = bridge.vision.device
-    return Text(to_device(hidden, device), to_device(mask, device) if bridge.vision.masks else None)
+    hidden = to_device(padded([cache[caption] for caption in captions], ids.shape[1])[0], device)
+    if upper:
+        hidden = upper.above(hidden, ids, mask)
+    return Text(hidden, None if mask is None else to_device(mask, device))
 
 
 def fill(config: CacheConfig) -> tuple[int, list[str]]:

@@ -95,6 +95,8 @@ def _memory(config: TrainConfig, bridge: Bridge, examples: Examples, processes: 
         adapter=config.adapter,
         language_rank=language_rank,
         vision_rank=vision_rank,
+        tokens=config.tokens,
+        language_layers=config.language_layers,
         resolution=side * bridge.vision.side_step,
         batch_size=config.batch_size,
         dtype=str(bridge.vision.dtype).removeprefix("torch."),

@@ -27,8 +27,6 @@ CHUNK = 16
 """Groups that are matched at once: a call of a tokenizer costs as much as dozens of captions."""
 READ = 64
 """Captions that the teacher reads at once."""
-HALF = 2.0**15
-"""States below this are kept in float16, whose largest number is twice as much."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +108,7 @@ class Matcher:
         mask = None if not self.masked and bool(matched.mask.all()) else matched.mask
         if self.upper is None:
             return Text(self.bridge.language.hidden(matched.ids, mask), mask)
-        states = matched.below.to(self.bridge.language.dtype)
-        return Text(self.upper.above(states, matched.ids, mask), mask)
+        return Text(self.upper.above(matched.below, matched.ids, mask), mask)
 
     def _targets(
         self, pairs: Sequence[Pair], ours: Tokens, theirs: Tokens, length: int, mask: Tensor | None
@@ -141,15 +138,12 @@ class Matcher:
         return targets, loose
 
     def _below(self, ids: Tensor, mask: Tensor | None) -> Tensor:
-        """What enters the first layer that trains, in 16 bits where they hold it."""
+        """What enters the first layer that trains."""
         if self.upper is None:
             return torch.empty(*ids.shape, 0)
         masks = [None] * len(ids) if mask is None else mask.split(READ)
         parts = zip(ids.split(READ), masks, strict=False)
-        states = torch.cat([self.upper.below(i, m) for i, m in parts])
-        if states.dtype != torch.float32:
-            return states
-        return states.half() if float(states.abs().max()) < HALF else states
+        return torch.cat([self.upper.below(i, m) for i, m in parts])
 
     def _taught(self, ids: Tensor, mask: Tensor, longest: int) -> Tensor:
         """The teacher's states (captions, its tokens, width); of masked padding none."""

@@ -180,6 +180,7 @@ class WarmStart(Task):
         return self.match
 
     def before_step(self) -> None:
+        lora.without_own_dropout(self.bridge.language.model)  # what is copied has none
         if self.switch and self.step == self.switch:
             # the moments of the other loss would make far too large steps of this one's
             self.optimizer.state.clear()
