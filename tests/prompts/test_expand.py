@@ -16,11 +16,15 @@ import torch
 from lavi_bridge import BridgeError, testing
 from lavi_bridge.cli import main as cli
 from lavi_bridge.prompts import expand as module
-from lavi_bridge.prompts.expand import EXAMPLES, INSTRUCTION, VERSION, cleaned, expand
+from lavi_bridge.prompts.expand import cleaned, expand
+from lavi_bridge.prompts.instructions import INSTRUCTIONS
+from lavi_bridge.prompts.kept import check
 from lavi_bridge.prompts.options import ExpandConfig
 from lavi_bridge.prompts.prompt import Prompt
 from lavi_bridge.prompts.suites import load_suite
+from lavi_bridge.train.warm_start.pairs import read_pairs
 
+LONG = INSTRUCTIONS["long"]
 PROMPTS = "a cat\na dog on a sofa\ntwo red boats\na/b\nan old house\nrain\na cat\n"
 CHAT = (
     "{% for m in messages %}[{{ m.role }}]{{ m.content }}\n{% endfor %}"
@@ -76,7 +80,7 @@ def test_every_prompt_gets_a_long_one_and_the_file_is_a_suite(config: ExpandConf
         (pair["id"], pair["long"].strip(), pair["short"]) for pair in pairs
     ]
     about = json.loads(config.out.with_name("long.jsonl.meta.json").read_text())
-    assert (about["instruction_version"], about["instruction"]) == (VERSION, INSTRUCTION)
+    assert (about["instruction_version"], about["instruction"]) == (LONG.version, LONG.text)
     assert (about["seed"], about["template"], about["dtype"]) == (0, None, "float32")
 
 
@@ -162,7 +166,7 @@ def test_other_models_and_prompts_are_refused(
         expand(replace(config, language=str(tmp_path / "other")))
     shutil.copytree(llama, tmp_path / "moved")
     assert expand(replace(config, language=str(tmp_path / "moved"))).made == 0
-    monkeypatch.setattr(module, "VERSION", VERSION + 1)
+    monkeypatch.setitem(INSTRUCTIONS, "long", replace(LONG, version=LONG.version + 1))
     with pytest.raises(BridgeError, match=r"\(instruction_version: 1 there, 2 here\)"):
         expand(config)
     monkeypatch.undo()
@@ -219,10 +223,10 @@ def test_a_chat_template_is_used_where_there_is_one(
     tokenizer.save_pretrained(tmp_path / "chat")
     chat = replace(config, language=str(tmp_path / "chat"))
     writer = module.Writer(chat, torch.device("cpu"), torch.float32)
-    (first, answer), (second, other) = EXAMPLES
+    (first, answer), (second, other) = LONG.examples
     request = writer.request(Prompt("p", "a\ncat"))
     assert request == (
-        f"[user]{INSTRUCTION}\n\n{first}\n[assistant]{answer}\n[user]{second}\n[assistant]{other}\n"
+        f"[user]{LONG.text}\n\n{first}\n[assistant]{answer}\n[user]{second}\n[assistant]{other}\n"
         "[user]a cat\n[assistant]"
     )
     ids = writer._encode([request])["input_ids"][0]
@@ -315,15 +319,15 @@ def test_the_instruction_is_shown_and_its_wording_has_a_version(
     cli.expand(["--show-instruction"])
     shown = capsys.readouterr().out
     assert shown.startswith(
-        f"version {VERSION}\n\n{INSTRUCTION}\n\nShort: a cat on a sofa\nLong: A"
+        f"version {LONG.version}\n\n{LONG.text}\n\nShort: a cat on a sofa\nLong: A"
     )
     versions = {1: "0a08c478706981b9"}
-    assert sha256(shown.encode()).hexdigest()[:16] == versions[VERSION]
+    assert sha256(shown.encode()).hexdigest()[:16] == versions[LONG.version]
     monkeypatch.setattr(sys, "argv", ["lavi-bridge", "expand", "--help"])
     with pytest.raises(SystemExit):
         cli.main()
     text = " ".join(capsys.readouterr().out.split())
-    assert f"The instruction (version {VERSION}): {INSTRUCTION}" in text
+    assert f"The instruction (version {LONG.version}): {LONG.text}" in text
 
 
 def test_the_command_says_what_it_made(
@@ -363,3 +367,55 @@ def test_a_real_language_model_writes_sentences(shared: Path, tmp_path: Path) ->
     config.out.write_bytes(whole[: len(whole) // 2])
     assert expand(config).made > 0
     assert config.out.read_bytes() == whole
+
+
+# Pairs for a warm start
+
+
+@pytest.mark.parametrize(
+    ("short", "text", "lost", "contradicted"),
+    [
+        ("two red boats", "a pair of boats, both of them red", (), ()),
+        ("two red boats", "three boats in red", ("two",), ("two",)),
+        ("two red boats", "red boats on one beach", ("two",), ()),
+        ("a gray cat", "a grey kitty on a couch", (), ()),
+        ("a gray cat", "a kitty on a couch", ("gray",), ()),
+        ("a cup left of a plate", "a plate with a cup to its right", ("left",), ("left",)),
+        ("a bird above a house", "a bird over a house, left of a tree", (), ()),
+        ("a dog", "five blue dogs", (), ()),
+    ],
+)
+def test_numbers_colours_and_sides_are_looked_for(
+    short: str, text: str, lost: tuple[str, ...], contradicted: tuple[str, ...]
+) -> None:
+    found = check(short, text)
+    assert (found.lost, found.contradicted) == (lost, contradicted)
+
+
+def test_pairs_are_written_for_a_warm_start(config: ExpandConfig, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.tsv"
+    done = expand(replace(config, pairs=pairs, form="free"))
+    found = read_pairs(pairs)
+    written = {(line["long"], line["short"]) for line in lines(config.out)}
+    assert {(pair.ours, pair.theirs) for pair in found} <= {
+        (" ".join(long.split()), short) for long, short in written
+    }
+    assert len(found) == done.kept == 7 - 1 - done.lost - done.empty
+    assert done.lost >= 1  # of a random model's words none is "two" or "red"
+    about = json.loads(config.out.with_name("long.jsonl.meta.json").read_text())
+    assert about["instruction"] == INSTRUCTIONS["free"].text
+    with pytest.raises(BridgeError, match="instruction"):
+        expand(config)
+
+
+def test_pairs_end_in_tsv(config: ExpandConfig) -> None:
+    with pytest.raises(BridgeError, match=r"'pairs' must end in \.tsv"):
+        replace(config, pairs=Path("pairs.txt"))
+
+
+def test_the_free_instruction_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.expand(["--form", "free", "--show-instruction"])
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"version 1\n\n{INSTRUCTIONS['free'].text}")
+    versions = {1: "d2bec58afdb500fc"}
+    assert sha256(shown.encode()).hexdigest()[:16] == versions[INSTRUCTIONS["free"].version]

@@ -100,17 +100,29 @@ def reproduce(args: list[str]) -> None:
 
 
 def expand(args: list[str]) -> None:
-    """Write long prompts for short ones with a language model."""
-    from lavi_bridge.prompts.expand import INSTRUCTION, VERSION, expand, instruction
+    """Write long or free prompts for short ones with a language model."""
+    from lavi_bridge.prompts.expand import expand
+    from lavi_bridge.prompts.instructions import INSTRUCTIONS
 
     if "--show-instruction" in args:
-        print(instruction())
+        form = "free" if "free" in args or "--form=free" in args else "long"
+        print(INSTRUCTIONS[form].show())  # type: ignore[index]
         return
-    about = f"{inspect.getdoc(ExpandConfig)}\n\nThe instruction (version {VERSION}): {INSTRUCTION}"
+    first = INSTRUCTIONS["long"]
+    about = (
+        f"{inspect.getdoc(ExpandConfig)}\n\nThe instruction (version {first.version}): {first.text}"
+    )
     options = tyro.cli(ExpandConfig, args=args, prog="lavi-bridge expand", description=about)
     done = expand(options, progress=True)
     print(f"'{options.out}': {done.pairs:,} pairs, {done.made:,} of them made now")
     if done.repeated:
         print(f"{done.repeated:,} prompts repeat earlier ones, and so do their long ones")
+    if done.lost:
+        print(
+            f"{done.lost:,} no longer tell a number, colour or side of their short prompt; "
+            f"{done.contradicted:,} of them tell another one"
+        )
+    if options.pairs:
+        print(f"'{options.pairs}': {done.kept:,} pairs for a warm start")
     if done.empty:
         print(f"nothing was written for {done.empty:,}: there the long prompt is the short one")

@@ -17,6 +17,7 @@ from typing import Any
 
 from lavi_bridge.errors import BridgeError, first_line
 from lavi_bridge.files.atomic import raw_bytes
+from lavi_bridge.files.locate import Place
 
 KINDS = (
     ("model", "safetensors"),
@@ -110,12 +111,22 @@ def fingerprint(folder: Path) -> Fingerprint:
     return Fingerprint(digest.hexdigest()[:16], lambda: _before(folder))
 
 
-def gguf_fingerprint(path: Path) -> Fingerprint:
-    """Identify the weights of a GGUF file: name, shape, type and first bytes of every tensor.
+def fingerprint_of(place: Place) -> Fingerprint:
+    """Identify the weights of a language model, in a folder or in one GGUF file.
 
     Raises:
-        BridgeError: it is damaged, or the package that reads it is missing.
+        BridgeError: there are none, or they are damaged.
     """
+    if place.gguf:
+        return _gguf_fingerprint(Path(place.root, place.gguf))
+    config = place.file("config.json")
+    if config is None:
+        raise BridgeError(f"'{place.id}' has no config.json")
+    return fingerprint(config.parent)
+
+
+def _gguf_fingerprint(path: Path) -> Fingerprint:
+    """The same of a GGUF file: name, shape, type and first bytes of every tensor."""
     reader = open_gguf(path)
     digest = hashlib.sha256()
     for tensor in sorted(reader.tensors, key=lambda tensor: str(tensor.name)):

@@ -22,7 +22,7 @@ from lavi_bridge.config import LoRA, Quantize
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.locate import Place
 from lavi_bridge.files.pretrained import load_pretrained, loading
-from lavi_bridge.files.weights import Fingerprint, fingerprint, gguf_fingerprint, open_gguf
+from lavi_bridge.files.weights import Fingerprint, fingerprint_of, open_gguf
 from lavi_bridge.languages.loading.quantize import keep_trainable, quantized
 from lavi_bridge.languages.loading.tokenizer import (
     choose_pad_token,
@@ -172,11 +172,7 @@ class Language(nn.Module):
     @cached_property
     def fingerprint(self) -> Fingerprint:
         """16 hex digits that identify the frozen weights; see `weights.fingerprint`."""
-        if self.place.gguf:
-            return gguf_fingerprint(Path(self.place.root, self.place.gguf))
-        config = self.place.file("config.json")
-        assert config is not None  # it was loaded from there
-        return fingerprint(config.parent)
+        return fingerprint_of(self.place)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         return self.hidden(input_ids, attention_mask)

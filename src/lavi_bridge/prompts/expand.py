@@ -1,7 +1,8 @@
-"""Long prompts from short ones, written by a language model, and kept as pairs.
+"""Long or free prompts from short ones, written by a language model, and kept as pairs.
 
-The paper judges long prompts that Llama-2 made of its short ones. The instruction here is ours: it
-has a version, and goes into every result.
+The paper judges long prompts that Llama-2 made of its short ones. Pairs also teach a bridge to read
+such texts (`train --warm-start-pairs`); those that no longer say what the short one said are
+counted and left out there.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.files.atomic import disk_trouble
+from lavi_bridge.files.atomic import disk_trouble, write_text
 from lavi_bridge.files.locate import locate
-from lavi_bridge.files.weights import fingerprint
+from lavi_bridge.files.weights import fingerprint_of
+from lavi_bridge.prompts.instructions import INSTRUCTIONS
+from lavi_bridge.prompts.kept import check
 from lavi_bridge.prompts.options import ExpandConfig
 from lavi_bridge.prompts.prompt import Prompt
 from lavi_bridge.prompts.suite import prompt_hash
@@ -32,25 +35,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-VERSION = 1
-"""Version of the instruction with its examples: a new one for every change of their wording."""
-INSTRUCTION = (
-    "Rewrite a short description of an image as one longer description of the same image, of at "
-    "most 60 words. Keep every object, number, colour and position. Add materials, light, "
-    "background and style. Answer with the description alone."
-)
-EXAMPLES = (
-    (
-        "a cat on a sofa",
-        "A fluffy grey cat lies curled up on a worn green velvet sofa, one paw hanging over the "
-        "edge, while warm afternoon light falls through a window behind it.",
-    ),
-    (
-        "two red boats",
-        "Two small wooden boats, their red paint faded by salt and sun, rest side by side on a "
-        "pebble beach under a pale morning sky, with a calm sea beyond them.",
-    ),
-)
 DESCRIPTIVE = ("language", "suite", "versions")
 """What a result says of itself that does not keep it from being continued."""
 
@@ -67,6 +51,12 @@ class Expansion:
     """Pairs for which the model wrote nothing, so that the long prompt is the short one."""
     repeated: int
     """Short prompts that repeat earlier ones."""
+    lost: int
+    """Long prompts that no longer tell a number, a basic colour or a side of their short one."""
+    contradicted: int
+    """Of these, those that tell another number, or the other side."""
+    kept: int
+    """Pairs in the file for a warm start: the others."""
 
 
 def expand(config: ExpandConfig, *, progress: bool = False) -> Expansion:
@@ -120,12 +110,23 @@ def _expand(
                 _append(config.out, prompt, pairs[-1][1])
                 at.update()
     empty = sum(short == long for short, long in pairs)
-    return Expansion(len(pairs), left, empty, duplicates(prompts))
-
-
-def instruction() -> str:
-    """What a model without a chat template reads, for `lavi-bridge expand --show-instruction`."""
-    return f"version {VERSION}\n\n{plain('<the short prompt>')}"
+    checks = [check(short, long) for short, long in pairs]
+    good = [pair for pair, found in zip(pairs, checks, strict=True) if found.good]
+    good = [(short, long) for short, long in dict.fromkeys(good) if short != long]
+    if config.pairs is not None:
+        # a tab is what parts them
+        rows = [f"{' '.join(long.split())}\t{' '.join(short.split())}\n" for short, long in good]
+        with _writing(config.pairs):
+            write_text(config.pairs, "".join(rows))
+    return Expansion(
+        len(pairs),
+        left,
+        empty,
+        duplicates(prompts),
+        sum(not found.good for found in checks),
+        sum(bool(found.contradicted) for found in checks),
+        len(good),
+    )
 
 
 class Writer:
@@ -137,6 +138,7 @@ class Writer:
         from lavi_bridge.languages.loading.causal import load_causal
 
         self.config, self.place = config, locate(config.language)
+        self.instruction = INSTRUCTIONS[config.form]
         self.model, self.tokenizer = load_causal(
             self.place, dtype=dtype, trust_remote_code=config.trust_remote_code
         )
@@ -160,8 +162,9 @@ class Writer:
             BridgeError: without examples there is no room either.
         """
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        for count in range(len(EXAMPLES), -1, -1):
-            request = self._worded(" ".join(prompt.text.split()), EXAMPLES[:count])
+        examples = self.instruction.examples
+        for count in range(len(examples), -1, -1):
+            request = self._worded(" ".join(prompt.text.split()), examples[:count])
             length = len(self._encode([request])["input_ids"][0])
             if limit is None or length + self.config.max_new_tokens <= limit:
                 return request
@@ -174,9 +177,9 @@ class Writer:
     def _worded(self, short: str, examples: Sequence[tuple[str, str]]) -> str:
         """A request by the model's chat template, or else as text to go on from."""
         if not self.chat:
-            return plain(short, examples)
+            return self.instruction.plain(short, examples)
         turns = [text for pair in examples for text in pair] + [short]
-        turns[0] = f"{INSTRUCTION}\n\n{turns[0]}"  # many templates know no system role
+        turns[0] = f"{self.instruction.text}\n\n{turns[0]}"  # many templates know no system role
         roles = ("user", "assistant")
         chat = [{"role": roles[i % 2], "content": text} for i, text in enumerate(turns)]
         return self.tokenizer.apply_chat_template(
@@ -188,8 +191,7 @@ class Writer:
         import torch
         import transformers
 
-        config, folder = self.config, self.place.file("config.json")
-        assert folder is not None  # it was loaded from there
+        config = self.config
         template = self.tokenizer.chat_template
         return {
             "seed": config.seed,
@@ -197,11 +199,11 @@ class Writer:
             "top_p": config.top_p,
             "max_new_tokens": config.max_new_tokens,
             "dtype": str(self.model.dtype).removeprefix("torch."),
-            "model": fingerprint(folder.parent),
+            "model": fingerprint_of(self.place),
             "template": sha256(str(template).encode()).hexdigest()[:16] if self.chat else None,
-            "instruction_version": VERSION,
-            "instruction": INSTRUCTION,
-            "examples": [list(pair) for pair in EXAMPLES],
+            "instruction_version": self.instruction.version,
+            "instruction": self.instruction.text,
+            "examples": [list(pair) for pair in self.instruction.examples],
             "language": self.place.id,
             "suite": config.suite,
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
@@ -271,12 +273,6 @@ def cleaned(answer: str, *, cut: bool) -> str:
         if text.startswith(opening) and opening not in inside and closing not in inside:
             text = inside.strip()
     return text
-
-
-def plain(short: str, examples: Sequence[tuple[str, str]] = EXAMPLES) -> str:
-    """The request to a model without a chat template."""
-    shown = [f"Short: {a}\nLong: {b}" for a, b in examples]
-    return "\n\n".join([INSTRUCTION, *shown, f"Short: {short}\nLong:"])
 
 
 def _append(out: Path, prompt: Prompt, long: str) -> None:

@@ -11,11 +11,12 @@ from tyro.conf import Positional
 
 from lavi_bridge.config import Count, Dtype, NonNegative, Settings
 from lavi_bridge.errors import BridgeError
+from lavi_bridge.prompts.instructions import Form
 
 
 @dataclass
 class ExpandConfig(Settings):
-    """Write a long prompt for every short one with a language model, and keep them as pairs.
+    """Write a long or free prompt for every short one with a language model, and keep the pairs.
 
     The file has a JSON line a prompt (id, category, short, long) and is a suite itself; its
     settings lie beside it. Stopped and repeated it goes on. The paper used Llama-2
@@ -27,6 +28,11 @@ class ExpandConfig(Settings):
     """Any causal language model, asked by its chat template if it has one: Hub id or folder."""
     out: Path
     """The file, which ends in .jsonl."""
+    form: Form = "long"
+    """What is written: `long`, a longer description; `free`, what a person would say."""
+    pairs: Path | None = None
+    """Also write a .tsv for `train --warm-start-pairs`: what was written<TAB>the short one, without
+    those that lost a number, a basic colour or a side (they are counted)."""
     prompts: Path | None = None
     """Folder with copies of the public suites (unset: they are fetched)."""
     limit: Count | None = None
@@ -54,3 +60,5 @@ class ExpandConfig(Settings):
         super().__post_init__()
         if isinstance(self.out, Path) and self.out.suffix != ".jsonl":
             raise BridgeError(f"'out' must end in .jsonl, not '{self.out}'")
+        if isinstance(self.pairs, Path) and self.pairs.suffix != ".tsv":
+            raise BridgeError(f"'pairs' must end in .tsv, not '{self.pairs}'")
