@@ -66,7 +66,7 @@ class Row:
     """Of the language model's LoRA; 0: the adapter alone trains."""
     layers: str = "all"
     tokens: int = 80
-    steps: int = 600
+    steps: int = 800
     lr: float = 8e-3
     pairs: int = PAIRS
     seeds: Sequence[int] = SEEDS

@@ -52,14 +52,15 @@ class Convert(Settings):
 
 @dataclass
 class Demo(Settings):
-    """Join two small bundled language models to a bundled image model, train, draw and score."""
+    """Prompts as people tell them, read by an image model's own encoder, by a small language model
+    that is joined to it on the spot, and by a real one; drawn and scored."""
 
     out: Path = Path("runs/demo")
-    """Folder for scores.json, grid.png, index.html and the two bridges."""
-    prompts: int = 144
-    """Prompts to score, a sixth of each category."""
+    """Folder for scores.json, grid.png, index.html and the bridge that is trained."""
+    prompts: int = 96
+    """Prompts to score, plain ones and as many free ones, a sixth of each category."""
     scale: float = 1.0
-    """Multiplies the numbers of training steps (0.1 for a quick look)."""
+    """Multiplies the number of training steps (0.1 for a quick look)."""
 
 
 @dataclass

@@ -20,6 +20,8 @@ from lavi_bridge.errors import BridgeError, first_line
 from lavi_bridge.files.atomic import at_home
 
 ZOO = Path(__file__).parents[1] / "zoo" / "models"
+BRIDGES = Path(__file__).parents[1] / "zoo" / "bridges"
+"""Trained bridges that ship with the package."""
 PIP, GGUF = "pip:", ".gguf"
 INDEXES = ("model_index.json", "config.json")
 HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(/(?P<sub>[\w./-]+?))?(@(?P<revision>[\w./-]+))?")
@@ -119,10 +121,12 @@ def locate(source: str | Path) -> Place:
         raise BridgeError("an empty name for a model; give a folder, a Hub id or zoo:NAME")
     if text.startswith("zoo:"):
         name, _, subfolder = text.removeprefix("zoo:").partition("/")
-        if not (ZOO / name).is_dir() or not name:
-            known = ", ".join(zoo_names())
+        found = next((root / name for root in (ZOO, BRIDGES) if (root / name).is_dir()), None)
+        if not name or found is None:
+            bridges = ", ".join(path.name for path in BRIDGES.glob("*/"))
+            known = ", ".join(zoo_names()) + (f"; bridges: {bridges}" if bridges else "")
             raise BridgeError(f"no model '{name}' in the zoo; known: {known}")
-        return Place(text, str(ZOO / name), subfolder=subfolder)
+        return Place(text, str(found), subfolder=subfolder)
     if text.startswith(PIP):
         return _installed(text)
     folder = at_home(text)

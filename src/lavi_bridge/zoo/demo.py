@@ -1,7 +1,9 @@
-"""The whole story in minutes: two language models joined to an image model, trained and scored.
+"""Why a bridge, in minutes: prompts as people tell them, read by three text encoders.
 
-Everything runs through the same code as with real models; only the models are small. The exact
-scorer tells how many of the prompts each picture follows in full.
+One image model draws them with its own encoder, which knows 79 words; with a small language model
+that is joined to it before one's eyes; and with a real one (MiniLM) by a bridge that ships with the
+package. None of the bridges has seen a picture. The exact scorer tells how many prompts are
+followed in full.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import json
 import shlex
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -22,19 +25,27 @@ from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.evaluate.statistics import Estimate, estimate, wilson
 from lavi_bridge.files.atomic import write_text
+from lavi_bridge.files.locate import locate
+from lavi_bridge.metrics.shapes import facts_of
+from lavi_bridge.prompts.prompt import Prompt
+from lavi_bridge.prompts.suites import load_suite
 from lavi_bridge.running.device import machine
 from lavi_bridge.running.lock import LOCK, held, refuse_if_held
 from lavi_bridge.running.progress import progress, whole
 from lavi_bridge.shapes.scorer import score
-from lavi_bridge.shapes.world import CATEGORIES, FactPrompt, evaluation_set
+from lavi_bridge.shapes.world import CATEGORIES, FactPrompt, ShapesWorld
 from lavi_bridge.show.html import data_url, polyline, render
 from lavi_bridge.show.pictures import grid
 from lavi_bridge.show.tables import aligned
-from lavi_bridge.train.options import TrainConfig
-from lavi_bridge.train.run import Run
+from lavi_bridge.train.warm_start.pairs import Pair
+from lavi_bridge.train.warm_start.warm_start import WarmStart
 from lavi_bridge.version import __version__
 
 VISION = "zoo:tiny-sd"
+SMALL = "zoo:tiny-llama"
+"""The language model that is joined before one's eyes; it knows the plain captions' words alone."""
+REAL = "zoo:minilm-tiny-sd"
+"""The bundled bridge to a real language model; docs/free-form.md says how it was made."""
 SAMPLING: dict[str, Any] = {
     "steps": 20,
     "guidance": 4.0,
@@ -42,38 +53,25 @@ SAMPLING: dict[str, Any] = {
     "batch_size": 48,
     "seed": 0,
 }
-DRAWING, WARM_STEP, STEP = 0.21, 0.21, 1.0
-"""Seconds of a picture, a step on captions and a step on pictures, in a run of `make demo` on two
-cores: what counts is how they stand to each other."""
+STEPS, PAIRS, TOKENS = 400, 8000, 64
+DRAWING, STEP = 0.21, 0.25
+"""Seconds of a picture and of a step in a run of `make demo` on two cores: what counts is how they
+stand to each other."""
 SHOWN = 4
 """Prompts of each category on the page; the grid shows one of each."""
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A language model to join, and how long to train it."""
-
-    name: str
-    language: str
-    warm_start: int
-    """Steps on captions alone."""
-    steps: int
-    """Steps on pictures."""
-
-
-PAIRS = (
-    Pair("T5", "zoo:tiny-t5-large", warm_start=600, steps=100),
-    Pair("Llama", "zoo:tiny-llama", warm_start=500, steps=100),
-)
+SUITES = {"plain": "shapes", "free": "shapes-free"}
+"""What is asked: the same scenes in the image model's own words, and as people tell them."""
 
 
 @dataclass
 class Result:
-    """One model of the comparison with its pictures and scores."""
+    """One encoder of the comparison on one kind of prompts, with its pictures and scores."""
 
     name: str
     language: str
     step: int
+    prompts: str
+    """Which: a key of SUITES."""
     pictures: list[Image] = field(repr=False)
     right: list[bool] = field(repr=False)
     """Whether every fact of the prompt holds, picture by picture."""
@@ -87,6 +85,7 @@ class Result:
             "language": self.language,
             "vision": VISION,
             "step": self.step,
+            "prompts": self.prompts,
             "exact": {k: round(e.value, 4) for k, e in self.scores.items()},
             "interval": {
                 k: [round(x, 4) for x in (e.low, e.high) if x is not None]
@@ -95,12 +94,12 @@ class Result:
         }
 
 
-def run(out: Path, *, prompts: int = 144, scale: float = 1.0) -> list[Result]:
-    """Train and score the bundled pairs; leave scores.json, grid.png and index.html in `out`.
+def run(out: Path, *, prompts: int = 96, scale: float = 1.0) -> list[Result]:
+    """Train, draw and score; leave scores.json, grid.png and index.html in `out`.
 
     Args:
-        prompts: how many to score; a sixth of each category.
-        scale: multiplies the numbers of training steps.
+        prompts: how many of either kind; a sixth of each category.
+        scale: multiplies the number of training steps.
 
     Raises:
         BridgeError: `out` holds something else than an earlier demo, or one that goes on at this
@@ -116,14 +115,27 @@ def _run(out: Path, prompts: int, scale: float) -> list[Result]:
     """The demo, in a folder of its own."""
     disable_progress_bar()  # of loading: the models are small
     started = time.perf_counter()
-    asked, _scenes = evaluation_set(prompts // len(CATEGORIES))
-    print(f"{len(asked)} prompts, such as: {asked[0].text!r}; pictures of 64 px", flush=True)
-    with whole(list(bars(len(asked), scale))):
-        rows = list(compare(out, asked, scale))
+    suites = {kind: load_suite(suite, limit=prompts) for kind, suite in SUITES.items()}
+    asked = {
+        kind: [FactPrompt(p.text, facts_of(p), p.category) for p in found]
+        for kind, found in suites.items()
+    }
+    print(
+        f"{prompts} prompts twice, plain ({asked['plain'][0].text!r}) and free "
+        f"({asked['free'][0].text!r}); pictures of 64 px",
+        flush=True,
+    )
+    losses: list[float] = []
+    real, lacking = _real_bridge()
+    if lacking:
+        print(f"without MiniLM: {lacking}", flush=True)
+    with whole(list(bars(len(asked["free"]), scale, real=real is not None))):
+        rows = list(compare(out, asked, scale, real, losses))
     seconds = round(time.perf_counter() - started, 1)
-    report(out, rows, asked, seconds)
+    report(out, rows, suites["free"], seconds, losses, lacking)
     print(table(rows))
-    draw = ["generate", str(out / "llama"), "a large striped red circle above a blue square"]
+    best = REAL if real else str(out / "llama")
+    draw = ["generate", best, "the boss asked for an aqua disc with a gold hoop"]
     print(
         f"\n{seconds:.0f} seconds. Look at:\n  {out / 'index.html'}\n  {out / 'grid.png'}\n"
         f"  {out / 'scores.json'}\nThen draw your own:\n  .venv/bin/lavi-bridge "
@@ -132,86 +144,99 @@ def _run(out: Path, prompts: int, scale: float) -> list[Result]:
     return rows
 
 
-def compare(out: Path, asked: list[FactPrompt], scale: float) -> Iterator[Result]:
-    """The image model alone, and every pair before and after its training."""
-    yield judge("own encoder", f"{VISION}/text_encoder", 0, Bridge.own(VISION, device="cpu"), asked)
-    for pair in PAIRS:
-        config = settings(pair, out, scale)
-        training = Run(config)
-        yield judge(f"{pair.name}, untrained", pair.language, 0, training.bridge, asked)
-        bridge = training.train()
-        steps = config.warm_start + config.steps
-        yield judge(f"{pair.name} bridge", pair.language, steps, bridge, asked)
+def compare(
+    out: Path,
+    asked: dict[str, list[FactPrompt]],
+    scale: float,
+    real: Bridge | None,
+    losses: list[float],
+) -> Iterator[Result]:
+    """Every encoder on both kinds of prompts; `losses` gets those of the training."""
+    own = Bridge.own(VISION, device="cpu")
+    for kind, prompts in asked.items():
+        yield judge("own encoder", f"{VISION}/text_encoder", 0, own, kind, prompts)
+    small, steps = join(out / "llama", scale, losses)
+    for kind, prompts in asked.items():
+        yield judge("small Llama", SMALL, steps, small, kind, prompts)
+    if real is not None:
+        steps = int(real.training_summary["steps"])
+        for kind, prompts in asked.items():
+            yield judge("MiniLM", real.language.place.id, steps, real, kind, prompts)
 
 
-def bars(prompts: int, scale: float) -> Iterator[tuple[str, float]]:
+def bars(prompts: int, scale: float, *, real: bool) -> Iterator[tuple[str, float]]:
     """The progress bars of the demo in their order, with about how many seconds each takes."""
-    yield "drawing: own encoder", prompts * DRAWING
-    for pair in PAIRS:
-        yield f"drawing: {pair.name}, untrained", prompts * DRAWING
-        yield "warm start", pair.warm_start * scale * WARM_STEP
-        yield "training", pair.steps * scale * STEP
-        yield f"drawing: {pair.name} bridge", prompts * DRAWING
+    for name in ("own encoder", "small Llama", *(("MiniLM",) if real else ())):
+        if name == "small Llama":
+            yield "learning from pairs", STEPS * scale * STEP
+        for kind in SUITES:
+            yield f"drawing: {name}, {kind}", prompts * DRAWING
 
 
-def settings(pair: Pair, out: Path, scale: float) -> TrainConfig:
-    """The configuration of one training run of the demo."""
-    return TrainConfig(
-        language=pair.language,
-        vision=VISION,
-        data="shapes",
-        out=fresh(out / pair.name.lower()),
-        rank=16,
-        dropout=0.0,  # the run is short
-        flip=False,  # captions speak of left and right
-        warm_start=max(1, round(pair.warm_start * scale)),
-        warm_start_batch=40,
-        steps=max(1, round(pair.steps * scale)),
-        batch_size=32,
-        lr_adapter=3e-4,
-        lr_language=3e-4,
-        lr_vision=3e-4,
-        lr_warm_start=8e-3,
-        schedule="cosine",
-        warmup=20,
-        sample_every=0,
-        save_every=0,
-        validate_every=0,
-        tracker="none",
-        device="cpu",
+def join(folder: Path, scale: float, losses: list[float]) -> tuple[Bridge, int]:
+    """Join the small language model from pairs of texts, without a picture, and save the bridge."""
+    bridge = Bridge.connect(
+        SMALL, VISION, rank=16, vision_rank=0, dropout=0.0, tokens=TOKENS, device="cpu"
     )
+    world = ShapesWorld()
+    told = [Pair(one.text, one.plain, one.links) for one in world.retold(PAIRS)]
+    lengths = bridge.language.lengths([pair.ours for pair in told])
+    read = [pair for pair, length in zip(told, lengths, strict=True) if length <= TOKENS]
+    warm = WarmStart(
+        bridge,
+        world.captions(PAIRS),
+        pairs=read,
+        steps=max(1, round(STEPS * scale)),
+        batch_size=40,
+        lr=8e-3,
+    )
+    with closing(warm.run()) as steps:
+        for step in progress(steps, total=warm.steps, desc="learning from pairs"):
+            losses.append(step.loss)
+    bridge.training_summary = {
+        "steps": warm.step,
+        "pairs": f"{len(read)} of {PAIRS} of the shapes world; the others are too long",
+    }
+    bridge.save(fresh(folder))
+    return bridge, warm.step
+
+
+def _real_bridge() -> tuple[Bridge | None, str | None]:
+    """The bundled bridge to a real language model, or why it cannot be had."""
+    try:
+        return Bridge.load(locate(REAL).root, device="cpu"), None
+    except BridgeError as error:
+        return None, str(error)
 
 
 def fresh(folder: Path) -> Path:
-    """Make room for a run: an earlier one of the demo is replaced, anything else is kept.
+    """Make room for a bridge: an earlier one is replaced, and a run of an earlier demo; others not.
 
     Raises:
-        BridgeError: the folder holds something that is no training run, or one that goes on.
+        BridgeError: the folder holds something else, or a run that goes on.
     """
     import shutil
 
     if folder.exists():
         refuse_if_held(folder)
         others = any(entry.name != LOCK for entry in folder.iterdir())
-        if others and not (folder / "metrics.jsonl").is_file():
+        known = any((folder / name).is_file() for name in ("metrics.jsonl", "bridge.json"))
+        if others and not known:
             raise BridgeError(f"'{folder}' holds no earlier demo; choose another --out")
         shutil.rmtree(folder)
     return folder
 
 
-def judge(name: str, language: str, step: int, bridge: Bridge, asked: list[FactPrompt]) -> Result:
+def judge(
+    name: str, language: str, step: int, bridge: Bridge, kind: str, asked: list[FactPrompt]
+) -> Result:
     """Draw every prompt with one seed each and score the pictures."""
     images = bridge.stream([prompt.text for prompt in asked], **SAMPLING)
-    pictures = list(progress(images, total=len(asked), desc=f"drawing: {name}", unit="image"))
+    desc = f"drawing: {name}, {kind}"
+    pictures = list(progress(images, total=len(asked), desc=desc, unit="image"))
     right = [found.exact for found in score(pictures, [prompt.facts for prompt in asked])]
-    return Result(
-        name,
-        language,
-        step,
-        pictures,
-        right,
-        fractions(right, [prompt.category for prompt in asked]),
-    )
+    scores = fractions(right, [prompt.category for prompt in asked])
+    return Result(name, language, step, kind, pictures, right, scores)
 
 
 def fractions(right: Sequence[bool], categories: Sequence[str]) -> dict[str, Estimate]:
@@ -229,7 +254,14 @@ def fractions(right: Sequence[bool], categories: Sequence[str]) -> dict[str, Est
     return found
 
 
-def report(out: Path, rows: list[Result], asked: list[FactPrompt], seconds: float) -> None:
+def report(
+    out: Path,
+    rows: list[Result],
+    asked: list[Prompt],
+    seconds: float,
+    losses: list[float],
+    lacking: str | None,
+) -> None:
     """Write scores.json, grid.png and index.html."""
     scores = {
         "machine": machine(),
@@ -240,50 +272,38 @@ def report(out: Path, rows: list[Result], asked: list[FactPrompt], seconds: floa
     write_text(out / "scores.json", json.dumps(scores, indent=2) + "\n")
     per_category = len(asked) // len(CATEGORIES)
     firsts = range(0, len(asked), per_category)
-    picked = [[row.pictures[i] for row in rows] for i in firsts]
+    # its own words once, to show what the image model can draw at all
+    columns = [row for row in rows if row.prompts == "free" or row.name == "own encoder"]
+    titles = [f"{row.name}, {row.prompts}" for row in columns]
+    picked = [[row.pictures[i] for row in columns] for i in firsts]
     labels = [asked[i].text for i in firsts]
-    grid(picked, columns=[row.name for row in rows], labels=labels).save(out / "grid.png")
+    grid(picked, columns=titles, labels=labels).save(out / "grid.png")
     shown = [i + k for i in firsts for k in range(min(SHOWN, per_category))]
-    write_text(out / "index.html", page(out, rows, asked, shown, scores))
-
-
-def page(
-    out: Path, rows: list[Result], asked: list[FactPrompt], shown: list[int], scores: dict[str, Any]
-) -> str:
-    """One HTML page with everything inside it."""
-    return render(
+    page = render(
         "lavi_bridge.zoo",
         "demo.html",
         scores=scores,
         categories=["all", *CATEGORIES],
-        curves=[curve(out / pair.name.lower() / "metrics.jsonl", pair.name) for pair in PAIRS],
+        curve=curve(losses),
+        titles=titles,
         examples=[
             (
                 asked[i].category,
                 asked[i].text,
-                [(data_url(row.pictures[i]), row.right[i]) for row in rows],
+                asked[i].short,
+                [(data_url(row.pictures[i]), row.right[i]) for row in columns],
             )
             for i in shown
         ],
+        lacking=lacking,
         version=__version__,
-        llama=shlex.quote(str(out / "llama")),
+        bridge=shlex.quote(str(out / "llama") if lacking else REAL),
     )
+    write_text(out / "index.html", page)
 
 
-def curve(metrics: Path, name: str) -> dict[str, Any]:
-    """The two training curves of a run as SVG points in a box of 300 × 100."""
-    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    series = {
-        "mismatch with the own encoder, on captions alone": [
-            x["mismatch"] for x in lines if "mismatch" in x
-        ],
-        "diffusion loss, on pictures": [x["loss"] for x in lines if "loss" in x],
-    }
-    return {"name": name, "series": {k: _line(v) for k, v in series.items() if v}}
-
-
-def _line(values: list[float]) -> dict[str, Any]:
-    """The points of a curve, and its first and last value for the labels."""
+def curve(values: list[float]) -> dict[str, Any]:
+    """A training curve as SVG points in a box of 300 × 100, with its ends for the labels."""
     top = max(values) or 1.0
     step = 300 / max(1, len(values) - 1)
     points = polyline([(i * step, 100 - 95 * v / top) for i, v in enumerate(values)])
@@ -293,5 +313,8 @@ def _line(values: list[float]) -> dict[str, Any]:
 def table(rows: list[Result]) -> str:
     """The exact scores for the terminal."""
     columns = ["all", *CATEGORIES]
-    body = [[row.name, *(f"{row.scores[c].value:.3f}" for c in columns)] for row in rows]
+    body = [
+        [f"{row.name}, {row.prompts}", *(f"{row.scores[c].value:.3f}" for c in columns)]
+        for row in rows
+    ]
     return "\n" + aligned([["exact score", *columns], *body], "lr")

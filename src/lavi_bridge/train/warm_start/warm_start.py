@@ -55,7 +55,9 @@ HELD_OUT = 128
 GROUPS = 4
 """Groups of captions in a step: which come together is drawn anew in every pass."""
 PASSES = 4
-"""Each caption is matched once and read so many times."""
+"""Each caption is matched once and read so many times; pairs once, unless what lies below the
+layers that train is kept: they are for large models, beside which matching costs little, and each
+new one counts."""
 KEPT = 512 * 2**20
 """Bytes of the teacher's states that are kept for these passes, or one chunk of groups; with more,
 captions come in windows of as many as fit."""
@@ -135,6 +137,7 @@ class WarmStart(Task):
         self.checks: list[float] = []
         self.stopped_early = False
         self._matcher = Matcher(bridge, self.teacher)
+        self._passes = 1 if pairs and self._matcher.upper is None else PASSES
         self._groups = Groups(self._matcher, self.pairs, -(-self._with_text // GROUPS))
         self._predictions = Predictions(bridge, self.teacher, self.pairs, self.held_out_pairs, seed)
         self.saves = saves
@@ -221,7 +224,7 @@ class WarmStart(Task):
         """The groups of a step."""
         found = []
         for position in range(step * self._count, (step + 1) * self._count):
-            window, rest = divmod(position, self._window * PASSES)
+            window, rest = divmod(position, self._window * self._passes)
             visit, place = divmod(rest, self._window)
             if rest == 0 and self._window < len(self._groups):
                 self._groups.forget()
@@ -239,7 +242,7 @@ class WarmStart(Task):
         """Groups that are passed over several times before others come."""
         fit = KEPT // (self._held_out.nbytes // len(self._held_out) * self._groups.size)
         fit = max(CHUNK, fit - fit % CHUNK)  # they are matched and kept by the chunk
-        wanted = -(-(self.switch or self.steps) * self._count // PASSES)
+        wanted = -(-(self.switch or self.steps) * self._count // self._passes)
         return max(1, min(len(self._groups), wanted, fit))
 
     def _check(self, phase: Match) -> float | None:

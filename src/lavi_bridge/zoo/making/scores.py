@@ -58,7 +58,7 @@ def score_zoo(
     for name in names or known:
         bridge = Bridge.own(root / name, device="cpu")
         vision = bridge.vision
-        drawn = judge(name, name, 0, bridge, asked)
+        drawn = judge(name, name, 0, bridge, "plain", asked)
         parts = {"backbone": vision.backbone, "text": bridge.language.model, "vae": vision.vae}
         counts = {k: sum(p.numel() for p in part.parameters()) for k, part in parts.items()}
         psnr = Autoencoding(vision.vae).held_out()["psnr_db"]
