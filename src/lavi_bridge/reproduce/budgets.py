@@ -184,7 +184,7 @@ def evaluation(row: Row, config: ReproduceConfig, entry: str, out: Path) -> Eval
     if not config.full:
         return EvaluateConfig(
             entries,
-            ["shapes"],
+            list(dict.fromkeys(["shapes", *config.suites])),
             ["shapes", "shapes-facts", "shapes-fd"],
             out,
             limit=config.prompts or ZOO_PROMPTS,

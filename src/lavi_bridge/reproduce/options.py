@@ -12,6 +12,7 @@ from tyro.conf import Positional
 
 from lavi_bridge.config import Count, Settings, is_given, is_list, is_number
 from lavi_bridge.errors import BridgeError
+from lavi_bridge.prompts.catalogue import WORLD
 
 
 @dataclass
@@ -56,8 +57,8 @@ class ReproduceConfig(Settings):
     batch_size: Count = 32
     """With --full: images per training step, over all processes (the paper's is not published)."""
     suites: list[str] = field(default_factory=list)
-    """With --full: prompt suites, whole ones (unset: short long t2i-compbench, as in the paper);
-    others are in the report of each row alone."""
+    """Prompt suites, whole ones (unset: `shapes`; with --full short long t2i-compbench, as in the
+    paper); others are in the report of each row alone, such as `shapes-free`."""
     prompt_files: Path | None = None
     """With --full: folder with copies of the public prompt files."""
     reference: Path | None = None
@@ -76,9 +77,14 @@ class ReproduceConfig(Settings):
         if is_list(self.tables) and not self.tables:
             raise BridgeError("no table: languages, visions, ablations")
         if not self.full:
-            for name in ("data", "suites", "prompt_files", "reference", "scorers", "models"):
+            for name in ("data", "prompt_files", "reference", "scorers", "models"):
                 if is_given(getattr(self, name)):
                     raise BridgeError(f"'{name}' is for --full: the bundled models need nothing")
+            asked = self.suites if is_list(self.suites) else []
+            if odd := [suite for suite in asked if suite not in WORLD]:
+                raise BridgeError(
+                    f"suite '{odd[0]}' is for --full: the bundled models know {', '.join(WORLD)}"
+                )
             if is_number(self.prompts) and self.prompts < 6:  # type: ignore[operator]
                 raise BridgeError(f"'prompts' must be at least 6, one a category: {self.prompts}")
         if is_list(self.suites) and (part := next((s for s in self.suites if ":" in s), None)):
