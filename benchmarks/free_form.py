@@ -39,7 +39,7 @@ from lavi_bridge.running.progress import progress
 from lavi_bridge.shapes.scorer import score
 from lavi_bridge.shapes.world import ShapesWorld
 from lavi_bridge.train.warm_start.pairs import Pair
-from lavi_bridge.train.warm_start.warm_start import WarmStart
+from lavi_bridge.train.warm_start.warm_start import CHECKS, WarmStart
 
 VISION = "zoo:tiny-sd"
 OWN = "own encoder"
@@ -398,6 +398,36 @@ def write_page(page: Path, out: Path) -> None:
     write_text(page, text)
 
 
+def bundle(row: Row, seed: int, out: Path, folder: Path, log: Path) -> None:
+    """Write a trained bridge with its weights in 16 bits, half of the size, and its log."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    place = out / slug(row, seed)
+    bridge = Bridge.load(place / "bridge", device="cpu")
+    with torch.no_grad():  # what is on disk, to the last bit, is what the bridge's id is made of
+        for parameter in bridge.trainable_parameters():
+            parameter.copy_(parameter.half())
+    how = json.loads((place / "result.json").read_text(encoding="utf-8"))["how"]
+    bridge.training_summary = {
+        "command": f"python benchmarks/free_form.py --only '{row.name}'",
+        "seed": seed,
+        "warm_start": how["steps"],
+        "pairs": how["pairs read"],
+        "unmatched": how["unmatched"],
+    }
+    bridge.save(folder)
+    for path in folder.rglob("*.safetensors"):
+        tensors = {name: tensor.half() for name, tensor in load_file(path).items()}
+        save_file(tensors, path, metadata={"format": "pt"})
+    with safe_open(place / "state.safetensors", framework="pt") as file:
+        checks = json.loads(file.metadata()["progress"])["checks"]
+    every = max(1, row.steps // CHECKS)
+    lines = [json.dumps({"step": every * (i + 1), "held_out": v}) for i, v in enumerate(checks)]
+    write_text(log, "\n".join(lines) + "\n")
+    assert Bridge.load(folder, device="cpu").id == bridge.id
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -407,12 +437,23 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], help="names of rows (unset: all)")
     parser.add_argument("--needs", action="store_true", help="what it needs, after the rows")
     parser.add_argument("--page", type=Path, help="write the tables into this file, and end")
+    parser.add_argument(
+        "--bundle",
+        nargs=2,
+        type=Path,
+        metavar=("FOLDER", "LOG"),
+        help="write MiniLM's first bridge in 16 bits, and its log, and end",
+    )
     parser.add_argument("--job", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     every = [*ROWS, *NEEDS]
     if options.job:
         row = next((row for row in every if row.name == options.job[0]), None)
         work(row, int(options.job[1]), options.out)
+        return
+    if options.bundle:
+        row = next(row for row in ROWS if row.name == "MiniLM")
+        bundle(row, 0, options.out, *options.bundle)
         return
     if options.page:
         write_page(options.page, options.out)

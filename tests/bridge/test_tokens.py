@@ -52,6 +52,15 @@ def test_a_long_prompt_is_read_to_its_end(long: Bridge) -> None:
     assert long.encode(LONG).hidden.shape[1] == count
 
 
+def test_compiled_models_get_one_length_for_all_batches(long: Bridge) -> None:
+    fixed = long.features(SHORT, trim=False)
+    assert fixed.mask is not None
+    assert (fixed.hidden.shape[1], int(fixed.mask.sum())) == (64, 32)
+    torch.testing.assert_close(
+        fixed.hidden[:, :32], long.features(SHORT).hidden, atol=1e-5, rtol=1e-5
+    )
+
+
 def test_prompts_drawn_together_are_those_drawn_alone(long: Bridge) -> None:
     together = long.generate([SHORT, LONG], **OPTIONS)  # type: ignore[arg-type]
     alone = [long.generate(p, seed=i, **OPTIONS)[0] for i, p in enumerate([SHORT, LONG])]  # type: ignore[arg-type]

@@ -64,7 +64,7 @@ class Bridge(Joined):
         timesteps: Tensor | None = None,
         generator: Generators = None,
         min_snr: float = 0.0,
-        trim: bool = False,
+        trim: bool | None = None,
         shares: Tensor | None = None,
     ) -> Tensor:
         """Mean squared error of the vision model's prediction, in float32.

@@ -279,12 +279,11 @@ class Joined(nn.Module):
         """Prompts -> features that the vision model can read, with its mask policy."""
         return self.adapt(self.features(prompts))
 
-    def features(self, prompts: str | Sequence[str], *, trim: bool = False) -> Text:
+    def features(self, prompts: str | Sequence[str], *, trim: bool | None = None) -> Text:
         """Prompts -> the language model's hidden states (batch, tokens, width) and their mask.
 
         Args:
-            trim: only as many tokens as the longest prompt has, rounded up to a multiple of 8,
-                where padding is masked.
+            trim: see `read`.
         """
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         if not prompts:
@@ -293,12 +292,17 @@ class Joined(nn.Module):
         hidden = self.language.hidden(ids, mask)
         return Text(hidden, None if mask is None else to_device(mask, hidden.device))
 
-    def read(self, tokens: Tokens, *, trim: bool = False) -> tuple[Tensor, Tensor | None]:
+    def read(self, tokens: Tokens, *, trim: bool | None = None) -> tuple[Tensor, Tensor | None]:
         """What is read of tokenized prompts: ids (batch, length), and a mask or None for all.
 
         Where the vision model masks padding, the real tokens. Where it does not, padding is read
         up to the length of its own encoder; a longer prompt is read to its end, and the others of
         its batch are as if they were alone.
+
+        Args:
+            trim: leave out what no prompt of the batch needs (masked padding to a multiple of 8);
+                False: one length for all batches, as compiled models want it. By default only what
+                lies beyond the own encoder's length is left out.
         """
         if self.vision.masks:
             length = min(-(-tokens.longest // 8) * 8, self.tokens) if trim else self.tokens
@@ -306,6 +310,8 @@ class Joined(nn.Module):
         if self.tokens == self.padding:
             return tokens.ids, None
         reach = tokens.mask.sum(1, keepdim=True).clamp(min=self.padding)
+        if trim is False:
+            return tokens.ids, (torch.arange(self.tokens) < reach).long()
         length = int(reach.max())
         mask = (torch.arange(length) < reach).long()
         return tokens.ids[:, :length], None if bool(mask.all()) else mask

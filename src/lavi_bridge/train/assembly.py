@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.data import Source
 from lavi_bridge.data.examples import Examples, Look, sizes_of
+from lavi_bridge.languages.layers import ALL
 from lavi_bridge.running.blocks import compile_blocks, shard
 from lavi_bridge.train.caching import open_cache
 from lavi_bridge.train.options import TrainConfig
@@ -41,6 +42,7 @@ FREE = {
     "shard",
     "compile",
     "warm_start_report",
+    "warm_start_pairs",  # the warm start's own state knows what they say
     "trust_remote_code",
 }
 """Settings that may change when a run goes on, or that are compared by what they stand for."""
@@ -112,6 +114,8 @@ def identity(
         "images per batch": batch,
         "resolution": resolution,
     }
+    if config.language_layers == ALL:
+        del about["language_layers"]  # runs from before there was a choice go on
     about["dtype"] = str(bridge.vision.dtype)
     if config.schedule != "constant":
         about["steps"] = config.steps

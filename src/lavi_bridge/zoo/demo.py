@@ -159,7 +159,7 @@ def compare(
     for kind, prompts in asked.items():
         yield judge("small Llama", SMALL, steps, small, kind, prompts)
     if real is not None:
-        steps = int(real.training_summary["steps"])
+        steps = int(real.training_summary["warm_start"])
         for kind, prompts in asked.items():
             yield judge("MiniLM", real.language.place.id, steps, real, kind, prompts)
 
