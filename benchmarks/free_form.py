@@ -38,7 +38,7 @@ from lavi_bridge.running.device import machine
 from lavi_bridge.running.progress import progress
 from lavi_bridge.shapes.scorer import score
 from lavi_bridge.shapes.world import ShapesWorld
-from lavi_bridge.train.warm_start.pairs import Pair
+from lavi_bridge.train.warm_start.pairs import Pair, fitting
 from lavi_bridge.train.warm_start.warm_start import CHECKS, WarmStart
 
 VISION = "zoo:tiny-sd"
@@ -154,8 +154,7 @@ def train(row: Row, seed: int, folder: Path, out: Path) -> tuple[Bridge, dict[st
     bridge = joined(row, seed, out)
     told = ShapesWorld(seed=seed).retold(row.pairs, **row.wording)
     pairs = [Pair(one.text, one.plain, one.links) for one in told]
-    lengths = bridge.language.lengths([pair.ours for pair in pairs])
-    read = [p for p, n in zip(pairs, lengths, strict=True) if n <= bridge.tokens]
+    read = fitting(pairs, bridge)
     captions = ShapesWorld(seed=100 + seed).captions(CAPTIONS)
     warm = WarmStart(
         bridge,

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from lavi_bridge import Bridge, BridgeError
-from lavi_bridge.data.cache.features import FeatureCache
+from lavi_bridge.data.cache.features import FeatureCache, padded
+from lavi_bridge.languages import layers
 from lavi_bridge.languages.layers import Upper, frozen_layers, lora_targets, stack_of
-from lavi_bridge.train.caching import cached_features
+from lavi_bridge.train.caching import cached_features, open_text_cache
+from lavi_bridge.train.options import TrainConfig
 
 Tiny = Callable[[str], Path]
 PROMPTS = ["a red circle", "two blue squares on a gray background"]
@@ -70,6 +72,41 @@ def test_only_the_last_layers_get_lora_and_a_saved_bridge_knows_it(tmp_path: Pat
 def test_layers_that_there_are_not_are_told(layers: str, message: str) -> None:
     with pytest.raises(BridgeError, match=message):
         connect("zoo:tiny-llama", layers)
+
+
+def test_a_model_whose_layers_do_not_follow_one_another_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    language = connect("zoo:tiny-llama", "last:2").language
+    below = Upper.below
+    monkeypatch.setattr(Upper, "below", lambda *args: below(*args) * 2)
+    with pytest.raises(BridgeError, match="do not simply follow one another"):
+        Upper(language)
+
+
+def test_a_model_without_a_stack_of_layers_has_none_that_is_frozen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    language = connect("zoo:tiny-llama", "all").language
+    monkeypatch.setattr(layers, "_stacks", lambda _: [])
+    assert frozen_layers(language) == 0
+    with pytest.raises(BridgeError, match="has no stack of layers"):
+        stack_of(language)
+
+
+def test_a_text_cache_needs_layers_that_do_not_train(tmp_path: Path) -> None:
+    bridge = connect("zoo:tiny-llama", "last:4")
+    config = TrainConfig(
+        "a", "b", "d", tmp_path, text_cache=tmp_path / "text", language_layers="last:4"
+    )
+    with pytest.raises(BridgeError, match="here all of them do"):
+        open_text_cache(bridge, config)
+
+
+def test_rows_of_16_and_32_bits_are_padded_in_32() -> None:
+    rows = [torch.ones(1, 2).half(), torch.full((2, 2), 1e6)]
+    assert padded(rows, 3)[0].dtype == torch.float32
+    assert padded(rows, 3)[0].max() == 1e6
 
 
 def test_all_layers_have_the_published_targets() -> None:

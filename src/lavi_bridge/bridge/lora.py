@@ -195,13 +195,6 @@ def _product(layer: LoraLayer, x: Tensor) -> Tensor:
     return nn.functional.linear(x, base.weight + layer.scaling[NAME] * (up @ down), base.bias)
 
 
-def without_own_dropout(model: nn.Module) -> None:
-    """Put a model that trains into evaluation mode, but for the dropout of its LoRA."""
-    model.eval()
-    for layer in layers(model).values():
-        layer.lora_B.train()
-
-
 @contextmanager
 def disabled(model: nn.Module) -> Iterator[None]:
     """The model as it was before LoRA, while inside."""

@@ -170,6 +170,11 @@ def _installed(text: str) -> Place:
             + (f"carries several models; name one: {found}" if outer else "carries no model")
         )
     ggufs = [f.name for f in models if f.suffix == GGUF and f.parent == outer[0]]
+    if len(ggufs) > 1:
+        found = ", ".join(f"{PIP}{name}/{file}" for file in sorted(ggufs))
+        raise BridgeError(
+            f"'{text}': the package '{name}' carries several models; name one: {found}"
+        )
     if ggufs and not (outer[0] / "config.json").is_file():
         return Place(text, str(outer[0]), gguf=ggufs[0])
     return Place(text, str(outer[0]))

@@ -33,6 +33,8 @@ from lavi_bridge.registry import Registry
 from lavi_bridge.running.device import to_device
 from lavi_bridge.show.output import whole
 
+DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "dropout_rate")
+"""Attributes by which modules of transformers hold the share that attention drops."""
 LANGUAGES: Registry[Language] = Registry("language family")
 
 
@@ -259,6 +261,22 @@ class Language(nn.Module):
             [_trimmed(prompt, start, stop) for start, stop in row]
             for prompt, row in zip(prompts, encoded["offset_mapping"], strict=True)
         ]
+
+    @contextmanager
+    def without_dropout(self) -> Iterator[None]:
+        """Inside, the model's own dropout is off, whatever its mode; that of LoRA is not."""
+        kept = []
+        for module in self.model.modules():
+            names = ("p",) if isinstance(module, nn.Dropout) else DROPOUTS
+            found = {n: v for n in names if isinstance(v := vars(module).get(n), float)}
+            kept += [(module, name, value) for name, value in found.items()]
+            for name in found:
+                setattr(module, name, 0.0)
+        try:
+            yield
+        finally:
+            for module, name, value in kept:
+                setattr(module, name, value)
 
     @contextmanager
     def whole_gelu(self) -> Iterator[None]:

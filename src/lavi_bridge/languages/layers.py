@@ -28,14 +28,18 @@ def stack_of(language: Language) -> tuple[str, nn.ModuleList]:
     Raises:
         BridgeError: the model has none.
     """
-    stacks = [
+    stacks = _stacks(language)
+    if not stacks:
+        raise BridgeError(f"'{language.place.id}' has no stack of layers to choose from")
+    return max(stacks, key=lambda stack: len(stack[1]))
+
+
+def _stacks(language: Language) -> list[tuple[str, nn.ModuleList]]:
+    return [
         (name, module)
         for name, module in language.model.named_modules()
         if isinstance(module, nn.ModuleList) and len({type(child) for child in module}) == 1
     ]
-    if not stacks:
-        raise BridgeError(f"'{language.place.id}' has no stack of layers to choose from")
-    return max(stacks, key=lambda stack: len(stack[1]))
 
 
 def lora_targets(language: Language, layers: str = ALL) -> str:
@@ -58,7 +62,7 @@ def lora_targets(language: Language, layers: str = ALL) -> str:
 
 def frozen_layers(language: Language) -> int:
     """How many of the first layers come before all that trains; 0 where none of them trains."""
-    if language.lora is None:
+    if language.lora is None or not _stacks(language):
         return 0
     name, _ = stack_of(language)
     trained = [n for n, p in language.model.named_parameters() if p.requires_grad]
@@ -78,6 +82,28 @@ class Upper:
     def __init__(self, language: Language) -> None:
         self.language, self.frozen = language, frozen_layers(language)
         self._stack = stack_of(language)[1]
+        self._check()
+
+    @torch.no_grad()
+    def _check(self) -> None:
+        """Refuse a model whose layers do not simply follow one another.
+
+        Raises:
+            BridgeError: from the states below, another answer comes.
+        """
+        language, training = self.language, self.language.training
+        language.eval()
+        ids = language.tokenize(["a few words to try"], 4).ids
+        try:
+            whole = language.hidden(ids).float()
+            apart = self.above(self.below(ids), ids).float()
+        finally:
+            language.train(training)
+        if not (apart - whole).norm() <= 0.05 * whole.norm():
+            raise BridgeError(
+                f"the layers of '{language.place.id}' do not simply follow one another, so what "
+                "lies below the last ones cannot be computed apart: train all of them"
+            )
 
     @torch.no_grad()
     def below(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
@@ -92,14 +118,11 @@ class Upper:
             raise _Reached
 
         hook = self._stack[self.frozen].register_forward_pre_hook(take, with_kwargs=True)
-        training = self.language.training
-        self.language.eval()  # no dropout in what is kept
         try:
-            with suppress(_Reached):
+            with suppress(_Reached), self.language.without_dropout():
                 self.language.hidden(input_ids, attention_mask)
         finally:
             hook.remove()
-            self.language.train(training)
         states = found[0]
         if states.dtype != torch.float32:
             return states

@@ -109,7 +109,7 @@ HELD_OUT: dict[str, tuple[str, ...]] = {
     "square": ("block", "quadrilateral"),
     "triangle": ("delta", "trigon"),
     "diamond": ("gem", "jewel"),
-    "ring": ("bracelet", "doughnut"),
+    "ring": ("bracelet", "bangle"),
     "cross": ("crucifix",),
     "solid": ("flat", "unpatterned"),
     "striped": ("ribbed", "barred"),

@@ -15,6 +15,7 @@ from lavi_bridge.languages.layers import ALL
 from lavi_bridge.running.blocks import compile_blocks, shard
 from lavi_bridge.train.caching import open_cache
 from lavi_bridge.train.options import TrainConfig
+from lavi_bridge.train.warm_start.pairs import digest, open_pairs
 from lavi_bridge.visions import Vision
 
 FREE = {
@@ -42,7 +43,7 @@ FREE = {
     "shard",
     "compile",
     "warm_start_report",
-    "warm_start_pairs",  # the warm start's own state knows what they say
+    "warm_start_pairs",
     "trust_remote_code",
 }
 """Settings that may change when a run goes on, or that are compared by what they stand for."""
@@ -114,6 +115,8 @@ def identity(
         "images per batch": batch,
         "resolution": resolution,
     }
+    if config.warm_start_pairs:
+        about["pairs of texts"] = digest(open_pairs(config.warm_start_pairs, seed=config.seed))
     if config.language_layers == ALL:
         del about["language_layers"]  # runs from before there was a choice go on
     about["dtype"] = str(bridge.vision.dtype)

@@ -72,6 +72,11 @@ def open_text_cache(bridge: Bridge, config: TrainConfig) -> FeatureCache | None:
     }
     if bridge.language.lora is not None:
         about["layers"] = frozen_layers(bridge.language)
+        if not about["layers"]:
+            raise BridgeError(
+                "'text_cache' keeps what lies below the layers that train, and here all of them "
+                "do: choose fewer ('language_layers')"
+            )
     if bridge.tokens > bridge.padding:
         about["padding"] = bridge.padding
     return FeatureCache(config.text_cache, about)

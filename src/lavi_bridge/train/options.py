@@ -17,6 +17,7 @@ from lavi_bridge.config import (
     NonNegative,
     Quantize,
     Settings,
+    is_given,
 )
 from lavi_bridge.errors import BridgeError
 
@@ -194,6 +195,10 @@ class TrainConfig(Settings):
         super().__post_init__()
         if self.cache and self.crop == "random":
             raise BridgeError("a cache keeps one crop of each picture: 'crop' must be center")
+        if is_given(self.warm_start_pairs) and self.warm_start == 0:
+            raise BridgeError(
+                "'warm_start_pairs' are for a warm start: give its steps (--warm-start)"
+            )
         rank = self.rank if self.language_rank is None else self.language_rank
         if self.text_cache and rank and self.language_layers == "all":
             raise BridgeError(

@@ -37,7 +37,7 @@ from lavi_bridge.shapes.world import CATEGORIES, FactPrompt, ShapesWorld
 from lavi_bridge.show.html import data_url, polyline, render
 from lavi_bridge.show.pictures import grid
 from lavi_bridge.show.tables import aligned
-from lavi_bridge.train.warm_start.pairs import Pair
+from lavi_bridge.train.warm_start.pairs import Pair, fitting
 from lavi_bridge.train.warm_start.warm_start import WarmStart
 from lavi_bridge.version import __version__
 
@@ -108,7 +108,7 @@ def run(out: Path, *, prompts: int = 96, scale: float = 1.0) -> list[Result]:
     if prompts < len(CATEGORIES):
         raise BridgeError(f"the demo needs at least {len(CATEGORIES)} prompts, one a category")
     with held(out):
-        return _run(out, prompts, scale)
+        return _run(out, prompts // len(CATEGORIES) * len(CATEGORIES), scale)
 
 
 def _run(out: Path, prompts: int, scale: float) -> list[Result]:
@@ -180,8 +180,7 @@ def join(folder: Path, scale: float, losses: list[float]) -> tuple[Bridge, int]:
     )
     world = ShapesWorld()
     told = [Pair(one.text, one.plain, one.links) for one in world.retold(PAIRS)]
-    lengths = bridge.language.lengths([pair.ours for pair in told])
-    read = [pair for pair, length in zip(told, lengths, strict=True) if length <= TOKENS]
+    read = fitting(told, bridge)
     warm = WarmStart(
         bridge,
         world.captions(PAIRS),

@@ -10,6 +10,7 @@ import hashlib
 import uuid
 import zlib
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,9 @@ class FeatureCache:
 
 def padded(rows: Sequence[Tensor], length: int) -> tuple[Tensor, Tensor]:
     """Hidden states (tokens, width) each -> (batch, length, width), and the mask of real tokens."""
-    hidden = rows[0].new_zeros(len(rows), length, rows[0].shape[1])
+    # rows may be in 16 bits or in 32, as their numbers allowed
+    dtype = reduce(torch.promote_types, (row.dtype for row in rows))
+    hidden = torch.zeros(len(rows), length, rows[0].shape[1], dtype=dtype)
     mask = torch.zeros(len(rows), length, dtype=torch.long)
     for number, row in enumerate(rows):
         hidden[number, : len(row)] = row

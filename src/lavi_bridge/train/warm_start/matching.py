@@ -201,6 +201,8 @@ def assigned(given: Tensor, states: Tensor, loose: Tensor) -> Tensor:
     for row in loose.any(1).nonzero().flatten().tolist():
         places = loose[row].nonzero().flatten()
         cost = torch.cdist(given[row, places].detach().float(), states[row, places].float())
+        if not bool(cost.isfinite().all()):
+            continue  # the loss tells it
         _, best = linear_sum_assignment(cost.square().cpu().numpy())
         dealt[row, places] = states[row, places[torch.from_numpy(best)]]
     return dealt

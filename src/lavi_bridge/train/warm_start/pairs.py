@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import random
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,8 @@ from lavi_bridge.languages import Language
 
 Links = tuple[tuple[int, int], ...]
 LINK = re.compile(r"(\d+)-(\d+)")
-GENERATED = 20_000
-"""Pairs that `shapes` stands for."""
+WORLD, GENERATED = "shapes", 20_000
+"""The name of the shapes world as a source, and how many pairs it stands for."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def open_pairs(source: str | Path, *, seed: int = 0) -> list[Pair]:
     Raises:
         BridgeError: see `read_pairs`.
     """
-    if str(source) != "shapes":
+    if str(source) != WORLD:
         return read_pairs(at_home(source))
     from lavi_bridge.shapes.world import ShapesWorld
 
@@ -107,12 +108,36 @@ def write_pairs(pairs: Iterable[Pair]) -> str:
 
 
 def as_pairs(
-    given: str | Path | Sequence[Pair | tuple[str, str]], *, seed: int = 0
+    given: str | Path | Sequence[Pair | tuple[str, str]], bridge: Bridge, *, seed: int = 0
 ) -> Sequence[Pair]:
-    """The pairs of a source, or those that are given, each a Pair or two texts."""
-    if isinstance(given, str | Path):
-        return open_pairs(given, seed=seed)
-    return [pair if isinstance(pair, Pair) else Pair(*pair) for pair in given]
+    """The pairs of a source, or those that are given, each a Pair or two texts.
+
+    Of the shapes world's those that the bridge reads to their end; how many are left out is said.
+    """
+    if not isinstance(given, str | Path):
+        return [pair if isinstance(pair, Pair) else Pair(*pair) for pair in given]
+    found = open_pairs(given, seed=seed)
+    if str(given) != WORLD:
+        return found
+    kept = fitting(found, bridge)
+    if not kept:
+        raise BridgeError(
+            f"no pair of the shapes world fits into the {bridge.tokens} tokens that the bridge "
+            "reads: let it read more (--tokens)"
+        )
+    if len(kept) < len(found):
+        warnings.warn(
+            f"{len(found) - len(kept):,} of {len(found):,} pairs of the shapes world are left out: "
+            f"they have more than the {bridge.tokens} tokens that the bridge reads (--tokens)",
+            stacklevel=2,
+        )
+    return kept
+
+
+def fitting(pairs: Sequence[Pair], bridge: Bridge) -> list[Pair]:
+    """Those that the bridge reads to their end."""
+    lengths = bridge.language.lengths([pair.ours for pair in pairs])
+    return [p for p, length in zip(pairs, lengths, strict=True) if length <= bridge.tokens]
 
 
 def check_pairs(bridge: Bridge, teacher: Language, pairs: Sequence[Pair], match: Match) -> None:
@@ -132,6 +157,22 @@ def check_pairs(bridge: Bridge, teacher: Language, pairs: Sequence[Pair], match:
     _check_lengths(pairs, bridge.language.lengths(ours), bridge.tokens, "the bridge")
     limit = tokens_read(teacher, bridge)
     _check_lengths(pairs, teacher.lengths(theirs), limit, "the own encoder")
+
+
+def readable(captions: Sequence[str], bridge: Bridge, teacher: Language) -> Sequence[str]:
+    """Plain captions that the own encoder reads as far as the bridge does; others are counted."""
+    limit = tokens_read(teacher, bridge)
+    if bridge.tokens <= limit or not captions:
+        return captions
+    lengths = teacher.lengths(captions)
+    kept = [text for text, length in zip(captions, lengths, strict=True) if length <= limit]
+    if len(kept) < len(captions):
+        warnings.warn(
+            f"{len(captions) - len(kept):,} of {len(captions):,} captions are left out of the warm "
+            f"start: the own encoder reads only {limit} tokens",
+            stacklevel=2,
+        )
+    return kept
 
 
 def mixed(captions: Sequence[str], pairs: Sequence[Pair], seed: int) -> list[Pair]:
@@ -184,7 +225,7 @@ def _pair(line: str, where: str) -> Pair:
     for text, reader in ((ours, "the bridge"), (theirs, "the own encoder")):
         if not text:
             raise BridgeError(f"{where}: what {reader} reads is empty")
-    if len(cells) == 2:
+    if len(cells) == 2 or not cells[2].strip():
         return Pair(ours, theirs, None, where)
     links = []
     counts = len(ours.split()), len(theirs.split())

@@ -45,7 +45,7 @@ def warm_start_phase(
         batch_size=config.warm_start_batch,
         lr=config.lr_warm_start,
         seed=config.seed,
-        pairs=as_pairs(config.warm_start_pairs or (), seed=config.seed),
+        pairs=as_pairs(config.warm_start_pairs or (), bridge, seed=config.seed),
         teacher=config.warm_start_teacher,
         # processes that hold parts of the weights cannot save each at its own time
         folder=None if config.shard else config.out / WARM,
@@ -125,7 +125,7 @@ def warm_start(
         batch_size=batch_size,
         lr=lr,
         seed=seed,
-        pairs=as_pairs(pairs, seed=seed),
+        pairs=as_pairs(pairs, bridge, seed=seed),
         teacher=teacher,
         folder=folder,
     )

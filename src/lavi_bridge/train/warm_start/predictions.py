@@ -137,7 +137,6 @@ class Predictions:
                 unconditional = vision.predict(x_t, timesteps, null.expand(len(batch)))
                 gaps.append((conditional - unconditional).square().mean())
         bridge.train(training)
-        lora.without_own_dropout(bridge.language.model)
         return Bank(pairs, torch.cat(drawn), torch.stack(gaps).mean(), scheduler.timesteps[0])
 
     def _difference(self, bank: Bank, size: int, seed: int) -> Tensor:

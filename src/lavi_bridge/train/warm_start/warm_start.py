@@ -45,7 +45,7 @@ from lavi_bridge.train.warm_start.matching import (
     assigned,
 )
 from lavi_bridge.train.warm_start.muon import Muon
-from lavi_bridge.train.warm_start.pairs import Pair, check_pairs, digest, mixed
+from lavi_bridge.train.warm_start.pairs import Pair, check_pairs, digest, mixed, readable
 from lavi_bridge.train.warm_start.predictions import Predictions
 from lavi_bridge.train.warm_start.report import Report, by_topic, unmatched
 from lavi_bridge.train.warm_start.teacher import find_teacher, states_impossible
@@ -115,14 +115,14 @@ class WarmStart(Task):
             raise BridgeError(f"unknown match '{match}'; known: {', '.join(get_args(Match))}")
         if steps < 1 or batch_size < 1:
             raise BridgeError("a warm start needs at least one step of one caption")
-        unique = mixed(captions, pairs, seed)
+        self.teacher = find_teacher(bridge, teacher)
+        unique = mixed(readable(captions, bridge, self.teacher), pairs, seed)
         if not unique:
             raise BridgeError(f"a warm start needs captions; none of {len(captions)} has any text")
         held_out = min(HELD_OUT, max(1, len(unique) // 10)) if len(unique) > 1 else 0
         self.held_out_pairs, self.pairs = unique[:held_out] or unique, unique[held_out:] or unique
         self.bridge, self.match, self.steps, self.seed = bridge, match, steps, seed
         self.batch_size, self.lr = batch_size, lr
-        self.teacher = find_teacher(bridge, teacher)
         check_pairs(bridge, self.teacher, pairs, match)
         reason = states_impossible(bridge, self.teacher, [p.ours for p in self.held_out_pairs])
         if reason and match != "predictions":
@@ -160,6 +160,7 @@ class WarmStart(Task):
             with (
                 lora.folded(bridge.language.model),
                 bridge.language.whole_gelu(),
+                bridge.language.without_dropout(),  # what is copied has none
                 closing(train(self, save_seconds=save_seconds)) as losses,
             ):
                 for loss in losses:
@@ -183,7 +184,6 @@ class WarmStart(Task):
         return self.match
 
     def before_step(self) -> None:
-        lora.without_own_dropout(self.bridge.language.model)  # what is copied has none
         if self.switch and self.step == self.switch:
             # the moments of the other loss would make far too large steps of this one's
             self.optimizer.state.clear()
@@ -240,6 +240,8 @@ class WarmStart(Task):
     @cached_property
     def _window(self) -> int:
         """Groups that are passed over several times before others come."""
+        if self._passes == 1:
+            return min(len(self._groups), CHUNK)
         fit = KEPT // (self._held_out.nbytes // len(self._held_out) * self._groups.size)
         fit = max(CHUNK, fit - fit % CHUNK)  # they are matched and kept by the chunk
         wanted = -(-(self.switch or self.steps) * self._count // self._passes)
@@ -356,6 +358,8 @@ class WarmStart(Task):
             "teacher": self.teacher.fingerprint,
             "captions": digest(self.pairs),
         }
+        if self.bridge.tokens > self.bridge.padding:
+            settings["tokens"] = self.bridge.tokens
         names = {id(p): n for n, p in self.bridge.named_parameters()}
         tensors = {names[id(p)]: p for p in self.parameters}
         state = RunState(
