@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL.Image import Image
+from PIL.Image import Image, new
 
 from lavi_bridge import Bridge, BridgeError
 from lavi_bridge.plan.data_check import check
@@ -117,11 +117,14 @@ def test_more_than_the_language_model_reads_is_told() -> None:
         connect(tokens=0)
 
 
-def test_plan_and_data_check_count_with_them() -> None:
+def test_plan_and_data_check_count_with_them(tmp_path: Path) -> None:
     made = make_plan("zoo:tiny-t5-large", "zoo:tiny-sd", language_rank=4, vision_rank=4, tokens=64)
     assert made.tokens == 64
-    report = check("shapes", language="zoo:tiny-t5-large", vision="zoo:tiny-sd", tokens=48)
-    assert report.token_limit == 48
+    new("RGB", (64, 64)).save(tmp_path / "a.png")
+    (tmp_path / "data.tsv").write_text(f"a.png\t{LONG}\n")
+    data = str(tmp_path / "data.tsv")
+    report = check(data, language="zoo:tiny-t5-large", vision="zoo:tiny-sd", tokens=48)
+    assert (report.token_limit, report.truncated) == (48, 0)
 
 
 def test_texts_of_different_lengths_are_joined_with_masks() -> None:

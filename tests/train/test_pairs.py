@@ -180,7 +180,7 @@ def test_a_long_pair_is_read_to_its_end_and_a_short_one_as_ever(tiny: Tiny) -> N
 
 
 @pytest.mark.parametrize("match", ["states", "sets", "predictions"])
-def test_it_learns_what_the_own_encoder_cannot_read(tiny: Tiny, match: str) -> None:
+def test_it_learns_what_the_own_encoder_cannot_read(tiny: Tiny, few: None, match: str) -> None:
     bridge = connect(tiny, rank=8)
     pairs = PAIRS if match == "states" else [Pair(p.ours, p.theirs) for p in PAIRS]
     warm = WarmStart(bridge, [], pairs=pairs, match=match, steps=12, batch_size=8)  # type: ignore[arg-type]
