@@ -98,6 +98,8 @@ def test_a_bridge_finds_the_package_again_and_refuses_other_weights(
     options: dict[str, Any] = {"rank": 2, "device": "cpu"}
     Bridge.connect("pip:my-model", tiny("sd"), **options).save(tmp_path / "bridge")
     assert Bridge.load(tmp_path / "bridge", device="cpu").language.place.id == "pip:my-model"
+    for file in (tmp_path / "bridge").rglob("*.*"):
+        assert str(folder).encode() not in file.read_bytes(), file
     weights = folder / "weights" / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-4:] = b"\x00\x00\x80\x3f"

@@ -20,6 +20,8 @@ def test_a_bundled_bridge_is_small_and_says_how_it_was_made(name: str) -> None:
     assert {"command", "seed", "warm_start"} <= record["training"].keys()
     assert record["language"]["id"].startswith("pip:")
     assert record["vision"]["id"] == "zoo:tiny-sd"
+    lora = json.loads((folder / "language_lora" / "adapter_config.json").read_text("utf-8"))
+    assert lora["base_model_name_or_path"] == record["language"]["id"]  # no folder of a machine
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -64,7 +64,7 @@ def write(parts: Parts, summary: dict[str, Any], folder: Path) -> None:
         parts.adapter.save(scratch / "adapter")
         for name, side in parts.sides.items():
             if side.lora is not None:
-                lora.save(side.trunk, scratch / f"{name}_lora", base=side.place.root)
+                lora.save(side.trunk, scratch / f"{name}_lora", base=side.place.published)
         text = json.dumps(record, indent=2, default=str) + "\n"
         (scratch / INDEX).write_text(text, encoding="utf-8")
         (scratch / "README.md").write_text(model_card(parts, summary), encoding="utf-8")

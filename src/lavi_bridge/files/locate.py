@@ -22,7 +22,7 @@ from lavi_bridge.files.atomic import at_home
 ZOO = Path(__file__).parents[1] / "zoo" / "models"
 BRIDGES = Path(__file__).parents[1] / "zoo" / "bridges"
 """Trained bridges that ship with the package."""
-PIP, GGUF = "pip:", ".gguf"
+ZOO_PREFIX, PIP, GGUF = "zoo:", "pip:", ".gguf"
 INDEXES = ("model_index.json", "config.json")
 HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(/(?P<sub>[\w./-]+?))?(@(?P<revision>[\w./-]+))?")
 
@@ -44,6 +44,12 @@ class Place:
     def local(self) -> bool:
         """Whether the files lie on this machine, outside the Hub's cache."""
         return Path(self.root).is_dir()
+
+    @property
+    def published(self) -> str:
+        """What a file that may travel says of it: where a model came with a package, its name there
+        and not the folder of this machine."""
+        return self.id if self.id.startswith((ZOO_PREFIX, PIP)) else self.root
 
     def __truediv__(self, name: str) -> Place:
         """The place of a component: `place / "unet"`."""
@@ -119,8 +125,8 @@ def locate(source: str | Path) -> Place:
     text = str(source)
     if not text:
         raise BridgeError("an empty name for a model; give a folder, a Hub id or zoo:NAME")
-    if text.startswith("zoo:"):
-        name, _, subfolder = text.removeprefix("zoo:").partition("/")
+    if text.startswith(ZOO_PREFIX):
+        name, _, subfolder = text.removeprefix(ZOO_PREFIX).partition("/")
         found = next((root / name for root in (ZOO, BRIDGES) if (root / name).is_dir()), None)
         if not name or found is None:
             bridges = ", ".join(path.name for path in BRIDGES.glob("*/"))
