@@ -102,11 +102,11 @@ def reproduce(args: list[str]) -> None:
 def expand(args: list[str]) -> None:
     """Write long or free prompts for short ones with a language model."""
     from lavi_bridge.prompts.expand import expand
-    from lavi_bridge.prompts.instructions import INSTRUCTIONS
+    from lavi_bridge.prompts.instructions import INSTRUCTIONS, Form
 
     if "--show-instruction" in args:
-        form = "free" if "free" in args or "--form=free" in args else "long"
-        print(INSTRUCTIONS[form].show())  # type: ignore[index]
+        form: Form = "free" if "free" in args or "--form=free" in args else "long"
+        print(INSTRUCTIONS[form].show())
         return
     first = INSTRUCTIONS["long"]
     about = (

@@ -26,12 +26,12 @@ class Line:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
+def lines(path: Path, what: str = "prompts") -> Iterator[tuple[str, str]]:
     """Where each line of a UTF-8 file is, and the line; blank ones are skipped."""
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise BridgeError(f"cannot read prompts '{path}': {error.strerror}") from error
+        raise BridgeError(f"cannot read {what} '{path}': {error.strerror}") from error
     for number, raw in enumerate(content.split(b"\n"), 1):
         where = f"{path}:{number}"
         try:
@@ -44,7 +44,7 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
 
 def txt(path: Path, category: str = "") -> Iterator[Line]:
     """One prompt a line."""
-    for where, line in _lines(path):
+    for where, line in lines(path):
         yield Line(where, line, category)
 
 
@@ -57,7 +57,7 @@ def tsv(path: Path, columns: Sequence[str] = ()) -> Iterator[Line]:
         columns: their names where the file has no header.
     """
     names = list(columns)
-    for where, line in _lines(path):
+    for where, line in lines(path):
         cells = [cell.strip() for cell in line.split("\t")]
         if not names:
             lower = [cell.lower() for cell in cells]
@@ -85,7 +85,7 @@ def jsonl(path: Path, category: str = "category") -> Iterator[Line]:
     Args:
         category: the key of the category; if it is another than `category`, it stays a fact, too.
     """
-    for where, line in _lines(path):
+    for where, line in lines(path):
         try:
             entry = json.loads(line)
             json.dumps(entry, ensure_ascii=False).encode()  # half of a surrogate pair is no text
@@ -134,12 +134,12 @@ def pairs(short: Path, long: Path, drawbench: Path, upsampled: Path) -> Iterator
     its long one has to hold a word of it.
     """
     # lists of unequal lengths give other prompts than the suite's, which is found there
-    for (_, brief), (where, line) in zip(_lines(drawbench), _lines(upsampled), strict=False):
+    for (_, brief), (where, line) in zip(lines(drawbench), lines(upsampled), strict=False):
         if line.startswith(f"{brief.strip()}. "):
             text = line.removeprefix(f"{brief.strip()}. ")
             yield Line(where, text, "drawbench", short=brief.strip())
     met = set()
-    for (_, brief), (where, line) in zip(_lines(short), _lines(long), strict=False):
+    for (_, brief), (where, line) in zip(lines(short), lines(long), strict=False):
         if brief.strip() not in met and _words(brief) & _words(line):
             met.add(brief.strip())
             yield Line(where, line, "vbench", short=brief.strip())

@@ -7,11 +7,7 @@ They were written down before the first model was trained on them.
 
 from __future__ import annotations
 
-from typing import Literal
-
-Wording = Literal["plain", "seen", "held-out", "survey"]
-"""Which words a free text takes: those of the plain captions, those of training, those that no
-training text has, or these with the colours' names of a public survey."""
+from dataclasses import dataclass
 
 SEEN: dict[str, tuple[str, ...]] = {
     "red": (
@@ -145,33 +141,24 @@ at least 10 nearer than to the next), closest first, four at most. Left out are 
 word of the lists above or a plain colour's, and those of what a body gives off."""
 
 
+@dataclass(frozen=True)
 class Phrases:
     """What stands around the things that are told; none of it is a fact of the picture."""
 
-    def __init__(
-        self,
-        openings: tuple[str, ...],
-        endings: tuple[str, ...],
-        asides: tuple[str, ...],
-        others: tuple[str, ...],
-        painted: tuple[str, ...],
-        places: tuple[str, ...],
-        grounds: tuple[str, ...],
-    ) -> None:
-        self.openings = openings
-        """Begin a text; the first thing follows."""
-        self.endings = endings
-        """End a sentence about things."""
-        self.asides = asides
-        """Whole sentences beside the matter."""
-        self.others = others
-        """Begin a second sentence, of the second thing."""
-        self.painted = painted
-        """Stand between a thing and its colour that follows it."""
-        self.places = places
-        """Stand before a relation: "…, sitting left of …"."""
-        self.grounds = grounds
-        """Stand before the background."""
+    openings: tuple[str, ...]
+    """Begin a text; the first thing follows."""
+    endings: tuple[str, ...]
+    """End a sentence about things."""
+    asides: tuple[str, ...]
+    """Whole sentences beside the matter."""
+    others: tuple[str, ...]
+    """Begin a second sentence, of the second thing."""
+    painted: tuple[str, ...]
+    """Stand between a thing and its colour that follows it."""
+    places: tuple[str, ...]
+    """Stand before a relation: "…, sitting left of …"."""
+    grounds: tuple[str, ...]
+    """Stand before the background."""
 
 
 SEEN_PHRASES = Phrases(

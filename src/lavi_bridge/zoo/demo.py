@@ -25,7 +25,6 @@ from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.evaluate.statistics import Estimate, estimate, wilson
 from lavi_bridge.files.atomic import write_text
-from lavi_bridge.files.locate import locate
 from lavi_bridge.metrics.shapes import facts_of
 from lavi_bridge.prompts.prompt import Prompt
 from lavi_bridge.prompts.suites import load_suite
@@ -203,7 +202,7 @@ def join(folder: Path, scale: float, losses: list[float]) -> tuple[Bridge, int]:
 def _real_bridge() -> tuple[Bridge | None, str | None]:
     """The bundled bridge to a real language model, or why it cannot be had."""
     try:
-        return Bridge.load(locate(REAL).root, device="cpu"), None
+        return Bridge.load(REAL, device="cpu"), None
     except BridgeError as error:
         return None, str(error)
 

@@ -21,6 +21,7 @@ from lavi_bridge.config import Match
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.atomic import at_home
 from lavi_bridge.languages import Language
+from lavi_bridge.prompts.readers import lines
 
 Links = tuple[tuple[int, int], ...]
 LINK = re.compile(r"(\d+)-(\d+)")
@@ -78,19 +79,7 @@ def read_pairs(path: Path) -> list[Pair]:
     Raises:
         BridgeError: it cannot be read, holds none, or a line is malformed (it is named).
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BridgeError(f"cannot read pairs '{path}': {error.strerror}") from error
-    found = []
-    for number, raw in enumerate(content.split(b"\n"), 1):
-        where = f"{path}:{number}"
-        try:
-            line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r")
-        except UnicodeDecodeError as error:
-            raise BridgeError(f"{where}: not UTF-8 text; save the file as UTF-8") from error
-        if line.strip():
-            found.append(_pair(line, where))
+    found = [_pair(line, where) for where, line in lines(path, "pairs")]
     if not found:
         raise BridgeError(f"'{path}' holds no pairs")
     return found
@@ -98,13 +87,13 @@ def read_pairs(path: Path) -> list[Pair]:
 
 def write_pairs(pairs: Iterable[Pair]) -> str:
     """The content of a file of pairs."""
-    lines = []
+    rows = []
     for pair in pairs:
         cells = [pair.ours, pair.theirs]
         if pair.links is not None:
             cells.append(" ".join(f"{a}-{b}" for a, b in pair.links))
-        lines.append("\t".join(cells) + "\n")
-    return "".join(lines)
+        rows.append("\t".join(cells) + "\n")
+    return "".join(rows)
 
 
 def as_pairs(
