@@ -195,9 +195,6 @@ def judge(bridge: Bridge) -> dict[str, Any]:
 
 def work(row: Row | None, seed: int, out: Path) -> None:
     """Train and judge a row and seed, or judge the own encoder; leaves result.json."""
-    import warnings
-
-    warnings.filterwarnings("ignore", ".*longer than.*")  # the table of lengths says it
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     folder = out / (slug(row, seed) if row else "own")
     folder.mkdir(parents=True, exist_ok=True)

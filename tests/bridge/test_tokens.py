@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,12 +17,12 @@ from lavi_bridge.text import Text
 Tiny = Callable[[str], Path]
 SHORT = "a red circle"
 LONG = "a red circle left of a blue square and then many more words that nobody has seen"
-OPTIONS = {"steps": 3, "scheduler": "ddim"}
+OPTIONS: dict[str, Any] = {"steps": 3, "scheduler": "ddim"}
 
 
 def connect(vision: str | Path = "zoo:tiny-sd", **options: object) -> Bridge:
-    given: dict[str, object] = {"rank": 2, "dropout": 0.0, "device": "cpu"} | options
-    bridge = Bridge.connect("zoo:tiny-t5-large", vision, **given)  # type: ignore[arg-type]
+    given: dict[str, Any] = {"rank": 2, "dropout": 0.0, "device": "cpu"} | options
+    bridge = Bridge.connect("zoo:tiny-t5-large", vision, **given)
     for number, parameter in enumerate(bridge.trainable_parameters()):
         torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(number))
     return bridge
@@ -43,7 +44,7 @@ def test_a_short_prompt_is_read_as_without(long: Bridge) -> None:
     assert (long.tokens, long.padding) == (64, 32)
     torch.testing.assert_close(long.encode(SHORT).hidden, own.encode(SHORT).hidden, atol=0, rtol=0)
     assert long.encode(SHORT).mask is None
-    assert long.generate(SHORT, **OPTIONS)[0] == own.generate(SHORT, **OPTIONS)[0]  # type: ignore[arg-type]
+    assert long.generate(SHORT, **OPTIONS)[0] == own.generate(SHORT, **OPTIONS)[0]
 
 
 def test_a_long_prompt_is_read_to_its_end(long: Bridge) -> None:
@@ -62,8 +63,8 @@ def test_compiled_models_get_one_length_for_all_batches(long: Bridge) -> None:
 
 
 def test_prompts_drawn_together_are_those_drawn_alone(long: Bridge) -> None:
-    together = long.generate([SHORT, LONG], **OPTIONS)  # type: ignore[arg-type]
-    alone = [long.generate(p, seed=i, **OPTIONS)[0] for i, p in enumerate([SHORT, LONG])]  # type: ignore[arg-type]
+    together = long.generate([SHORT, LONG], **OPTIONS)
+    alone = [long.generate(p, seed=i, **OPTIONS)[0] for i, p in enumerate([SHORT, LONG])]
     assert [apart(a, b) <= 1 for a, b in zip(together, alone, strict=True)] == [True, True]
 
 
@@ -79,7 +80,7 @@ def test_diffusers_pipeline_reads_as_many(long: Bridge) -> None:
         height=64,
         width=64,
     ).images
-    ours = long.generate([SHORT, LONG], **OPTIONS)  # type: ignore[arg-type]
+    ours = long.generate([SHORT, LONG], **OPTIONS)
     assert [apart(a, b) <= 1 for a, b in zip(drawn, ours, strict=True)] == [True, True]
 
 
@@ -100,7 +101,7 @@ def test_the_loss_has_a_gradient_for_either(long: Bridge) -> None:
 def test_where_padding_is_masked_more_tokens_change_nothing_for_short_prompts() -> None:
     bridges = connect("zoo:tiny-pixart"), connect("zoo:tiny-pixart", tokens=160)
     assert [bridge.tokens for bridge in bridges] == [120, 160]
-    few, many = (bridge.generate(SHORT, **OPTIONS)[0] for bridge in bridges)  # type: ignore[arg-type]
+    few, many = (bridge.generate(SHORT, **OPTIONS)[0] for bridge in bridges)
     assert apart(few, many) <= 1
 
 

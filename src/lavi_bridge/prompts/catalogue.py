@@ -16,8 +16,6 @@ DALLE3 = Origin("openai/dalle3-eval-samples", "d7c88c07b492ad7b9fd3003126d00719a
 
 Kind = Literal["spatial", "action", "spatialaction"]
 """Which relations a complex prompt of T2I-CompBench has; also the ends of its lists' names."""
-SHAPES_PER_CATEGORY = 64
-SHAPES_SEED = 777
 
 
 def _shapes() -> Iterator[Line]:
@@ -40,7 +38,10 @@ def _free(kind: str) -> Iterator[Line]:
 
 
 def _place(index: int) -> dict[str, object]:
-    return {"per_category": SHAPES_PER_CATEGORY, "seed": SHAPES_SEED, "index": index}
+    """Where `world.evaluation_set` has the facts of a prompt."""
+    from lavi_bridge.shapes.suites import PER_CATEGORY, SEED
+
+    return {"per_category": PER_CATEGORY, "seed": SEED, "index": index}
 
 
 COMPBENCH = Origin("Karine-Huang/T2I-CompBench", "1b7094991a57f3c22abdd4f6e8ba6c1a15517073", "MIT")
@@ -265,11 +266,11 @@ _SUITES = (
         ),
         protocol="no number of images is prescribed",
     ),
-    _world("shapes", "Shapes world", 6 * SHAPES_PER_CATEGORY, _shapes, _PLAIN),
+    _world("shapes", "Shapes world", 384, _shapes, _PLAIN),
     _world(
         "shapes-free",
         "Shapes world, free form",
-        6 * SHAPES_PER_CATEGORY,
+        384,
         partial(_free, "free"),
         _PLAIN,
         "the scenes of `shapes`, told as people talk, in turns that no training text has",
@@ -277,7 +278,7 @@ _SUITES = (
     _world(
         "shapes-free-heldout",
         "Shapes world, free form, held-out words",
-        6 * SHAPES_PER_CATEGORY,
+        384,
         partial(_free, "heldout"),
         ("color", "survey", "shape", "texture", "relation", "number"),
         "a category says whose words no training text has; `survey`: colours as in xkcd's survey",
