@@ -118,10 +118,11 @@ def test_all_layers_have_the_published_targets() -> None:
 def test_a_text_cache_keeps_what_enters_the_layers_that_train(tmp_path: Path) -> None:
     bridge = connect("zoo:tiny-llama", "last:2")
     cache = FeatureCache(tmp_path / "text", {"of": "this"})
-    fresh = cached_features(bridge, cache, PROMPTS, trim=True)
+    upper = Upper(bridge.language)
+    fresh = cached_features(bridge, cache, PROMPTS, trim=True, upper=upper)
     assert cache.waiting() == len(PROMPTS)
     cache.flush()
-    again = cached_features(bridge, cache, PROMPTS[::-1], trim=True)
+    again = cached_features(bridge, cache, PROMPTS[::-1], trim=True, upper=upper)
     torch.testing.assert_close(again.hidden.flip(0), fresh.hidden, atol=0, rtol=0)
     torch.testing.assert_close(fresh.hidden, bridge.features(PROMPTS).hidden, atol=5e-3, rtol=5e-3)
     assert fresh.hidden.requires_grad

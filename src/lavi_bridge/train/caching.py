@@ -83,17 +83,22 @@ def open_text_cache(bridge: Bridge, config: TrainConfig) -> FeatureCache | None:
 
 
 def cached_features(
-    bridge: Bridge, cache: FeatureCache, captions: Sequence[str], *, trim: bool
+    bridge: Bridge,
+    cache: FeatureCache,
+    captions: Sequence[str],
+    *,
+    trim: bool,
+    upper: Upper | None = None,
 ) -> Text:
     """Hidden states of captions; what the cache lacks is encoded and added.
 
-    Where the last layers train, the cache has what enters the first of these, and they run.
-
     The whole batch is encoded where one is lacking, so that a run that goes on with a half-filled
     cache gives a caption the same as before: what came of the first batch that had it.
+
+    Args:
+        upper: the layers that train, where some do: the cache has what enters them, and they run.
     """
     language = bridge.language
-    upper = Upper(language) if language.lora is not None else None
     tokens = language.tokenize(captions, bridge.tokens)
     if not all(caption in cache for caption in captions):
         ids, mask = bridge.read(tokens)

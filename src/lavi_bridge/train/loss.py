@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.data.cache.features import FeatureCache
 from lavi_bridge.data.examples import Batch, Example, Examples, inputs
+from lavi_bridge.languages.layers import Upper
 from lavi_bridge.running.device import to_device
 from lavi_bridge.train.caching import cached_features
 from lavi_bridge.train.options import TrainConfig
@@ -35,6 +36,8 @@ class Loss:
     ) -> None:
         self._bridge, self._samples, self._unreadable = bridge, samples, unreadable
         self._config, self._text_cache = config, text_cache
+        trains = text_cache is not None and bridge.language.lora is not None
+        self._upper = Upper(bridge.language) if trains else None
 
     def __call__(self, module: nn.Module, examples: Sequence[Example]) -> Tensor:
         """The mean loss of all examples; those that cannot be read count zero.
@@ -56,7 +59,9 @@ class Loss:
             options["shares"] = to_device(shares, self._bridge.vision.device)
         batch = inputs(good + good[:1] * lacking, self._bridge.vision, self._samples.cache)
         if self._text_cache is not None and batch.captions:
-            features = cached_features(self._bridge, self._text_cache, batch.captions, trim=trim)
+            features = cached_features(
+                self._bridge, self._text_cache, batch.captions, trim=trim, upper=self._upper
+            )
             batch = replace(batch, features=features)
         loss: Tensor = module(**vars(batch), **options)
         return loss if lacking else loss * (len(good) / len(examples))
