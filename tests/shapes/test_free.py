@@ -8,7 +8,7 @@ from lavi_bridge.prompts.catalogue import WORLD
 from lavi_bridge.prompts.suite import prompt_hash
 from lavi_bridge.prompts.suites import load_suite
 from lavi_bridge.shapes.free import Retold, retell, seen_words
-from lavi_bridge.shapes.plain import stated
+from lavi_bridge.shapes.plain import parse, stated
 from lavi_bridge.shapes.words import HELD_OUT, HELD_OUT_PHRASES, SEEN, SEEN_PHRASES, SURVEY
 from lavi_bridge.shapes.world import COLORS, SHAPES, ShapesWorld, evaluation_set
 
@@ -103,6 +103,36 @@ def test_every_word_of_a_thing_is_linked_to_its_plain_one() -> None:
         for free, plain in pairs:
             if plain in ("red", "blue"):
                 assert free == plain or free in SEEN[plain]
+
+
+def test_the_plain_side_follows_from_meaning_and_order_alone() -> None:
+    """What the free text does not show would move the states that a bridge is to match."""
+    meant = "a large red circle to the left of a blue square and an orange ring"
+    for plain in (
+        "a picture of a huge red circle left of a blue square with an orange ring",
+        "a big red circle on the left side of a blue square and an orange ring",
+    ):
+        assert {retell(plain, random.Random(i)).plain for i in range(20)} == {meant}
+    told = [
+        retell("there is a red circle next to an orange ring", random.Random(i)) for i in range(40)
+    ]
+    assert {one.plain for one in told} == {
+        "a red circle and an orange ring",
+        "an orange ring and a red circle",
+    }
+    for one in told:  # things stand in the order in which they are told
+        shapes = [b for _, b in sorted(one.links) if one.plain.split()[b] in ("circle", "ring")]
+        assert shapes == sorted(shapes)
+
+
+def test_the_plain_side_states_the_same_and_is_settled() -> None:
+    for index, plain in enumerate(ShapesWorld(seed=3).captions(400)):
+        told = retell(plain, random.Random(index))
+        assert parse(told.plain).settled()[0] == told.plain
+        mine, other = stated(told.plain), stated(plain)
+        assert sorted(map(repr, mine.objects)) == sorted(map(repr, other.objects))
+        assert (mine.relations, mine.count) == (other.relations, other.count)
+        assert mine.background == other.background
 
 
 def test_links_may_join_several_words() -> None:

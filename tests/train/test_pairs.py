@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from lavi_bridge.shapes.world import ShapesWorld
 from lavi_bridge.train.options import TrainConfig
 from lavi_bridge.train.warm_start import pairs as module
 from lavi_bridge.train.warm_start.alignment import align, equal_words, linked
-from lavi_bridge.train.warm_start.matching import Matcher, assigned
+from lavi_bridge.train.warm_start.matching import Matched, Matcher, assigned
 from lavi_bridge.train.warm_start.pairs import (
     Pair,
     as_pairs,
@@ -96,7 +96,8 @@ def test_a_file_that_is_missing_empty_or_no_text_is_named(tmp_path: Path) -> Non
 
 def test_the_world_has_pairs_of_its_own() -> None:
     first = open_pairs("shapes")[0]
-    assert (first.ours, first.theirs) == (ShapesWorld().retold(1)[0].text, ShapesWorld().caption(0))
+    told = ShapesWorld().retold(1)[0]
+    assert (first.ours, first.theirs, first.links) == (told.text, told.plain, told.links)
 
 
 def test_of_the_worlds_pairs_those_that_are_too_long_are_counted(
@@ -268,6 +269,32 @@ def test_the_frozen_models_own_dropout_is_off_and_put_back(
     list(second.run())
     assert second.bridge.id == whole.bridge.id
     assert second.measure("states") == second.measure("states")
+
+
+def test_what_is_matched_once_is_kept_while_it_fits(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Matching runs on the host and is slow beside a small model: not once a pass."""
+    run = {"pairs": PAIRS[:40], "steps": 12, "batch_size": 16}
+    matched, bits = [], []
+    real = Matcher.__call__
+
+    def counted(self: Matcher, pairs: Sequence[Pair]) -> Matched:
+        matched.append(len(pairs))
+        return real(self, pairs)
+
+    monkeypatch.setattr(Matcher, "__call__", counted)
+    for kept in (2**30, 0):
+        monkeypatch.setattr(f"{WarmStart.__module__}.ALL_KEPT", kept)
+        matched.clear()
+        bridge = connect(tiny)
+        start = WarmStart(bridge, [], **run)  # type: ignore[arg-type]
+        for _ in start.run():
+            pass
+        bits.append(bridge.id)
+        whole = len(start.pairs) + len(start.held_out_pairs) + 1
+        assert (sum(matched) == whole) is bool(kept), (sum(matched), whole)
+    assert bits[0] == bits[1]
 
 
 def test_pairs_need_a_warm_start() -> None:

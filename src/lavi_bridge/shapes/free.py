@@ -7,7 +7,7 @@ Which free words stand for which plain ones is known, so a warm start can match 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +20,7 @@ from lavi_bridge.shapes.plain import (
     Noun,
     Plain,
     Word,
+    agreeing,
     parse,
 )
 from lavi_bridge.shapes.scenes import COLORS, SHAPES
@@ -46,6 +47,11 @@ class Retold:
 
     text: str
     plain: str
+    """Settled by the text: things in the order in which it tells them, one wording for one meaning.
+
+    What it leaves open (which of two things a caption begins with, whether it has an opening) would
+    move the states that a bridge is to match, and could not be learned.
+    """
     links: tuple[tuple[int, int], ...]
     """Which word of `text` stands for which word of `plain`, counted from 0 over what blanks part:
     one or several to one or several."""
@@ -76,7 +82,7 @@ def retell(
         return Retold("", "", ())
     phrases = SEEN_PHRASES if templates == "seen" else HELD_OUT_PHRASES
     words = _Words(rng, held_out, synonyms)
-    return _Teller(parse(plain), words, phrases, asides, openings).tell(plain)
+    return _Teller(parse(plain), words, phrases, asides, openings).tell()
 
 
 def seen_words() -> set[str]:
@@ -131,7 +137,7 @@ class _Teller:
         self.said, self.words, self.rng, self.phrases = said, words, words.rng, phrases
         self.asides, self.openings = asides, openings
 
-    def tell(self, plain: str) -> Retold:
+    def tell(self) -> Retold:
         nouns, joints = list(self.said.nouns), list(self.said.joints)
         before, after = self._beside()
         pieces: list[Piece] = [(aside, ()) for aside in before]
@@ -154,7 +160,7 @@ class _Teller:
             pieces.append((ending, ()))
         if after:
             pieces += [(".", ()), *((aside, ()) for aside in after)]
-        return _assembled(pieces, plain)
+        return _assembled(pieces, self.said)
 
     def _beside(self) -> tuple[list[str], list[str]]:
         """Sentences before and after."""
@@ -188,6 +194,7 @@ class _Teller:
         """Two things, in any order, in one sentence or two."""
         if self.rng.random() < 0.5:
             a, b = b, a
+            self.said.nouns[:2] = a, b
         if self.rng.random() < 0.25:
             other = self._one(self.phrases.others)
             return [*self._noun(a), (".", ()), (other, joint[0].at), *self._noun(b)]
@@ -234,8 +241,9 @@ class _Teller:
         return choices[: self.openings]
 
 
-def _assembled(pieces: Sequence[Piece], plain: str) -> Retold:
+def _assembled(pieces: Sequence[Piece], said: Plain) -> Retold:
     """One text of pieces: articles agree, marks stand at the word before."""
+    plain, moved = said.settled()
     words: list[str] = []
     links: list[tuple[int, int]] = []
     for text, sources in pieces:
@@ -244,16 +252,8 @@ def _assembled(pieces: Sequence[Piece], plain: str) -> Retold:
                 words[-1] += text
             continue
         for word in text.split():
-            links += [(len(words), source) for source in sources]
+            stand_for = sorted({place for source in sources for place in moved[source]})
+            links += [(len(words), place) for place in stand_for]
             words.append(word)
-    told = " ".join(_agreeing(words))
+    told = " ".join(agreeing(words))
     return Retold(told, plain, tuple(links))
-
-
-def _agreeing(words: Sequence[str]) -> Iterator[str]:
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        if word == "a":
-            vowel = following[:1] in tuple("aeiou") and not following.startswith(("uni", "one-"))
-            yield "an" if vowel else "a"
-        else:
-            yield word

@@ -6,7 +6,7 @@ The grammar writes them from scenes; here they are taken apart again, to be told
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from lavi_bridge.shapes.grammar import (
@@ -53,6 +53,35 @@ class Plain:
     joints: list[list[Word]] = field(default_factory=list)  # before the second noun, and the third
     background: tuple[Word, Word, Word] | None = None  # "on a", "gray", "background"
 
+    def settled(self) -> tuple[str, dict[int, tuple[int, ...]]]:
+        """The same in the one wording that all captions of this meaning share.
+
+        There is no opening, one word joins things and each side and size has one name, so that the
+        whole follows from the meaning and the order in which things are told.
+
+        Returns:
+            The caption, and for each position in the caption that was taken apart those of what
+            stands in its place.
+        """
+        words: list[str] = []
+        moved: dict[int, tuple[int, ...]] = {}
+
+        def put(word: Word, text: str) -> None:
+            there = tuple(range(len(words), len(words) + len(text.split())))
+            words.extend(text.split())
+            moved.update(dict.fromkeys(word.at, there))
+
+        for number, noun in enumerate(self.nouns):
+            for word in self.joints[number - 1] if number else ():
+                put(word, RELATIONS[PHRASE_OF[word.text]][0] if word.text in PHRASE_OF else "and")
+            put(noun.head, noun.head.text)
+            for key, word in noun.adjectives:
+                put(word, SIZES[key][0] if key in SIZES else word.text)
+            put(noun.shape, plural_of(noun.shape.text) if noun.plural else noun.shape.text)
+        for word in self.background or ():
+            put(word, word.text)
+        return " ".join(agreeing(words)), moved
+
 
 def parse(caption: str) -> Plain:
     """Take a plain caption apart.
@@ -78,6 +107,16 @@ def parse(caption: str) -> Plain:
     if not reader.ended:
         raise reader.error()
     return found
+
+
+def agreeing(words: Sequence[str]) -> Iterator[str]:
+    """Words, with an article "a" or "an" as the next one asks for."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word in ("a", "an"):
+            vowel = following[:1] in tuple("aeiou") and not following.startswith(("uni", "one-"))
+            yield "an" if vowel else "a"
+        else:
+            yield word
 
 
 class _Reader:

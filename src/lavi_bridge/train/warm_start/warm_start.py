@@ -61,6 +61,8 @@ new one counts."""
 KEPT = 512 * 2**20
 """Bytes of the teacher's states that are kept for these passes, or one chunk of groups; with more,
 captions come in windows of as many as fit."""
+ALL_KEPT = 2**30
+"""Bytes up to which all that is matched is kept to the end."""
 DECAY = 0.4
 """The last part of the steps, over which the rate decays to zero."""
 CHECKS = 20
@@ -226,11 +228,16 @@ class WarmStart(Task):
         for position in range(step * self._count, (step + 1) * self._count):
             window, rest = divmod(position, self._window * self._passes)
             visit, place = divmod(rest, self._window)
-            if rest == 0 and self._window < len(self._groups):
+            if rest == 0 and self._window < len(self._groups) and not self._all_fit:
                 self._groups.forget()
             order = _order(self.seed, window, visit, self._window)
             found.append(self._groups[(window * self._window + order[place]) % len(self._groups)])
         return found
+
+    @cached_property
+    def _all_fit(self) -> bool:
+        """Whether all that is matched can be kept, so that none of it is matched twice."""
+        return self._held_out.nbytes // len(self._held_out) * len(self.pairs) <= ALL_KEPT
 
     @property
     def _count(self) -> int:
