@@ -3,6 +3,7 @@
 import json
 import random
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from lavi_bridge.shapes.world import ShapesWorld, evaluation_set, vocabulary
 from lavi_bridge.zoo.making import build, tokens
 from lavi_bridge.zoo.making.catalogue import MODELS
 from lavi_bridge.zoo.making.fitting import Objective, Schedule, fit
+from lavi_bridge.zoo.making.image import Denoising, SameStates, read
 from lavi_bridge.zoo.making.text import cut_spans, documents
 
 CORPUS = [*documents(1500, "test"), " ".join(vocabulary())]
@@ -200,8 +202,28 @@ def test_every_bundled_model_has_a_recipe_and_is_small() -> None:
     from lavi_bridge.files.locate import ZOO, zoo_names
 
     assert zoo_names() == sorted(MODELS)
-    assert sum(p.stat().st_size for p in ZOO.rglob("*.safetensors")) < 25e6
+    assert sum(p.stat().st_size for p in ZOO.rglob("*.safetensors")) < 30e6
     assert not any("_name_or_path" in p.read_text() for p in ZOO.rglob("config.json"))
+
+
+def test_an_encoder_whose_padding_is_masked_learns_the_states_that_are_read(
+    tmp_path: Path,
+) -> None:
+    context = build.Context(tmp_path, "cpu", check=True)
+    stage = MODELS["tiny-pixart"].stages[0]
+    task = stage.task(context)
+    assert isinstance(task, SameStates)
+    assert read(task.student, ["a red ring"]).mask is not None
+    before = task.held_out()["held_out_loss"]
+    fit(task, replace(stage.schedule, steps=12, batch=16, warmup=2), tmp_path / "fit", name="fit")
+    assert task.held_out()["held_out_loss"] < 0.9 * before
+    stage.finish(context, task)
+    begun = MODELS["tiny-pixart"].stages[1].task(context)
+    assert isinstance(begun, Denoising)
+    for name, value in begun.student.language.model.state_dict().items():
+        torch.testing.assert_close(
+            value, task.student.language.model.state_dict()[name].half().float()
+        )
 
 
 @pytest.mark.zoo
@@ -212,7 +234,7 @@ def test_a_reduced_version_of_every_model_learns_and_a_finished_build_is_not_rep
     assert sorted(path.name for path in made) == sorted(MODELS)
     capsys.readouterr()
     build.build(out=tmp_path, check=True)
-    assert capsys.readouterr().out.count("done before") == 10
+    assert capsys.readouterr().out.count("done before") == 11
 
 
 # ---- the bundled models

@@ -21,7 +21,7 @@ ABOUT = {
     "tiny-sd": "Stable Diffusion: U-Net of 4.1 M, CLIP text encoder; on rendered scenes",
     "tiny-ldm": "Latent Diffusion: tiny-sd's U-Net cut to 3.2 M, LDMBert text encoder; "
     "taught by tiny-sd",
-    "tiny-pixart": "PixArt-α: transformer of 5 layers of 96, T5 text encoder; taught by tiny-sd",
+    "tiny-pixart": "PixArt-α: transformer of 6 layers of 160, T5 text encoder; taught by tiny-sd",
 }
 MODELS: dict[str, Bundled] = {
     "tiny-clip": language_model(
@@ -96,8 +96,14 @@ MODELS: dict[str, Bundled] = {
         ABOUT["tiny-pixart"],
         (
             Stage(
+                "states",
+                Schedule(steps=400, batch=64, lr=3e-3),
+                begin_image("tiny-pixart", start_pixart, teacher="tiny-sd", states=True),
+                save_states("tiny-pixart"),
+            ),
+            Stage(
                 "transformer",
-                Schedule(steps=40_000, batch=64, lr=1e-3, ema=0.998),
+                Schedule(steps=6000, batch=128, lr=2e-3, ema=0.998, optimizer="muon"),
                 begin_image("tiny-pixart", start_pixart, teacher="tiny-sd"),
                 save_image("tiny-pixart", ABOUT["tiny-pixart"]),
             ),

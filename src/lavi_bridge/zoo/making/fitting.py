@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from lavi_bridge.files.atomic import make_folder
 from lavi_bridge.running import engine
 from lavi_bridge.running.progress import progress
 from lavi_bridge.running.run_state import RunState
+from lavi_bridge.train.warm_start.muon import Muon
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Schedule:
     ema: float = 0.0
     """Decay of the average of the weights that is kept in the end; 0 keeps the weights."""
     clip: float = 1.0
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """Muon has no weight decay."""
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, as a fraction of its peak."""
@@ -63,13 +66,7 @@ class Fitting(engine.Task):
         self.lr, self.clip = schedule.lr, schedule.clip
         trained = {n: p for n, p in objective.named_parameters() if p.requires_grad}
         self.parameters = list(trained.values())
-        self.optimizer = torch.optim.AdamW(
-            self.parameters,
-            lr=schedule.lr,
-            betas=(0.9, 0.99),
-            weight_decay=schedule.weight_decay,
-            fused=self.parameters[0].device.type == "cuda",
-        )
+        self.optimizer = self._optimizer()
         self.average = [p.detach().clone() for p in self.parameters] if schedule.ema else []
         means = zip(trained, self.average, strict=False)
         state = RunState(
@@ -80,6 +77,18 @@ class Fitting(engine.Task):
         )
         self.go_on(state)
         self.log = Log(folder / "log.jsonl", self.step)
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        schedule = self.schedule
+        if schedule.optimizer == "muon":
+            return Muon(self.parameters, schedule.lr)
+        return torch.optim.AdamW(
+            self.parameters,
+            lr=schedule.lr,
+            betas=(0.9, 0.99),
+            weight_decay=schedule.weight_decay,
+            fused=self.parameters[0].device.type == "cuda",
+        )
 
     @property
     def end(self) -> int:

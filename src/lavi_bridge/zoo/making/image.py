@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.files.atomic import read_safetensors
@@ -139,6 +139,14 @@ def write_caption(
     return caption(scene, rng, topic)[0] if full else alt_text(scene, rng)
 
 
+def read(bridge: Bridge, captions: list[str]) -> Text:
+    """What an image model with its own text encoder reads, which is trained."""
+    if not bridge.vision.masks:
+        return bridge.encode(captions)
+    tokens = bridge.language.tokenize(captions, TEXT_TOKENS)
+    return Text(bridge.language.hidden(tokens.ids, tokens.mask), tokens.mask)
+
+
 class Denoising(Objective):
     """Backbone and text encoder of a whole image model, trained together.
 
@@ -199,18 +207,11 @@ class Denoising(Objective):
         with torch.no_grad():
             for teacher in self._teacher:
                 target = teacher.vision.predict(x_t, timesteps, teacher.encode(captions))
-        answer = bridge.vision.predict(x_t, timesteps, self._read(captions))
+        answer = bridge.vision.predict(x_t, timesteps, read(bridge, captions))
         weight = bridge.vision.process.weights(timesteps, SNR_CAP)
         assert weight is not None
         weight = weight.view(-1, 1, 1, 1)
         return (weight * (answer - target).square()).mean()
-
-    def _read(self, captions: list[str]) -> Text:
-        bridge = self.student
-        if not bridge.vision.masks:
-            return bridge.encode(captions)
-        tokens = bridge.language.tokenize(captions, TEXT_TOKENS)
-        return Text(bridge.language.hidden(tokens.ids, tokens.mask), tokens.mask)
 
     @torch.no_grad()
     def held_out(self) -> dict[str, float]:
@@ -235,9 +236,9 @@ class SameStates(Objective):
 
     def __init__(self, student: Bridge, teacher: Bridge, data: Latents, *, seed: int = 0) -> None:
         super().__init__()
-        self.language = student.language
-        self.language.model.requires_grad_(True)
-        self.tokens, self.data, self.seed = student.tokens, data, seed
+        self.student = student
+        student.language.model.requires_grad_(True)
+        self.data, self.seed = data, seed
         self._teacher = [teacher.eval()]
 
     def loss(self, step: int, batch: int) -> Tensor:
@@ -247,13 +248,16 @@ class SameStates(Objective):
 
     def _loss_on(self, captions: list[str]) -> Tensor:
         (teacher,) = self._teacher
+        text = read(self.student, captions)
+        length = text.hidden.shape[1]
         with torch.no_grad():
             wanted = teacher.encode(captions).hidden
-            padding = wanted[:, -1:].expand(-1, max(0, self.tokens - wanted.shape[1]), -1)
-            wanted = torch.cat([wanted, padding], 1)[:, : self.tokens]
-        tokens = self.language.tokenize(captions, self.tokens)
-        states = self.language.hidden(tokens.ids)
-        return nn.functional.mse_loss(states, wanted) / wanted.var()
+            padding = wanted[:, -1:].expand(-1, max(0, length - wanted.shape[1]), -1)
+            wanted = torch.cat([wanted, padding], 1)[:, :length]
+        errors = (text.hidden - wanted).square().mean(-1)
+        if text.mask is not None:
+            errors = errors[text.mask.bool()]
+        return errors.mean() / wanted.var()
 
     @torch.no_grad()
     def held_out(self) -> dict[str, float]:

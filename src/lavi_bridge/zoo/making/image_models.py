@@ -76,10 +76,10 @@ TRANSFORMER: dict[str, Any] = {
     "patch_size": 2,
     "in_channels": 4,
     "out_channels": 8,
-    "num_layers": 5,
-    "num_attention_heads": 4,
-    "attention_head_dim": 24,
-    "cross_attention_dim": 96,
+    "num_layers": 6,
+    "num_attention_heads": 5,
+    "attention_head_dim": 32,
+    "cross_attention_dim": 160,
     "caption_channels": 64,
     "use_additional_conditions": False,
 }
@@ -253,7 +253,9 @@ def go_on(name: str) -> Callable[[Context, Path], None]:
 def save_states(name: str) -> Callable[[Context, Objective], None]:
     def finish(context: Context, task: Objective) -> None:
         assert isinstance(task, SameStates)
-        save_half(task.language.model, context.work(name) / "first" / "bert")
+        student = task.student
+        folder = context.work(name) / "first" / student.vision.own_text_folder
+        save_half(student.language.model, folder)
 
     return finish
 
