@@ -18,6 +18,7 @@ class Text:
     hidden: Tensor  # (batch, tokens, width)
     mask: Tensor | None = None  # (batch, tokens), 1 = real token; None = every token is read
     pooled: Tensor | None = None  # (batch, pooled width), for vision models that ask for it
+    guidance: Tensor | None = None  # (batch,), where guidance is an input of the vision model
 
     def __len__(self) -> int:
         return len(self.hidden)
@@ -25,9 +26,10 @@ class Text:
     def to(self, *, dtype: torch.dtype, device: torch.device | None = None) -> Text:
         """Cast the features, and move all to a device that is named; the mask keeps its type."""
         there = [x if x is None or device is None else to_device(x, device) for x in self._parts()]
-        hidden, mask, pooled = there
+        hidden, mask, pooled, guidance = there
         assert hidden is not None
-        return Text(hidden.to(dtype), mask, None if pooled is None else pooled.to(dtype))
+        pooled = None if pooled is None else pooled.to(dtype)
+        return Text(hidden.to(dtype), mask, pooled, guidance)
 
     def expand(self, batch: int) -> Text:
         """Repeat a batch of one prompt `batch` times, without copying."""
@@ -49,7 +51,7 @@ class Text:
         if mask is None:
             mask = torch.ones(self.hidden.shape[:2], dtype=torch.long, device=self.hidden.device)
         hidden = nn.functional.pad(self.hidden, (0, 0, 0, missing))
-        return Text(hidden, nn.functional.pad(mask, (0, missing)), self.pooled)
+        return Text(hidden, nn.functional.pad(mask, (0, missing)), self.pooled, self.guidance)
 
-    def _parts(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        return self.hidden, self.mask, self.pooled
+    def _parts(self) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+        return self.hidden, self.mask, self.pooled, self.guidance

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from lavi_bridge import Bridge, BridgeError, Text, testing
+from lavi_bridge.visions import VISIONS
 
 Tiny = Callable[[str], Path]
 
@@ -402,8 +403,7 @@ def test_an_unsupported_pipeline_lists_the_known_ones(tiny: Tiny, tmp_path: Path
     with pytest.raises(BridgeError) as caught:
         Bridge.connect(tiny("t5"), tmp_path)
     assert str(caught.value) == (
-        "unknown vision class 'StableDifusionPipeline'; known: StableDiffusionPipeline, "
-        "LDMTextToImagePipeline, PixArtAlphaPipeline, PixArtSigmaPipeline, SanaPipeline; "
+        f"unknown vision class 'StableDifusionPipeline'; known: {', '.join(VISIONS)}; "
         "did you mean 'StableDiffusionPipeline'?"
     )
 

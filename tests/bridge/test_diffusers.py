@@ -51,6 +51,74 @@ def test_generate_and_the_stock_pipeline_draw_the_same(
         assert np.abs(np.asarray(mine, int) - np.asarray(other, int)).max() <= 1
 
 
+CURRENT = (
+    "sdxl",
+    "sdxl-statistics",
+    "kolors",
+    "sd3",
+    "flux-dev",
+    "flux-schnell",
+    "chroma",
+    "lumina2",
+    "qwen-image",
+    "z-image",
+    "auraflow",
+    "cogview4",
+    "prx",
+)
+
+
+@pytest.mark.parametrize("vision", CURRENT)
+def test_current_models_draw_as_their_own_pipelines(vision: str, tiny: Tiny) -> None:
+    """Square and 2:1: time shifts, positions and size inputs depend on it."""
+    bridge = Bridge.connect(tiny("t5"), tiny(vision), rank=4)
+    train_a_little(bridge)
+    pipe = bridge.to_diffusers()
+    pipe.set_progress_bar_config(disable=True)
+    one = vision == "prx"  # its pipeline repeats the timesteps for one picture alone
+    options = {"use_resolution_binning": False} if one else {}
+    prompts = PROMPTS[:1] if one else PROMPTS
+    side = bridge.vision.resolution
+    for height, width in ((side, side), (side, 2 * side)):
+        ours = bridge.generate(prompts, seed=3, steps=4, guidance=3.0, height=height, width=width)
+        theirs = pipe(
+            **bridge.prompt_embeds(prompts),
+            **bridge.vision.pipeline_guidance(3.0),
+            num_inference_steps=4,
+            generator=[torch.Generator().manual_seed(3 + i) for i in range(len(prompts))],
+            height=height,
+            width=width,
+            **options,
+        ).images
+        for mine, other in zip(ours, theirs, strict=True):
+            assert mine.size == (width, height)
+            assert np.abs(np.asarray(mine, int) - np.asarray(other, int)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("vision", "scheduler"),
+    [("sdxl", "euler"), ("sd3", "unipc"), ("flux-dev", "dpm++"), ("auraflow", "unipc")],
+)
+def test_current_models_draw_the_same_with_other_samplers(
+    vision: str, scheduler: str, tiny: Tiny
+) -> None:
+    bridge = Bridge.connect(tiny("t5"), tiny(vision), rank=4)
+    train_a_little(bridge)
+    pipe = bridge.to_diffusers(scheduler)
+    pipe.set_progress_bar_config(disable=True)
+    ours = bridge.generate(PROMPTS, seed=3, steps=4, guidance=3.0, scheduler=scheduler)
+    theirs = pipe(
+        **bridge.prompt_embeds(PROMPTS),
+        **bridge.vision.pipeline_guidance(3.0),
+        num_inference_steps=4,
+        generator=[torch.Generator().manual_seed(3 + i) for i in range(2)],
+        height=bridge.vision.resolution,
+        width=bridge.vision.resolution,
+    ).images
+    for mine, other in zip(ours, theirs, strict=True):
+        assert np.abs(np.asarray(mine, int) - np.asarray(other, int)).max() <= 1
+
+
 def test_the_zoo_draws_the_same_in_its_own_pipeline() -> None:
     """Really trained weights, the folder's own text encoder, diffusers alone on the other side."""
     from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline

@@ -199,7 +199,7 @@ def test_latents_are_drawn_as_the_autoencoder_draws_them(tiny: Tiny, vision: str
     model = Bridge.connect(tiny("t5"), tiny(vision), rank=0, device="cpu").vision
     pixels = torch.rand(2, 3, 16, 16)
     posterior = model.vae.encode(pixels).latent_dist
-    theirs = posterior.sample(seeded(1, 2)).float() * model._scaling()
+    theirs = posterior.sample(seeded(1, 2)).float() * model.vae.config.scaling_factor
     assert torch.equal(model.encode(pixels, seeded(1, 2)), theirs)
 
 

@@ -177,7 +177,8 @@ def test_a_caption_is_matched_once_and_read_in_every_pass(monkeypatch: pytest.Mo
 def test_with_little_memory_captions_come_in_windows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(implementation, "KEPT", 1)
+    for kept in ("KEPT", "ALL_KEPT"):
+        monkeypatch.setattr(implementation, kept, 1)
     for module in (implementation, matching):
         monkeypatch.setattr(module, "CHUNK", 2)
 

@@ -13,6 +13,7 @@ from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.atomic import read_safetensors
 from lavi_bridge.files.locate import Place
 from lavi_bridge.registry import Registry
+from lavi_bridge.text import Text
 
 ADAPTERS: Registry[Adapter] = Registry("adapter")
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
@@ -20,17 +21,39 @@ CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 
 
 class Adapter(nn.Module):
-    """Maps hidden states (batch, tokens, width_in) -> (batch, tokens', width_out), in float32."""
+    """Maps hidden states (batch, tokens, width_in) -> (batch, tokens', width_out), in float32.
+
+    Args:
+        pooled: width of the one vector a prompt that some vision models read beside its tokens; 0
+            where there is none.
+    """
 
     kind: ClassVar[str]
 
-    def __init__(self, width_in: int, width_out: int, *, dropout: float = 0.0) -> None:
+    def __init__(
+        self, width_in: int, width_out: int, *, dropout: float = 0.0, pooled: int = 0
+    ) -> None:
         super().__init__()
         self.width_in, self.width_out, self.dropout = width_in, width_out, dropout
+        self.width_pooled = pooled
+        if pooled:
+            self.pool = nn.Sequential(nn.LayerNorm(width_in), nn.Linear(width_in, pooled))
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map language features of any precision to float32 vision features."""
         raise NotImplementedError
+
+    def read(self, features: Text) -> Text:
+        """Language features as the vision model reads them: its tokens, and a pooled vector of the
+        mean of all tokens that are read, where it asks for one."""
+        hidden = features.hidden
+        read, pooled = self(hidden), None
+        if self.width_pooled:
+            told = torch.ones(hidden.shape[:2], device=hidden.device)
+            weights = (told if features.mask is None else features.mask).float().unsqueeze(-1)
+            mean = (hidden.float() * weights).sum(1) / weights.sum(1).clamp(min=1)
+            pooled = self.pool(mean)
+        return Text(read, features.mask, pooled)
 
     def save(self, folder: Path) -> None:
         """Write config and weights into `folder`, in the layout of the published adapters."""
@@ -43,6 +66,8 @@ class Adapter(nn.Module):
             "out_dim": self.width_out,
             "dropout": self.dropout,
         }
+        if self.width_pooled:
+            config["pooled_dim"] = self.width_pooled
         (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         state = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
         save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
@@ -61,7 +86,9 @@ class Adapter(nn.Module):
             raise BridgeError(f"the adapter's {CONFIG} in '{place.id}' lacks {error}") from None
         kept = config.get("dropout", 0.1) if dropout is None else dropout
         with torch.device("meta"):  # no first weights are drawn, the file's take their place
-            adapter = ADAPTERS[config.get("kind", "feedforward")](*widths, dropout=kept)
+            adapter = ADAPTERS[config.get("kind", "feedforward")](
+                *widths, dropout=kept, pooled=config.get("pooled_dim", 0)
+            )
         adapter.load_weights(place)
         return adapter
 

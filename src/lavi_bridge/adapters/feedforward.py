@@ -18,8 +18,10 @@ class FeedForwardAdapter(Adapter):
 
     kind: ClassVar[str] = "feedforward"
 
-    def __init__(self, width_in: int, width_out: int, *, dropout: float = 0.0) -> None:
-        super().__init__(width_in, width_out, dropout=dropout)
+    def __init__(
+        self, width_in: int, width_out: int, *, dropout: float = 0.0, pooled: int = 0
+    ) -> None:
+        super().__init__(width_in, width_out, dropout=dropout, pooled=pooled)
         middle = (width_in + width_out) // 2
         self.norm1 = nn.LayerNorm(width_in)
         self.ff1 = FeedForward(width_in, middle, mult=4, activation_fn="geglu", dropout=dropout)

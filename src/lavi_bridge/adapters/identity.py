@@ -14,10 +14,12 @@ class IdentityAdapter(Adapter):
 
     kind: ClassVar[str] = "identity"
 
-    def __init__(self, width_in: int, width_out: int, *, dropout: float = 0.0) -> None:
+    def __init__(
+        self, width_in: int, width_out: int, *, dropout: float = 0.0, pooled: int = 0
+    ) -> None:
         if width_in != width_out:
             raise BridgeError(f"the identity adapter cannot map width {width_in} to {width_out}")
-        super().__init__(width_in, width_out, dropout=dropout)
+        super().__init__(width_in, width_out, dropout=dropout, pooled=pooled)
 
     def forward(self, hidden: Tensor) -> Tensor:
         return hidden.float()

@@ -11,8 +11,10 @@ from lavi_bridge.adapters.base import ADAPTERS, Adapter
 class LinearAdapter(Adapter):
     kind: ClassVar[str] = "linear"
 
-    def __init__(self, width_in: int, width_out: int, *, dropout: float = 0.0) -> None:
-        super().__init__(width_in, width_out, dropout=dropout)
+    def __init__(
+        self, width_in: int, width_out: int, *, dropout: float = 0.0, pooled: int = 0
+    ) -> None:
+        super().__init__(width_in, width_out, dropout=dropout, pooled=pooled)
         self.proj = nn.Linear(width_in, width_out)
 
     def forward(self, hidden: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,7 +24,7 @@ from lavi_bridge.errors import BridgeError
 from lavi_bridge.running.progress import progress as bar
 from lavi_bridge.show.pictures import to_images
 from lavi_bridge.text import Text
-from lavi_bridge.visions.noise.process import Generators, gaussian, set_timesteps
+from lavi_bridge.visions.noise.process import Generators, gaussian
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -123,7 +123,8 @@ class Bridge(Joined):
         """Denoise `latents` (batch, channels, height, width), standard normal; yield each step.
 
         Classifier-free guidance (arXiv 2207.12598) runs where `null` is given and `guidance` is
-        not 1. The caller decides about progress, previews, gradients and decoding.
+        not 1, in the family's own way; a model that guidance is an input of is told it, and no
+        null prompt is asked. The caller decides about progress, previews, gradients and decoding.
 
         Args:
             scheduler: a diffusers scheduler, or a name known to the vision model.
@@ -133,9 +134,12 @@ class Bridge(Joined):
         scheduler = (
             self.vision.process.scheduler(scheduler) if isinstance(scheduler, str) else scheduler
         )
-        timesteps = set_timesteps(scheduler, steps, latents.device)
+        timesteps = self.vision.start(scheduler, steps, latents)
         latents = latents * getattr(scheduler, "init_noise_sigma", 1.0)
-        guided = null is not None and guidance != 1
+        guided = null is not None and guidance != 1 and not self.vision.distilled
+        if self.vision.distilled:
+            asked = torch.full((len(text),), float(guidance), device=text.hidden.device)
+            text = replace(text, guidance=asked)
         if null is not None and guided:
             text = Text.cat([null.expand(len(text)) if len(null) == 1 else null, text])
         for index, t in enumerate(scheduler.timesteps):
@@ -145,7 +149,7 @@ class Bridge(Joined):
             prediction = self.vision.predict(x_t, timesteps[index], text)
             if guided:
                 without, with_text = prediction.chunk(2)
-                prediction = without + guidance * (with_text - without)
+                prediction = self.vision.guide(without, with_text, guidance)
             drawn = {"generator": list(generators)} if generators and _draws(scheduler) else {}
             latents = scheduler.step(prediction, t, latents, **drawn).prev_sample
             yield Step(index, t, latents)
@@ -297,8 +301,11 @@ class Bridge(Joined):
         if not self.vision.masks:  # those pipelines take no mask: what is masked is zero
             both = Text.cat([text, null])
             hidden = both.hidden if both.mask is None else both.hidden * both.mask.unsqueeze(-1)
-            text, null = (Text(part) for part in hidden.split(len(text)))
-        return self.vision.pipeline_text(text, null)
+            told, empty = hidden.split(len(text))
+            text = replace(text, hidden=told, mask=None)
+            null = replace(null, hidden=empty, mask=None)
+        dtype = self.vision.dtype  # not all pipelines cast what they are given
+        return self.vision.pipeline_text(text.to(dtype=dtype), null.to(dtype=dtype))
 
 
 def _mask_zeros(_backbone: nn.Module, args: Any, options: dict[str, Any]) -> Any:

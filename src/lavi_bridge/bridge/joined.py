@@ -256,7 +256,7 @@ class Joined(nn.Module):
             # its name since transformers 5.23
             enable = getattr(model, "activation_checkpointing_enable", None)
             (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
-        self.vision.backbone.enable_gradient_checkpointing()
+        self.vision.checkpoint_activations()
 
     @property
     def id(self) -> str:
@@ -305,6 +305,7 @@ class Joined(nn.Module):
                 lies beyond the own encoder's length is left out.
         """
         if self.vision.masks:
+            trim = trim and self.vision.padding == "masked"  # zeros are read, and counted
             length = min(-(-tokens.longest // 8) * 8, self.tokens) if trim else self.tokens
             return tokens.ids[:, :length], tokens.mask[:, :length]
         if self.tokens == self.padding:
@@ -318,4 +319,4 @@ class Joined(nn.Module):
 
     def adapt(self, features: Text) -> Text:
         """The language model's features as the vision model reads them."""
-        return Text(self.adapter(features.hidden), features.mask)
+        return self.adapter.read(features)

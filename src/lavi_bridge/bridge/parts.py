@@ -50,6 +50,11 @@ class Parts:
                 f"the adapter maps {widths[0]} to {widths[1]}, but these models "
                 f"need {self.language.width} to {self.vision.text_width}"
             )
+        if self.adapter.width_pooled != self.vision.pooled_width:
+            raise BridgeError(
+                f"the adapter gives a pooled vector of width {self.adapter.width_pooled}, but "
+                f"'{self.vision.place.id}' reads one of {self.vision.pooled_width}"
+            )
 
     @property
     def sides(self) -> dict[str, Side]:
@@ -155,6 +160,7 @@ def own(vision: str | Path, *, dtype: torch.dtype) -> Parts:
         BridgeError: its folder has no text encoder.
     """
     image_model = load_vision(locate(vision), dtype=dtype)
+    check_own(image_model)
     language = own_encoder(image_model, dtype=dtype)
     identity = ADAPTERS["identity"](language.width, image_model.text_width)
     return Parts(language, image_model, identity)
@@ -186,12 +192,28 @@ def join(
         raise BridgeError(f"dropout is a fraction below 1, not {dropout}")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        fresh = ADAPTERS[adapter](language.width, vision.text_width, dropout=dropout)
+        fresh = ADAPTERS[adapter](
+            language.width, vision.text_width, dropout=dropout, pooled=vision.pooled_width
+        )
         parts = Parts(language, vision, fresh, tokens)
         targets = lora_targets(language, layers), vision.lora_targets
         for side, rank, pattern in zip(parts.sides.values(), ranks, targets, strict=True):
             inject(side, LoRA(rank, pattern, dropout), seed=seed)
     return parts
+
+
+def check_own(vision: Vision) -> None:
+    """Refuse to take a folder's text encoder for what its vision model was trained on.
+
+    Raises:
+        BridgeError: it reads several encoders, an inner layer, or a template around the prompt.
+    """
+    if not vision.own_states:
+        raise BridgeError(
+            f"'{vision.place.id}' was trained on several text encoders, an inner layer of one, or "
+            "a template around the prompt: its own reading cannot be compared with, or copied, "
+            "yet; train on pictures"
+        )
 
 
 def own_encoder(vision: Vision, *, dtype: torch.dtype) -> Language:

@@ -34,7 +34,7 @@ def listing(what: str) -> str:
         ),
         "visions": "\n".join(
             f"  {kind.__name__:20} {', '.join(names)} ({kind.default_tokens} tokens, "
-            f"{'masked' if kind.masks else 'no mask'})"
+            f"{'no mask' if kind.padding == 'read' else kind.padding})"
             for kind, names in VISIONS.families().items()
         ),
         "adapters": "\n".join(f"  {name:20} {_first_line(ADAPTERS[name])}" for name in ADAPTERS),

@@ -14,6 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+)
 
 from lavi_bridge.bridge import lora
 from lavi_bridge.bridge.bridge import Bridge
@@ -51,14 +55,17 @@ class Plan:
     batch_size: int
     weights_gb: float
     training_gb: float
+    """Without what autograd keeps, where that is not `counted`."""
     sampling_gb: float
     download_gb: float
     bridge_gb: float
     training_tflop: float | None
     """TFLOP of one image in training, forward and backward, without the autoencoder. None where
     it was not asked for."""
-    sampling_tflop: float
+    sampling_tflop: float | None
     """TFLOP of one image in sampling, for each denoising step with guidance."""
+    counted: bool = True
+    """Whether the image model runs on shapes alone; some look at values."""
 
     @property
     def trained(self) -> int:
@@ -94,11 +101,12 @@ class Plan:
             ("images", f"{self.resolution} px, latents {size}"),
             (
                 "training memory",
-                f"≈ {_size(self.training_gb)} at batch {self.batch_size}, frozen "
+                f"{'≈' if self.counted else 'above'} {_size(self.training_gb)} at batch "
+                f"{self.batch_size}, frozen "
                 f"models in {self.dtype}, without checkpointing",
             ),
             ("sampling memory", f"≈ {_size(self.sampling_gb)} for one image with guidance"),
-            ("compute", f"{training}{self.sampling_tflop:.2g} a step in sampling"),
+            ("compute", self._compute(training)),
             (
                 "disk",
                 f"{_size(self.download_gb)} of base weights in float32, "
@@ -106,6 +114,11 @@ class Plan:
             ),
         ]
         return "\n".join(f"{name:16} {value}" for name, value in rows)
+
+    def _compute(self, training: str) -> str:
+        if self.sampling_tflop is None:
+            return "not counted: the image model looks at values, which a plan does not have"
+        return f"{training}{self.sampling_tflop:.2g} a step in sampling"
 
 
 QUANTIZED = {"none": 1.0, "int8": 0.52, "nf4": 0.28}
@@ -172,7 +185,11 @@ def make_plan(
     trained = sum(parts.values()) * 4 / 1e9
     serving = max(_fused(image_model), _decoding(bridge, side, precision))
     # last: it turns the outline into fake tensors
-    kept, forward, both = _one_step(bridge, batch_size, shape, backward=compute)
+    try:
+        kept, forward, both = _one_step(bridge, batch_size, shape, backward=compute)
+        counted = True
+    except (DataDependentOutputException, DynamicOutputShapeException):  # Lumina2, Z-Image
+        kept, forward, both, counted = 0.0, 0.0, 0.0, False
     return Plan(
         language=language,
         vision=vision,
@@ -200,8 +217,9 @@ def make_plan(
         sampling_gb=weights + trained + serving,
         download_gb=sum(frozen.values()) * 4 / 1e9,
         bridge_gb=trained,
-        training_tflop=both if compute else None,
-        sampling_tflop=2 * forward,
+        training_tflop=both if compute and counted else None,
+        sampling_tflop=(1 if bridge.vision.distilled else 2) * forward if counted else None,
+        counted=counted,
     )
 
 
@@ -239,7 +257,7 @@ def _one_step(
         with counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             ids = torch.zeros(batch, bridge.tokens, dtype=torch.long)
             mask = torch.ones_like(ids) if bridge.vision.masks else None
-            text = Text(bridge.adapter(bridge.language.hidden(ids)), mask)
+            text = bridge.adapt(Text(bridge.language.hidden(ids), mask))
             before = counter.get_total_flops()
             loss = bridge.vision.predict(torch.zeros(batch, *shape), torch.zeros(batch), text).sum()
             forward = counter.get_total_flops() - before
@@ -282,7 +300,8 @@ def _decoding(bridge: Bridge, side: int, dtype: torch.dtype) -> float:
     """GB of the autoencoder's widest stage: its first width at full size, a few tensors deep."""
     config = bridge.vision.vae.config
     keys = ("decoder_block_out_channels", "block_out_channels", "up_block_out_channels")
-    widths = next(found for key in keys if (found := config.get(key)))
+    widths = next((found for key in keys if (found := config.get(key))), None)
+    widths = widths or [config.base_dim * many for many in config.dim_mult]  # of videos
     return 4 * widths[min(1, len(widths) - 1)] * side * side * dtype.itemsize / 1e9
 
 

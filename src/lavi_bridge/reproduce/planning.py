@@ -102,6 +102,7 @@ def _row(
     pictures = settings.steps * settings.batch_size * settings.accumulate
     runs = seeds + (len(rates(config)) * SEARCH_SHARE if len(rates(config)) > 1 else 0)
     assert cost.training_tflop is not None
+    assert cost.sampling_tflop is not None  # of the paper's models, which run on shapes alone
     hours = pictures * cost.training_tflop / TFLOPS[dtype] / 3600 * runs
     drawing = images * FULL_SAMPLING.steps * cost.sampling_tflop / SAMPLING_TFLOPS / 3600 * seeds
     language_gb = cost.language_parameters * 4 / 1e9

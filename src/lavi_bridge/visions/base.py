@@ -7,30 +7,36 @@ called.
 
 from __future__ import annotations
 
+import inspect
 import json
+from dataclasses import replace
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
-import diffusers
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lavi_bridge.config import LoRA
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.locate import Place
-from lavi_bridge.files.pretrained import load_pretrained, loading
 from lavi_bridge.files.weights import Fingerprint, fingerprint, joined
 from lavi_bridge.registry import Registry
 from lavi_bridge.running.device import to_device
 from lavi_bridge.text import Text
+from lavi_bridge.visions import autoencoder, stock
+from lavi_bridge.visions.components import channels_last, load_part, telling
 from lavi_bridge.visions.noise.process import (
+    Flow,
     Generators,
     Noised,
     Process,
     gaussian,
     process,
+    set_timesteps,
 )
 
+Padding = Literal["read", "masked", "zeroed"]
 VISIONS: Registry[Vision] = Registry("vision class")
 
 
@@ -43,6 +49,8 @@ class Vision(nn.Module):
     vae_folder: ClassVar[str] = "vae"
     own_text_folder: ClassVar[str] = "text_encoder"
     """Where the pipeline keeps the text encoder that it was trained with."""
+    own_states: ClassVar[bool] = True
+    """Whether it was trained on that encoder's last states as they are, and on nothing else."""
     text_config: ClassVar[str] = "caption_channels"
     """Key of the backbone's config that holds the width of its text features."""
     other_inputs: ClassVar[tuple[str, ...]] = ()
@@ -53,11 +61,17 @@ class Vision(nn.Module):
     """How many it can read; None where cross-attention reads any number."""
     default_side: ClassVar[int] = 64
     """Latents along one side where the config names no size."""
-    masks: ClassVar[bool]
-    """Whether padding is masked: in the backbone and in the language model, or in neither."""
+    padding: ClassVar[Padding]
+    """`read`: no mask anywhere; `masked`: in the backbone and in the language model; `zeroed`:
+    masked in the language model, zeros without a mask in the backbone."""
+    pooled_config: ClassVar[str | None] = None
+    """Key of the backbone's config that holds the width of a pooled text vector."""
+    packs: ClassVar[int] = 1
+    """Side of the squares of latents that the family makes one token of before its backbone."""
+    even_sigmas: ClassVar[bool] = False
+    """Whether the family's pipeline samples at sigmas evenly from 1 to 1/steps, then shifted."""
     lora_targets: ClassVar[str]
     """Regular expression for the layers that get LoRA."""
-    default_scheduler: ClassVar[str] = "unipc"
     pipeline_class: ClassVar[str]
     """diffusers' pipeline that takes prompt embeddings for this model."""
     pipeline_options: ClassVar[dict[str, Any]] = {}
@@ -68,8 +82,8 @@ class Vision(nn.Module):
     def __init__(self, backbone: nn.Module, vae: nn.Module, process: Process, place: Place) -> None:
         super().__init__()
         # channels last: convolutions run faster so, on processors and on GPUs
-        self.backbone = _channels_last(backbone.requires_grad_(False))
-        self.vae = _channels_last(vae.requires_grad_(False).eval())
+        self.backbone = channels_last(backbone.requires_grad_(False))
+        self.vae = channels_last(vae.requires_grad_(False).eval())
         self.process = process
         self.place = place
         self._check_inputs()
@@ -87,8 +101,8 @@ class Vision(nn.Module):
 
         Part by part, because pipelines refuse folders whose text encoder is null.
         """
-        backbone = _load_part(place / cls.backbone_folder, cls.backbone_class, dtype)
-        vae = _load_part(place / cls.vae_folder, None, dtype)
+        backbone = load_part(place / cls.backbone_folder, cls.backbone_class, dtype)
+        vae = load_part(place / cls.vae_folder, None, dtype)
         config = (place / "scheduler").json("scheduler_config.json")
         try:
             noising = process(config)
@@ -144,6 +158,26 @@ class Vision(nn.Module):
             )
         return width
 
+    @property
+    def pooled_width(self) -> int:
+        """Width of the pooled text vector; 0 where there is none."""
+        return int(self.backbone.config[self.pooled_config]) if self.pooled_config else 0
+
+    @property
+    def masks(self) -> bool:
+        """Whether the language model is told which tokens are padding."""
+        return self.padding != "read"
+
+    @property
+    def distilled(self) -> bool:
+        """Whether guidance is an input of the model, so that no null prompt is asked."""
+        return bool(self.backbone.config.get("guidance_embeds"))
+
+    @property
+    def default_scheduler(self) -> str:
+        """The sampler that is taken where none is named."""
+        return self.process.default
+
     def _tokens(self) -> int:
         return self.default_tokens
 
@@ -151,21 +185,21 @@ class Vision(nn.Module):
 
     @property
     def latent_channels(self) -> int:
-        return int(self.backbone.config.in_channels)
+        return int(self.backbone.config.in_channels) // self.packs**2
 
     @property
     def scale(self) -> int:
         """Pixels per latent along one side."""
-        config = self.vae.config
-        keys = ("encoder_block_out_channels", "block_out_channels", "down_block_out_channels")
-        blocks = next((found for key in keys if (found := config.get(key))), None)
-        if blocks is None:
+        found = autoencoder.scale_of(self.vae)
+        if found is None:
             raise BridgeError(f"the autoencoder of '{self.place.id}' does not tell its blocks")
-        return int(2 ** (len(blocks) - 1))
+        return found
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels of the images that the model was trained on."""
+        if told := self.place.json("model_index.json").get("default_sample_size"):
+            return int(told), int(told)  # PRX's way to say it, in pixels
         given = self.backbone.config.get("sample_size") or self.default_side
         sides = given if isinstance(given, list | tuple) else (given, given)
         if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
@@ -185,11 +219,11 @@ class Vision(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Precision of the frozen weights."""
-        return _telling(self.backbone).dtype
+        return telling(self.backbone).dtype
 
     @property
     def device(self) -> torch.device:
-        return _telling(self.backbone).device
+        return telling(self.backbone).device
 
     @property
     def side_step(self) -> int:
@@ -211,7 +245,12 @@ class Vision(nn.Module):
 
     def _divisor(self) -> int:
         """Latent sides must be a multiple of this: the backbone's patch."""
-        return int(self.backbone.config.get("patch_size") or 1)
+        patch = self.backbone.config.get("patch_size") or 1
+        return max(int(patch if isinstance(patch, int) else patch[-1]), self.packs)
+
+    def image_tokens(self, height: int, width: int) -> int:
+        """Tokens that the backbone makes of latents with these sides."""
+        return (height // self._divisor()) * (width // self._divisor())
 
     @torch.no_grad()
     def encode(self, pixels: Tensor, generator: Generators = None) -> Tensor:
@@ -219,13 +258,10 @@ class Vision(nn.Module):
 
         A variational autoencoder's latents are drawn from its posterior, as published.
         """
-        encoded = self.vae.encode(to_device(pixels, self.vae.device).to(self.vae.dtype))
-        if hasattr(encoded, "latent_dist"):
-            mean, std = encoded.latent_dist.mean, encoded.latent_dist.std
-            latents = mean + std * gaussian(mean, generator)
-        else:
-            latents = encoded.latent if hasattr(encoded, "latent") else encoded.latents
-        return (latents.float() - self._shift()) * self._scaling()
+        mean, std = autoencoder.posterior(self.vae, pixels)
+        if std is not None:
+            mean = mean + std * gaussian(mean, generator)
+        return autoencoder.normalized(self.vae, mean.float())
 
     @torch.no_grad()
     def moments(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -233,18 +269,15 @@ class Vision(nn.Module):
 
         What `encode` draws from; no standard deviation where the autoencoder is not variational.
         """
-        encoded = self.vae.encode(to_device(pixels, self.vae.device).to(self.vae.dtype))
-        if hasattr(encoded, "latent_dist"):
-            return encoded.latent_dist.mean.float(), encoded.latent_dist.std.float()
-        latents = encoded.latent if hasattr(encoded, "latent") else encoded.latents
-        return latents.float(), None
+        mean, std = autoencoder.posterior(self.vae, pixels)
+        return mean.float(), None if std is None else std.float()
 
     def draw(self, mean: Tensor, std: Tensor | None, generator: Generators = None) -> Tensor:
         """Clean latents x0 from moments; in float32 the very ones that `encode` gives."""
         mean = mean.float()
         if std is not None:
             mean = mean + std.float() * gaussian(mean, generator)
-        return (mean - self._shift()) * self._scaling()
+        return autoencoder.normalized(self.vae, mean)
 
     @property
     def vae_fingerprint(self) -> Fingerprint:
@@ -256,14 +289,7 @@ class Vision(nn.Module):
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Clean latents -> pixels (batch, 3, height, width), about [-1, 1], float32."""
-        latents = latents / self._scaling() + self._shift()
-        return self.vae.decode(latents.to(self.device, self.vae.dtype)).sample.float()
-
-    def _scaling(self) -> float:
-        return float(self.vae.config.get("scaling_factor") or 1.0)
-
-    def _shift(self) -> float:
-        return float(self.vae.config.get("shift_factor") or 0.0)
+        return autoencoder.decoded(self.vae, latents)
 
     # ---- training and sampling
 
@@ -276,7 +302,42 @@ class Vision(nn.Module):
         generator: Generators = None,
     ) -> Noised:
         """Clean latents (B, c, h, w) -> noised latents, timesteps (B,) and the training target."""
-        return self.process.noise(x0, timesteps, noise, generator)
+        return self.process.noise(x0, timesteps, noise, generator, mu=self.mu(*x0.shape[-2:]))
+
+    def mu(self, height: int, width: int) -> float | None:
+        """The time shift for latents with these sides, as schedulers take it; None where it is one
+        for all.
+
+        A line through what the scheduler config says of few and of many image tokens.
+        """
+        if not (isinstance(self.process, Flow) and self.process.dynamic):
+            return None
+        config = self.process.config
+        few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+        low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+        return float(low + (high - low) * (self.image_tokens(height, width) - few) / (many - few))
+
+    def start(self, scheduler: Any, steps: int, latents: Tensor) -> Tensor:
+        """Give a sampler its steps, as the family's pipeline does; its timesteps (steps,)."""
+        known = inspect.signature(scheduler.set_timesteps).parameters
+        options: dict[str, Any] = {}
+        mu = self.mu(*latents.shape[-2:])
+        if mu is not None and "mu" in known and scheduler.config.get("use_dynamic_shifting"):
+            options["mu"] = mu
+        if self.even_sigmas and type(scheduler).__name__.startswith("FlowMatch"):
+            options["sigmas"] = self.sigmas(steps)
+        return set_timesteps(scheduler, steps, latents.device, **options)
+
+    def sigmas(self, steps: int) -> list[float]:
+        """Where `even_sigmas`: the noise levels of sampling, before the shift."""
+        return np.linspace(1.0, 1 / steps, steps).tolist()
+
+    def guide(self, without: Tensor, told: Tensor, guidance: float) -> Tensor:
+        """Classifier-free guidance (arXiv 2207.12598): answers without and with the prompt -> one.
+
+        1 is without guidance for every family, whatever its pipeline calls that.
+        """
+        return without + guidance * (told - without)
 
     def predict(self, x_t: Tensor, timesteps: Tensor, text: Text) -> Tensor:
         """Noised latents (B, c, h, w), timesteps (B,), text -> the model's answer, like x_t.
@@ -285,9 +346,21 @@ class Vision(nn.Module):
         latents' (a learned variance) are dropped.
         """
         timesteps = to_device(timesteps, self.device).expand(len(x_t))
-        text = text.to(dtype=self.dtype, device=self.device)
+        if self.distilled and text.guidance is None:  # as it is trained on
+            text = replace(text, guidance=torch.ones(len(text), device=text.hidden.device))
+        text = self.reads(text).to(dtype=self.dtype, device=self.device)
         answer = self.call(to_device(x_t, self.device).to(self.dtype), timesteps, text)
         return answer[:, : self.latent_channels].float()
+
+    def checkpoint_activations(self) -> None:
+        """Compute the backbone's activations anew in the backward pass."""
+        self.backbone.enable_gradient_checkpointing()
+
+    def reads(self, text: Text) -> Text:
+        """What the backbone is given of a text: padding as zeros, where the family says so."""
+        if self.padding != "zeroed" or text.mask is None:
+            return text
+        return replace(text, hidden=text.hidden * text.mask.unsqueeze(-1), mask=None)
 
     def call(self, x_t: Tensor, timesteps: Tensor, text: Text) -> Tensor:
         """Call the backbone with its own argument names."""
@@ -295,28 +368,15 @@ class Vision(nn.Module):
 
     def pipeline(self, scheduler: Any) -> Any:
         """diffusers' own pipeline around these very modules, without a text encoder."""
-        kind = getattr(diffusers, self.pipeline_class)
-        backbone = {"unet" if self.backbone_folder == "unet" else "transformer": self.backbone}
-        return kind(
-            vae=self.vae,
-            scheduler=scheduler,
-            text_encoder=None,
-            tokenizer=None,
-            **backbone,
-            **self.pipeline_options,
-        )
+        return stock.pipeline(self, scheduler)
 
     def pipeline_text(self, text: Text, null: Text) -> dict[str, Any]:
-        """Arguments that hand encoded prompts to that pipeline."""
-        arguments = {
-            "prompt_embeds": text.hidden,
-            "negative_prompt_embeds": null.hidden,
-            "negative_prompt": None,  # some pipelines have a default that would contradict
-        }
-        if self.masks:
-            arguments["prompt_attention_mask"] = text.mask
-            arguments["negative_prompt_attention_mask"] = null.mask
-        return arguments
+        """Arguments that hand encoded prompts to that pipeline, by the names that it knows."""
+        return stock.arguments(self, text, null)
+
+    def pipeline_guidance(self, guidance: float) -> dict[str, float]:
+        """The argument of that pipeline that means this guidance."""
+        return {"guidance_scale": guidance}
 
 
 def load_vision(place: Place, *, dtype: torch.dtype | None = None) -> Vision:
@@ -336,31 +396,3 @@ def load_vision(place: Place, *, dtype: torch.dtype | None = None) -> Vision:
             f"(_class_name: {json.dumps(name)}); known: {', '.join(VISIONS)}"
         )
     return VISIONS[name].load(place, dtype=dtype)
-
-
-def _telling(model: nn.Module) -> nn.Parameter:
-    """The parameter that tells a model's device and precision.
-
-    diffusers' own properties walk through all modules at every call, for milliseconds; some of its
-    models keep certain parameters in float32.
-    """
-    kept = getattr(model, "_keep_in_fp32_modules", None) or ()
-    return next(p for name, p in model.named_parameters() if not any(k in name for k in kept))
-
-
-def _channels_last(model: nn.Module) -> nn.Module:
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def _load_part(place: Place, class_name: str | None, dtype: torch.dtype | None) -> nn.Module:
-    """Load one component; its config names the class where the family does not."""
-    config = place.json("config.json")
-    kind = getattr(diffusers, class_name or str(config.get("_class_name")), None)
-    if kind is None:
-        raise BridgeError(f"'{place.id}': diffusers has no class '{config.get('_class_name')}'")
-    if dtype == torch.float16 and config.get("force_upcast"):
-        dtype = torch.float32  # this autoencoder overflows in float16
-    if dtype is None:
-        with loading(f"'{place.id}'"), torch.device("meta"):
-            return kind.from_config(config)
-    return load_pretrained(kind, place, f"'{place.id}'", dtype=dtype)

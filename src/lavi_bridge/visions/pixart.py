@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lavi_bridge.files.locate import Place
 from lavi_bridge.text import Text
-from lavi_bridge.visions.base import VISIONS, Vision
+from lavi_bridge.visions.base import VISIONS, Padding, Vision
 from lavi_bridge.visions.noise.process import Process
 
 
@@ -63,7 +63,7 @@ class PixArtAlpha(Vision):
 
     backbone_class: ClassVar[str] = "PixArtTransformer2DModel"
     default_tokens: ClassVar[int] = 120
-    masks: ClassVar[bool] = True
+    padding: ClassVar[Padding] = "masked"
     lora_targets: ClassVar[str] = r".*attn\d\.(to_q|to_k|to_v|to_out\.0)"
     pipeline_class: ClassVar[str] = "PixArtAlphaPipeline"
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from lavi_bridge.text import Text
-from lavi_bridge.visions.base import VISIONS, Vision
+from lavi_bridge.visions.base import VISIONS, Padding, Vision
 
 
 @VISIONS.register("SanaPipeline")
@@ -14,9 +14,8 @@ class Sana(Vision):
 
     backbone_class: ClassVar[str] = "SanaTransformer2DModel"
     default_tokens: ClassVar[int] = 300
-    masks: ClassVar[bool] = True
+    padding: ClassVar[Padding] = "masked"
     lora_targets: ClassVar[str] = r".*attn\d\.(to_q|to_k|to_v|to_out\.0)"
-    default_scheduler: ClassVar[str] = "flow-euler"
     pipeline_class: ClassVar[str] = "SanaPipeline"
 
     def call(self, x_t: Tensor, timesteps: Tensor, text: Text) -> Tensor:

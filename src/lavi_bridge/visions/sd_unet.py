@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from lavi_bridge.text import Text
-from lavi_bridge.visions.base import VISIONS, Vision
+from lavi_bridge.visions.base import VISIONS, Padding, Vision
 
 
 @VISIONS.register("StableDiffusionPipeline")
@@ -27,7 +27,7 @@ class StableDiffusionUNet(Vision):
         "encoder_hid_dim_type",
     )
     default_tokens: ClassVar[int] = 77
-    masks: ClassVar[bool] = False
+    padding: ClassVar[Padding] = "read"
     lora_targets: ClassVar[str] = (
         r".*(attn\d\.(to_q|to_k|to_v|to_out\.0)|ff\.net\.0\.proj"
         r"|resnets\.\d+\.(conv1|conv2|time_emb_proj|conv_shortcut))"

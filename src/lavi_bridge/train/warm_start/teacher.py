@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from lavi_bridge.bridge.bridge import Bridge
-from lavi_bridge.bridge.parts import own_encoder
+from lavi_bridge.bridge.parts import check_own, own_encoder
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.locate import locate
 from lavi_bridge.languages import Language, load_language
@@ -37,6 +37,7 @@ def states_impossible(bridge: Bridge, teacher: Language, captions: Sequence[str]
 def find_teacher(bridge: Bridge, source: str | Path | None) -> Language:
     """The text encoder to copy: the vision model's own, or another that it understands."""
     vision, dtype = bridge.vision, bridge.language.dtype
+    check_own(vision)
     if source is not None:
         teacher = load_language(locate(source), dtype=dtype)
     elif (vision.place / vision.own_text_folder).file("config.json") is None:

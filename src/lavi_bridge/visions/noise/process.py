@@ -6,6 +6,7 @@ Everything comes from the checkpoint's own scheduler config; nothing is assumed 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +20,25 @@ from torch import Generator, Tensor
 from lavi_bridge.config import FlowWeighting
 from lavi_bridge.errors import BridgeError, first_line, in_a_line, nearest
 from lavi_bridge.running.device import to_device
+
+SHIFTS = (
+    "use_dynamic_shifting",
+    "time_shift_type",
+    "base_shift",
+    "max_shift",
+    "base_image_seq_len",
+    "max_image_seq_len",
+    "shift_terminal",
+)
+"""What a flow model's scheduler config says of its times; all samplers that know it are told."""
+FLOW_ONLY = (
+    "invert_sigmas",
+    "stochastic_sampling",
+    "use_karras_sigmas",
+    "use_exponential_sigmas",
+    "use_beta_sigmas",
+)
+"""What flow matching's own sampler alone is told: by these others make DDPM's noise levels."""
 
 Generators = Generator | Sequence[Generator] | None
 """One source of randomness for a batch, or one for each sample; None is torch's global one."""
@@ -43,14 +63,26 @@ class Process:
 
     samplers: ClassVar[dict[str, tuple[str, dict[str, Any]]]]
     """Name -> diffusers class and settings on top of the checkpoint's own."""
+    default: ClassVar[str] = "unipc"
+    """The sampler that is taken where none is named."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = config
 
     def noise(
-        self, x0: Tensor, timesteps: Tensor | None, noise: Tensor | None, generator: Generators
+        self,
+        x0: Tensor,
+        timesteps: Tensor | None,
+        noise: Tensor | None,
+        generator: Generators,
+        *,
+        mu: float | None = None,
     ) -> Noised:
-        """Draw what is not given and mix it into clean latents."""
+        """Draw what is not given and mix it into clean latents.
+
+        Args:
+            mu: the time shift of this size of picture, where it depends on that.
+        """
         raise NotImplementedError
 
     def weights(self, timesteps: Tensor, min_snr: float = 0.0) -> Tensor | None:
@@ -132,7 +164,13 @@ class Diffusion(Process):
             raise BridgeError(f"scheduler_config.json has {levels} betas for {steps} timesteps")
 
     def noise(
-        self, x0: Tensor, timesteps: Tensor | None, noise: Tensor | None, generator: Generators
+        self,
+        x0: Tensor,
+        timesteps: Tensor | None,
+        noise: Tensor | None,
+        generator: Generators,
+        *,
+        mu: float | None = None,
     ) -> Noised:
         """Uniform timesteps; the target is the noise, or the velocity (arXiv 2202.00512)."""
         if timesteps is None:
@@ -193,6 +231,7 @@ class Flow(Process):
         "unipc": ("UniPCMultistepScheduler", {}),
         "dpm++": ("DPMSolverMultistepScheduler", {}),
     }
+    default = "flow-euler"
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
@@ -200,13 +239,31 @@ class Flow(Process):
         self.steps = int(config.get("num_train_timesteps", 1000))
         self.weighting: FlowWeighting = "logit-normal"
 
+    @property
+    def dynamic(self) -> bool:
+        """Whether the time shift depends on the size of the picture (arXiv 2403.03206, 5.3.2)."""
+        return bool(self.config.get("use_dynamic_shifting"))
+
+    def shift_of(self, mu: float | None) -> float:
+        """The shift s of times t -> s t / (1 + (s - 1) t): e^mu, or mu where it is linear."""
+        if mu is None or not self.dynamic:
+            return self.shift
+        return mu if self.config.get("time_shift_type") == "linear" else math.exp(mu)
+
     def noise(
-        self, x0: Tensor, timesteps: Tensor | None, noise: Tensor | None, generator: Generators
+        self,
+        x0: Tensor,
+        timesteps: Tensor | None,
+        noise: Tensor | None,
+        generator: Generators,
+        *,
+        mu: float | None = None,
     ) -> Noised:
         """Times drawn as the weighting says, and shifted; the target is noise - x0."""
         if timesteps is None:
             u = to_device(self._times(len(x0), generator), x0.device)
-            timesteps = self.shift * u / (1 + (self.shift - 1) * u) * self.steps
+            shift = self.shift_of(mu)
+            timesteps = shift * u / (1 + (shift - 1) * u) * self.steps
         noise = gaussian(x0, generator) if noise is None else noise
         sigma = (timesteps / self.steps).to(x0).view(-1, *[1] * (x0.ndim - 1))
         return Noised((1 - sigma) * x0 + sigma * noise, timesteps, noise - x0, noise)
@@ -234,8 +291,15 @@ class Flow(Process):
     def weigh_flow(self, weighting: FlowWeighting) -> None:
         self.weighting = weighting
 
+    def _build(self, class_name: str, settings: dict[str, Any]) -> Any:
+        if class_name.startswith("FlowMatch"):
+            settings = {k: self.config[k] for k in FLOW_ONLY if k in self.config} | settings
+        return super()._build(class_name, settings)
+
     def _sampling_config(self) -> dict[str, Any]:
-        shared = {"num_train_timesteps": self.steps, "shift": self.shift, "flow_shift": self.shift}
+        own = super()._sampling_config()
+        shared = {key: own[key] for key in SHIFTS if own.get(key) is not None}
+        shared |= {"num_train_timesteps": self.steps, "shift": self.shift, "flow_shift": self.shift}
         return shared | {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
 
 
@@ -263,7 +327,10 @@ def process(config: dict[str, Any]) -> Process:
     Raises:
         BridgeError: it cannot be trained.
     """
-    flow = str(config.get("_class_name", "")).startswith("FlowMatch")
+    name = str(config.get("_class_name", ""))
+    if name.startswith("EDM") or "sigma_data" in config:
+        raise BridgeError(f"{name or 'EDM'}: EDM's noise levels (arXiv 2206.00364) are not known")
+    flow = name.startswith("FlowMatch")
     flow = flow or config.get("prediction_type") == "flow_prediction"
     try:
         return Flow(config) if flow else Diffusion(config)
@@ -275,8 +342,10 @@ def process(config: dict[str, Any]) -> Process:
         ) from error
 
 
-def set_timesteps(scheduler: Any, steps: int, device: torch.device) -> Tensor:
+def set_timesteps(scheduler: Any, steps: int, device: torch.device, **options: Any) -> Tensor:
     """Let a sampler begin; return its timesteps (steps,) on the vision model's device.
+
+    `options` are the sampler's own, such as `mu` and `sigmas`.
 
     Its own stay on the CPU: it looks at them, and would wait for a GPU to tell.
 
@@ -284,9 +353,10 @@ def set_timesteps(scheduler: Any, steps: int, device: torch.device) -> Tensor:
         BridgeError: it cannot make so many steps.
     """
     try:
-        scheduler.set_timesteps(steps)
-    except ValueError as error:
-        raise BridgeError(f"{steps} steps: {first_line(error)}") from error
+        scheduler.set_timesteps(steps, **options)
+    except (ValueError, AssertionError) as error:
+        reason = first_line(error) or f"{type(scheduler).__name__} cannot be used with this model"
+        raise BridgeError(f"{steps} steps: {reason}; try another scheduler") from error
     if isinstance(scheduler, diffusers.UniPCMultistepScheduler):  # computes with them, one by one
         scheduler.sigmas = to_device(scheduler.sigmas, device)
     return to_device(scheduler.timesteps, device)

@@ -1,0 +1,48 @@
+"""Stable Diffusion XL: a U-Net that reads two encoders' states, and a pooled vector."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lavi_bridge.text import Text
+from lavi_bridge.visions.base import VISIONS
+from lavi_bridge.visions.sd_unet import StableDiffusionUNet
+
+
+@VISIONS.register("StableDiffusionXLPipeline")
+class StableDiffusionXL(StableDiffusionUNet):
+    """Told the pooled text and the image's size, which is said in training, too."""
+
+    other_inputs: ClassVar[tuple[str, ...]] = (
+        "class_embed_type",
+        "num_class_embeds",
+        "encoder_hid_dim_type",
+    )
+    default_side: ClassVar[int] = 128
+    own_states: ClassVar[bool] = False
+    pipeline_class: ClassVar[str] = "StableDiffusionXLPipeline"
+    pipeline_options: ClassVar[dict[str, Any]] = {"add_watermarker": False}
+
+    @property
+    def pooled_width(self) -> int:
+        """What the vector of all conditions has beside the six numbers of the size."""
+        config = self.backbone.config
+        whole = int(config.projection_class_embeddings_input_dim)
+        return whole - 6 * int(config.addition_time_embed_dim)
+
+    def _tokens(self) -> int:
+        return self.default_tokens
+
+    def call(self, x_t: Tensor, timesteps: Tensor, text: Text) -> Tensor:
+        height, width = (side * self.scale for side in x_t.shape[-2:])
+        # original size, corner of the crop, target size; filled on the device, without a wait
+        sides = [x_t.new_full((len(x_t), 1), side) for side in (height, width, 0, 0)]
+        sizes = torch.cat([*sides, *sides[:2]], 1)
+        return self.backbone(
+            x_t,
+            timesteps,
+            encoder_hidden_states=text.hidden,
+            encoder_attention_mask=text.mask,  # None but where prompts are longer than its own
+            added_cond_kwargs={"text_embeds": text.pooled, "time_ids": sizes},
+        ).sample
