@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -361,6 +362,15 @@ def test_two_processes_equal_one_at_twice_the_batch(
     assert together == pytest.approx(alone, abs=1e-5)
     pairs = zip(one.trainable_parameters(), two.trainable_parameters(), strict=True)
     assert max((a - b).abs().max().item() for a, b in pairs) <= 1e-6
+
+
+def test_a_model_distilled_for_few_steps_is_told(
+    tiny: Tiny, captions: Path, tmp_path: Path
+) -> None:
+    turbo = tmp_path / "sd-Turbo"
+    shutil.copytree(tiny("sd"), turbo)
+    with pytest.warns(UserWarning, match="seems to be distilled for a few steps"):
+        Run(config(tiny, captions, tmp_path / "run", vision=str(turbo)))
 
 
 @pytest.mark.parametrize(

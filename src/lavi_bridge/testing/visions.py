@@ -191,6 +191,18 @@ _CHROMA = _FLUX | {
     "approximator_hidden_dim": 16,
     "approximator_layers": 1,
 }
+_OVIS = _FLUX | {"out_channels": 32}
+_WAN = {
+    "num_attention_heads": 2,
+    "attention_head_dim": 12,
+    "in_channels": 4,
+    "out_channels": 4,
+    "text_dim": 24,
+    "freq_dim": 16,
+    "ffn_dim": 32,
+    "num_layers": 2,
+    "rope_max_seq_len": 32,
+}
 _PRX = {
     "in_channels": 8,
     "patch_size": 2,
@@ -330,6 +342,15 @@ VISIONS: dict[str, tuple[str, dict[str, Part], Part]] = {
             "time_shift_type": "linear",
         },
         ("AutoencoderKL", _KL16 | {"shift_factor": None}),
+    ),
+    "ovis": _flow("OvisImagePipeline", "OvisImageTransformer2DModel", _OVIS, _DYNAMIC),
+    "wan": (
+        "WanPipeline",
+        {"transformer": ("WanTransformer3DModel", _WAN), "vae": ("AutoencoderKLWan", _VIDEO)},
+        (
+            "UniPCMultistepScheduler",
+            {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0},
+        ),
     ),
     "prx": _flow("PRXPipeline", "PRXTransformer2DModel", _PRX, {"shift": 3.0}),
 }

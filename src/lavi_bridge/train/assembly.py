@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from dataclasses import asdict
 from typing import Any
 
@@ -49,6 +51,10 @@ FREE = {
 """Settings that may change when a run goes on, or that are compared by what they stand for."""
 
 
+FEW_STEPS = re.compile(r"schnell|turbo|lightning|lcm|hyper-?sd|sprint|dmd|distill", re.IGNORECASE)
+"""Names of checkpoints that were distilled; nothing else in them says so."""
+
+
 def connect(config: TrainConfig, device: torch.device) -> Bridge:
     """Make the bridge that is to be trained: checkpointed, compiled and spread as asked for.
 
@@ -71,6 +77,12 @@ def connect(config: TrainConfig, device: torch.device) -> Bridge:
         seed=config.seed,
         trust_remote_code=config.trust_remote_code,
     )
+    if FEW_STEPS.search(bridge.vision.place.id):
+        warnings.warn(
+            f"'{bridge.vision.place.id}' seems to be distilled for a few steps, which training on "
+            "pictures undoes by and by; train with the model it was made of, then draw with this",
+            stacklevel=2,
+        )
     bridge.vision.process.weigh_flow(config.flow_weighting)
     bridge.vision.process.weights(torch.zeros(1, dtype=torch.long), config.min_snr)
     if config.gradient_checkpointing:
