@@ -12,7 +12,7 @@ import torch
 from accelerate.state import AcceleratorState
 from PIL import Image
 
-from lavi_bridge import Bridge, BridgeError, warm_start
+from lavi_bridge import Bridge, BridgeError, testing, warm_start
 from lavi_bridge.running.device import choose_device
 from lavi_bridge.shapes.world import ShapesWorld
 from lavi_bridge.train.caching import fill
@@ -52,9 +52,13 @@ def devices(bridge: Bridge) -> set[str]:
 
 @pytest.mark.parametrize(
     ("vision", "dtype"),
-    [("sd", "bfloat16"), ("sd", "float32"), ("pixart-alpha", "bfloat16"), ("sana", "bfloat16")],
+    [("sd", "float32"), *((vision, "bfloat16") for vision in testing.VISIONS)],
 )
-def test_a_pair_trains_and_samples_on_the_gpu(tiny: Tiny, vision: str, dtype: str) -> None:
+def test_a_pair_trains_and_samples_on_the_gpu(
+    tiny: Tiny, vision: str, dtype: str, request: pytest.FixtureRequest
+) -> None:
+    if SIMULATED in request.config.stash and vision in ("z-image", "cogview4"):
+        pytest.skip("the simulated GPU loses what pad_sequence, or a split's gradient, makes")
     bridge = Bridge.connect(tiny("t5"), tiny(vision), rank=4, dtype=dtype, device="cuda").train()
     side = bridge.vision.resolution
     generators = [torch.Generator().manual_seed(i) for i in range(2)]
