@@ -49,8 +49,9 @@ class Adapter(nn.Module):
         hidden = features.hidden
         read, pooled = self(hidden), None
         if self.width_pooled:
-            told = torch.ones(hidden.shape[:2], device=hidden.device)
-            weights = (told if features.mask is None else features.mask).float().unsqueeze(-1)
+            every = torch.ones(hidden.shape[:2], device=hidden.device)
+            mask = every if features.mask is None else features.mask
+            weights = mask.float().unsqueeze(-1)  # (batch, tokens, 1)
             mean = (hidden.float() * weights).sum(1) / weights.sum(1).clamp(min=1)
             pooled = self.pool(mean)
         return Text(read, features.mask, pooled)

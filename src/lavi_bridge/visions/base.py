@@ -308,7 +308,8 @@ class Vision(nn.Module):
         """The time shift for latents with these sides, as schedulers take it; None where it is one
         for all.
 
-        A line through what the scheduler config says of few and of many image tokens.
+        A line through what the scheduler config says of few and of many image tokens; its defaults
+        are those of `calculate_shift` in diffusers' pipelines.
         """
         if not (isinstance(self.process, Flow) and self.process.dynamic):
             return None

@@ -28,7 +28,7 @@ class CogView4(Vision):
     def mu(self, height: int, width: int) -> float | None:
         if super().mu(height, width) is None:
             return None
-        config = self.process.config
+        config = self.process.config  # its defaults are those of `calculate_shift` in the pipeline
         root = (self.image_tokens(height, width) / config.get("base_image_seq_len", 256)) ** 0.5
         return float(root * config.get("max_shift", 0.75) + config.get("base_shift", 0.25))
 

@@ -15,7 +15,7 @@ class Wan(Vision):
     backbone_class: ClassVar[str] = "WanTransformer3DModel"
     text_config: ClassVar[str] = "text_dim"
     default_tokens: ClassVar[int] = 512
-    default_side: ClassVar[int] = 60
+    default_side: ClassVar[int] = 60  # 480 px, the smaller of its two sizes
     padding: ClassVar[Padding] = "zeroed"
     lora_targets: ClassVar[str] = r".*attn\d\.(to_q|to_k|to_v|to_out\.0)"
     pipeline_class: ClassVar[str] = "WanPipeline"
