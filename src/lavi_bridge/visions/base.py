@@ -1,4 +1,4 @@
-"""What every vision model can do: encode, decode, noise, predict; and how it reads text.
+"""What every vision model can do: noise, predict, and read text; and its images.
 
 A family says only how it differs: the folders of its pipeline, where the text width is in the
 config, how many tokens it reads, whether it honours a mask, where LoRA goes, and how it is
@@ -24,14 +24,14 @@ from lavi_bridge.files.weights import Fingerprint, fingerprint, joined
 from lavi_bridge.registry import Registry
 from lavi_bridge.running.device import to_device
 from lavi_bridge.text import Text
-from lavi_bridge.visions import autoencoder, stock
-from lavi_bridge.visions.components import channels_last, load_part, telling
+from lavi_bridge.visions import stock
+from lavi_bridge.visions.components import load_part
+from lavi_bridge.visions.images import Images
 from lavi_bridge.visions.noise.process import (
     Flow,
     Generators,
     Noised,
     Process,
-    gaussian,
     process,
     set_timesteps,
 )
@@ -40,13 +40,11 @@ Padding = Literal["read", "masked", "zeroed"]
 VISIONS: Registry[Vision] = Registry("vision class")
 
 
-class Vision(nn.Module):
+class Vision(Images):
     """A frozen latent image model: backbone, autoencoder and noise process."""
 
-    backbone_folder: ClassVar[str] = "transformer"
     backbone_class: ClassVar[str]
     """Name of the class in diffusers."""
-    vae_folder: ClassVar[str] = "vae"
     own_text_folder: ClassVar[str] = "text_encoder"
     """Where the pipeline keeps the text encoder that it was trained with."""
     own_states: ClassVar[bool] = True
@@ -59,15 +57,11 @@ class Vision(nn.Module):
     """How many tokens the model was trained to read."""
     max_tokens: ClassVar[int | None] = None
     """How many it can read; None where cross-attention reads any number."""
-    default_side: ClassVar[int] = 64
-    """Latents along one side where the config names no size."""
     padding: ClassVar[Padding]
     """`read`: no mask anywhere; `masked`: in the backbone and in the language model; `zeroed`:
     masked in the language model, zeros without a mask in the backbone."""
     pooled_config: ClassVar[str | None] = None
     """Key of the backbone's config that holds the width of a pooled text vector."""
-    packs: ClassVar[int] = 1
-    """Side of the squares of latents that the family makes one token of before its backbone."""
     even_sigmas: ClassVar[bool] = False
     """Whether the family's pipeline samples at sigmas evenly from 1 to 1/steps, then shifted."""
     lora_targets: ClassVar[str]
@@ -76,16 +70,9 @@ class Vision(nn.Module):
     """diffusers' pipeline that takes prompt embeddings for this model."""
     pipeline_options: ClassVar[dict[str, Any]] = {}
 
-    backbone: Any  # modules whose class is known only when they are loaded
-    vae: Any
-
     def __init__(self, backbone: nn.Module, vae: nn.Module, process: Process, place: Place) -> None:
-        super().__init__()
-        # channels last: convolutions run faster so, on processors and on GPUs
-        self.backbone = channels_last(backbone.requires_grad_(False))
-        self.vae = channels_last(vae.requires_grad_(False).eval())
+        super().__init__(backbone, vae, place)
         self.process = process
-        self.place = place
         self._check_inputs()
         self.tokens = self._tokens()
         self.lora: LoRA | None = None
@@ -180,116 +167,6 @@ class Vision(nn.Module):
 
     def _tokens(self) -> int:
         return self.default_tokens
-
-    # ---- images and latents
-
-    @property
-    def latent_channels(self) -> int:
-        return int(self.backbone.config.in_channels) // self.packs**2
-
-    @property
-    def scale(self) -> int:
-        """Pixels per latent along one side."""
-        found = autoencoder.scale_of(self.vae)
-        if found is None:
-            raise BridgeError(f"the autoencoder of '{self.place.id}' does not tell its blocks")
-        return found
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width in pixels of the images that the model was trained on."""
-        if told := self.place.json("model_index.json").get("default_sample_size"):
-            return int(told), int(told)  # PRX's way to say it, in pixels
-        given = self.backbone.config.get("sample_size") or self.default_side
-        sides = given if isinstance(given, list | tuple) else (given, given)
-        if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-            raise BridgeError(
-                f"sample_size in the config of the {self.backbone_folder} of '{self.place.id}' is "
-                f"{given!r}, not a number of latents, or two (height, width)"
-            )
-        return sides[0] * self.scale, sides[1] * self.scale
-
-    @property
-    def resolution(self) -> int:
-        """Side in pixels of square images of as many pixels as the model was trained on."""
-        height, width = self.size
-        step = self.side_step
-        return height if height == width else round((height * width) ** 0.5 / step) * step
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the frozen weights."""
-        return telling(self.backbone).dtype
-
-    @property
-    def device(self) -> torch.device:
-        return telling(self.backbone).device
-
-    @property
-    def side_step(self) -> int:
-        """Sides of images must be a multiple of this many pixels."""
-        return self.scale * self._divisor()
-
-    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """Pixels -> (channels, height, width) of the latents.
-
-        Raises:
-            BridgeError: the size is no multiple of what the model can handle.
-        """
-        step = self.side_step
-        if height % step or width % step or min(height, width) < step:
-            raise BridgeError(
-                f"image size {width}×{height} must be a positive multiple of {step} pixels"
-            )
-        return self.latent_channels, height // self.scale, width // self.scale
-
-    def _divisor(self) -> int:
-        """Latent sides must be a multiple of this: the backbone's patch."""
-        patch = self.backbone.config.get("patch_size") or 1
-        return max(int(patch if isinstance(patch, int) else patch[-1]), self.packs)
-
-    def image_tokens(self, height: int, width: int) -> int:
-        """Tokens that the backbone makes of latents with these sides."""
-        return (height // self._divisor()) * (width // self._divisor())
-
-    @torch.no_grad()
-    def encode(self, pixels: Tensor, generator: Generators = None) -> Tensor:
-        """Pixels (batch, 3, height, width) in [-1, 1] -> clean latents x0, float32.
-
-        A variational autoencoder's latents are drawn from its posterior, as published.
-        """
-        mean, std = autoencoder.posterior(self.vae, pixels)
-        if std is not None:
-            mean = mean + std * gaussian(mean, generator)
-        return autoencoder.normalized(self.vae, mean.float())
-
-    @torch.no_grad()
-    def moments(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Mean and standard deviation of the autoencoder's posterior, float32, not scaled yet.
-
-        What `encode` draws from; no standard deviation where the autoencoder is not variational.
-        """
-        mean, std = autoencoder.posterior(self.vae, pixels)
-        return mean.float(), None if std is None else std.float()
-
-    def draw(self, mean: Tensor, std: Tensor | None, generator: Generators = None) -> Tensor:
-        """Clean latents x0 from moments; in float32 the very ones that `encode` gives."""
-        mean = mean.float()
-        if std is not None:
-            mean = mean + std.float() * gaussian(mean, generator)
-        return autoencoder.normalized(self.vae, mean)
-
-    @property
-    def vae_fingerprint(self) -> Fingerprint:
-        """16 hex digits that identify the autoencoder's weights."""
-        config = (self.place / self.vae_folder).file("config.json")
-        assert config is not None  # it was loaded from there
-        return fingerprint(config.parent)
-
-    @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        """Clean latents -> pixels (batch, 3, height, width), about [-1, 1], float32."""
-        return autoencoder.decoded(self.vae, latents)
 
     # ---- training and sampling
 
