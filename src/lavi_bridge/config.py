@@ -103,10 +103,11 @@ class Sampling:
 
     seed: int = 0
     """Seed of the first picture; picture i has seed + i."""
-    steps: int = 50
-    """Denoising steps (paper: 50)."""
-    guidance: float = 7.5
-    """Weight of classifier-free guidance (paper: 7.5); 1 turns it off."""
+    steps: int | None = None
+    """Denoising steps (unset: 50 for the paper's image models, else the own pipeline's)."""
+    guidance: float | None = None
+    """Weight of classifier-free guidance, 1 turns it off (unset: 7.5 for the paper's image models,
+    else the own pipeline's)."""
     negative: str = ""
     """What to steer away from."""
     height: int | None = None
@@ -123,7 +124,7 @@ class Sampling:
     launches each block as one CUDA graph besides. Changes pictures by float rounding."""
 
     def __post_init__(self) -> None:
-        if is_number(self.guidance):
+        if self.guidance is not None and is_number(self.guidance):
             check_guidance(self.guidance)
 
 

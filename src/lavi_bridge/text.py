@@ -44,6 +44,10 @@ class Text:
         columns = zip(*(text._parts() for text in texts), strict=True)
         return Text(*(None if c[0] is None else torch.cat(c) for c in columns))  # type: ignore[arg-type]
 
+    def pick(self, rows: Sequence[int]) -> Text:
+        """The prompts at these places of the batch."""
+        return Text(*(None if x is None else x[list(rows)] for x in self._parts()))  # type: ignore[arg-type]
+
     def _padded(self, length: int) -> Text:
         """The same text at a greater length, with a mask."""
         missing = length - self.hidden.shape[1]

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from lavi_bridge.adapters.base import ADAPTERS, Adapter
 from lavi_bridge.errors import BridgeError
+from lavi_bridge.text import Text
 
 
 @ADAPTERS.register("identity")
@@ -19,7 +20,13 @@ class IdentityAdapter(Adapter):
     ) -> None:
         if width_in != width_out:
             raise BridgeError(f"the identity adapter cannot map width {width_in} to {width_out}")
-        super().__init__(width_in, width_out, dropout=dropout, pooled=pooled)
+        super().__init__(width_in, width_out, dropout=dropout)
+        self.width_pooled = pooled
 
     def forward(self, hidden: Tensor) -> Tensor:
         return hidden.float()
+
+    def read(self, features: Text) -> Text:
+        """Pass all on: the pooled vector, where there is one, is the own encoders', too."""
+        pooled = None if features.pooled is None else features.pooled.float()
+        return Text(self(features.hidden), features.mask, pooled)

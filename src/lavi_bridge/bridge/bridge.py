@@ -98,7 +98,7 @@ class Bridge(Joined):
             assert features is not None
             text = self.adapt(features)
         noised = self.vision.noise(latents, timesteps, noise=noise, generator=generator)
-        prediction = self.vision.predict(noised.x_t, noised.timesteps, text)
+        prediction = self.predict(noised.x_t, noised.timesteps, text)
         weights = self.vision.process.weights(noised.timesteps, min_snr)
         if weights is None and shares is None:
             return nn.functional.mse_loss(prediction, noised.target.float())
@@ -106,6 +106,13 @@ class Bridge(Joined):
         for factor in (weights, shares):
             errors = errors if factor is None else factor * errors
         return errors.mean()
+
+    def predict(self, x_t: Tensor, timesteps: Tensor, text: Text) -> Tensor:
+        """Noised latents (B, c, h, w), timesteps (B,), text of this bridge -> the answer, like x_t.
+
+        What loss, sampling, validation, warm start and plan ask for.
+        """
+        return self.vision.predict(x_t, timesteps, text)
 
     # ---- sampling
 
@@ -138,15 +145,22 @@ class Bridge(Joined):
         latents = latents * getattr(scheduler, "init_noise_sigma", 1.0)
         guided = null is not None and guidance != 1 and not self.vision.distilled
         if self.vision.distilled:
-            asked = torch.full((len(text),), float(guidance), device=text.hidden.device)
-            text = replace(text, guidance=asked)
+            scale = torch.full((len(text),), float(guidance), device=text.hidden.device)
+            text = replace(text, guidance=scale)
+        asked = [text]
         if null is not None and guided:
-            text = Text.cat([null.expand(len(text)) if len(null) == 1 else null, text])
+            asked = [null.expand(len(text)) if len(null) == 1 else null, text]
+        if len({one.hidden.shape for one in asked}) == 1:  # at once; others keep their lengths
+            asked = [Text.cat(asked)]
         for index, t in enumerate(scheduler.timesteps):
-            x_t = torch.cat([latents, latents]) if guided else latents
+            x_t = latents
             if hasattr(scheduler, "scale_model_input"):
                 x_t = scheduler.scale_model_input(x_t, t)
-            prediction = self.vision.predict(x_t, timesteps[index], text)
+            times = timesteps[index]
+            answers = [
+                self.predict(x_t.repeat(len(one) // len(x_t), 1, 1, 1), times, one) for one in asked
+            ]
+            prediction = torch.cat(answers)
             if guided:
                 without, with_text = prediction.chunk(2)
                 prediction = self.vision.guide(without, with_text, guidance)
@@ -171,8 +185,8 @@ class Bridge(Joined):
         prompts: str | Sequence[str],
         *,
         seed: int | Sequence[int] = 0,
-        steps: int = 50,
-        guidance: float = 7.5,
+        steps: int | None = None,
+        guidance: float | None = None,
         negative: str = "",
         height: int | None = None,
         width: int | None = None,
@@ -189,8 +203,9 @@ class Bridge(Joined):
 
         Args:
             seed: of the first picture, or one for each.
-            steps: denoising steps (paper: 50).
-            guidance: weight of classifier-free guidance (paper: 7.5); 1 turns it off.
+            steps: denoising steps; the family's own by default (the paper's models: 50).
+            guidance: weight of classifier-free guidance, 1 turns it off; the family's own by
+                default (the paper's models: 7.5).
             negative: what to steer away from; the paper's null prompt is empty.
             height, width: in pixels; the vision model's own size by default.
             scheduler: name of a sampler (paper: unipc); the family's own by default.
@@ -211,6 +226,8 @@ class Bridge(Joined):
             raise BridgeError(f"{len(prompts)} prompts, but {len(seeds)} seeds")
         if any(not 0 <= s < 2**63 for s in seeds):
             raise BridgeError("seeds must lie between 0 and 2^63")
+        steps = self.vision.default_steps if steps is None else steps
+        guidance = self.vision.default_guidance if guidance is None else guidance
         for option, value in (("steps", steps), ("batch_size", batch_size)):
             if value < 1:
                 raise BridgeError(f"{option} must be at least 1, not {value}")

@@ -69,14 +69,15 @@ def made_by(bridge: Bridge) -> dict[str, Any]:
 
 def settings_of(bridge: Bridge, sampling: Sampling) -> dict[str, Any]:
     """Arguments of `Bridge.stream` that change a picture, with the model's own where unset."""
-    own = bridge.vision.size
+    vision = bridge.vision
+    own = vision.size
     return {
-        "steps": sampling.steps,
-        "guidance": sampling.guidance,
+        "steps": vision.default_steps if sampling.steps is None else sampling.steps,
+        "guidance": vision.default_guidance if sampling.guidance is None else sampling.guidance,
         "negative": whole(sampling.negative),
         "height": sampling.height or own[0],
         "width": sampling.width or own[1],
-        "scheduler": sampling.scheduler or bridge.vision.default_scheduler,
+        "scheduler": sampling.scheduler or vision.default_scheduler,
     }
 
 

@@ -16,6 +16,7 @@ import torch
 
 from lavi_bridge.adapters import Adapter
 from lavi_bridge.bridge import lora
+from lavi_bridge.bridge.own import OwnEncoders, load_own
 from lavi_bridge.bridge.parts import Parts, Side, inject
 from lavi_bridge.config import LoRA
 from lavi_bridge.errors import BridgeError
@@ -94,12 +95,13 @@ def read(
     ]:
         raise BridgeError(f"the {INDEX} of '{place.id}' lacks '{missing[0]}'")
     bases = _base(place, record, "language", language), _base(place, record, "vision", vision)
-    parts = Parts(
-        load_language(bases[0], dtype=dtype, trust_remote_code=trust_remote_code),
-        load_vision(bases[1], dtype=dtype),
-        Adapter.load(place / "adapter"),
-        _limit(record, place),
-    )
+    image_model = load_vision(bases[1], dtype=dtype)
+    if record["language"].get("family") == OwnEncoders.__name__:
+        text_model = load_own(image_model, dtype=dtype, place=bases[0])
+    else:
+        text_model = load_language(bases[0], dtype=dtype, trust_remote_code=trust_remote_code)
+    adapter = Adapter.load(place / "adapter")
+    parts = Parts(text_model, image_model, adapter, _limit(record, place))
     for name, side in parts.sides.items():
         if (noted := record[name]["fingerprint"]) not in (
             side.fingerprint,
@@ -177,7 +179,8 @@ def _side(side: Side) -> dict[str, Any]:
 
 def _commit(side: Side) -> str | None:
     """The Hub commit of a base model, so that it can be had again when its branch has moved."""
-    index = "config.json" if isinstance(side, Language) else "model_index.json"
+    alone = isinstance(side, Language) and not isinstance(side, OwnEncoders)
+    index = "config.json" if alone else "model_index.json"
     return side.place.commit(index)
 
 

@@ -13,6 +13,7 @@ from lavi_bridge.adapters import Adapter
 from lavi_bridge.bridge import folder as on_disk
 from lavi_bridge.bridge import parts as joining
 from lavi_bridge.bridge import published
+from lavi_bridge.bridge.own import OwnEncoders
 from lavi_bridge.bridge.parts import Parts
 from lavi_bridge.config import Quantize
 from lavi_bridge.errors import BridgeError
@@ -282,12 +283,16 @@ class Joined(nn.Module):
     def features(self, prompts: str | Sequence[str], *, trim: bool | None = None) -> Text:
         """Prompts -> the language model's hidden states (batch, tokens, width) and their mask.
 
+        Own encoders that are read through their pipeline give a pooled vector, too.
+
         Args:
             trim: see `read`.
         """
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         if not prompts:
             raise BridgeError("no prompts to encode")
+        if isinstance(self.language, OwnEncoders):
+            return self.language.text(prompts)
         ids, mask = self.read(self.language.tokenize(prompts, self.tokens), trim=trim)
         hidden = self.language.hidden(ids, mask)
         return Text(hidden, None if mask is None else to_device(mask, hidden.device))

@@ -14,6 +14,7 @@ from torch import nn
 
 from lavi_bridge.adapters import ADAPTERS, Adapter
 from lavi_bridge.bridge import lora
+from lavi_bridge.bridge.own import load_own
 from lavi_bridge.config import LoRA, Quantize
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.atomic import raw_bytes
@@ -160,9 +161,10 @@ def own(vision: str | Path, *, dtype: torch.dtype) -> Parts:
         BridgeError: its folder has no text encoder.
     """
     image_model = load_vision(locate(vision), dtype=dtype)
-    check_own(image_model)
-    language = own_encoder(image_model, dtype=dtype)
-    identity = ADAPTERS["identity"](language.width, image_model.text_width)
+    language = load_own(image_model, dtype=dtype)
+    identity = ADAPTERS["identity"](
+        language.width, image_model.text_width, pooled=image_model.pooled_width
+    )
     return Parts(language, image_model, identity)
 
 
@@ -200,32 +202,6 @@ def join(
         for side, rank, pattern in zip(parts.sides.values(), ranks, targets, strict=True):
             inject(side, LoRA(rank, pattern, dropout), seed=seed)
     return parts
-
-
-def check_own(vision: Vision) -> None:
-    """Refuse to take a folder's text encoder for what its vision model was trained on.
-
-    Raises:
-        BridgeError: it reads several encoders, an inner layer, or a template around the prompt.
-    """
-    if not vision.own_states:
-        raise BridgeError(
-            f"'{vision.place.id}' was trained on several text encoders, an inner layer of one, or "
-            "a template around the prompt: its own reading cannot be compared with, or copied, "
-            "yet; train on pictures"
-        )
-
-
-def own_encoder(vision: Vision, *, dtype: torch.dtype) -> Language:
-    """Load the text encoder that a vision model came with.
-
-    Raises:
-        BridgeError: its folder has none.
-    """
-    place = vision.place / vision.own_text_folder
-    if place.file("config.json") is None:
-        raise BridgeError(f"'{vision.place.id}' has no text encoder of its own")
-    return load_language(place, dtype=dtype)
 
 
 def inject(side: Side, spec: LoRA, *, seed: int = 0) -> int:

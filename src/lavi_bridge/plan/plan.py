@@ -259,7 +259,7 @@ def _one_step(
             mask = torch.ones_like(ids) if bridge.vision.masks else None
             text = bridge.adapt(Text(bridge.language.hidden(ids), mask))
             before = counter.get_total_flops()
-            loss = bridge.vision.predict(torch.zeros(batch, *shape), torch.zeros(batch), text).sum()
+            loss = bridge.predict(torch.zeros(batch, *shape), torch.zeros(batch), text).sum()
             forward = counter.get_total_flops() - before
             if backward:
                 loss.backward()

@@ -61,7 +61,8 @@ ZOO_SAMPLING = Sampling(steps=10, guidance=4.0, scheduler="dpm++", batch_size=48
 ZOO_PROMPTS = 384
 FULL_WARM_START = 2_000
 """Steps on captions with the real models, in our recipe."""
-FULL_SAMPLING = Sampling(steps=50, guidance=7.5, scheduler="unipc", batch_size=16)
+FULL_STEPS = 50
+FULL_SAMPLING = Sampling(steps=FULL_STEPS, guidance=7.5, scheduler="unipc", batch_size=16)
 FULL_SUITES = ("short", "long", "t2i-compbench")
 
 

@@ -8,7 +8,7 @@ from lavi_bridge.plan.plan import Plan, make_plan
 from lavi_bridge.prompts.catalogue import SUITES
 from lavi_bridge.prompts.suites import load_suite
 from lavi_bridge.reproduce.budgets import (
-    FULL_SAMPLING,
+    FULL_STEPS,
     SEARCH_SHARE,
     evaluation,
     folder,
@@ -104,7 +104,7 @@ def _row(
     assert cost.training_tflop is not None
     assert cost.sampling_tflop is not None  # of the paper's models, which run on shapes alone
     hours = pictures * cost.training_tflop / TFLOPS[dtype] / 3600 * runs
-    drawing = images * FULL_SAMPLING.steps * cost.sampling_tflop / SAMPLING_TFLOPS / 3600 * seeds
+    drawing = images * FULL_STEPS * cost.sampling_tflop / SAMPLING_TFLOPS / 3600 * seeds
     language_gb = cost.language_parameters * 4 / 1e9
     return RowPlan(
         row,

@@ -12,10 +12,20 @@ from typing import Any
 
 import torch
 
+from lavi_bridge.testing.encoders import CHAT, ENCODERS
 from lavi_bridge.testing.languages import LANGUAGES
 from lavi_bridge.testing.visions import VISIONS
 
-__all__ = ["LANGUAGES", "VISIONS", "make_language", "make_tokenizer", "make_vision", "write_index"]
+__all__ = [
+    "ENCODERS",
+    "LANGUAGES",
+    "VISIONS",
+    "add_encoders",
+    "make_language",
+    "make_tokenizer",
+    "make_vision",
+    "write_index",
+]
 
 
 def make_language(folder: Path, model_type: str, *, seed: int = 0) -> Path:
@@ -55,6 +65,27 @@ def make_vision(folder: Path, name: str, *, seed: int = 0) -> Path:
     return folder
 
 
+def add_encoders(folder: Path, name: str, *, seed: int = 0) -> Path:
+    """Write tiny random text encoders of its own, with tokenizers, into an image model's folder."""
+    import diffusers
+    import transformers
+
+    getattr(diffusers, VISIONS[name][0])  # brings classes of encoders, in some cases
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    for part, (class_name, settings) in ENCODERS[name].items():
+        kind = getattr(transformers, class_name)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            kind(kind.config_class(**settings)).save_pretrained(folder / part)
+        tokenizer = part.replace("text_encoder", "tokenizer")
+        longest = 77 if class_name.startswith("CLIP") else 512
+        make_tokenizer(folder / tokenizer, longest=longest, chat=CHAT)
+        index[part] = ["transformers", class_name]
+        index[tokenizer] = ["transformers", "PreTrainedTokenizerFast"]
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
+    return folder
+
+
 def write_index(folder: Path, name: str) -> None:
     """Write the model_index.json of a pipeline folder."""
     pipeline, parts, (scheduler, _) = VISIONS[name]
@@ -67,8 +98,13 @@ def write_index(folder: Path, name: str) -> None:
     (folder / "model_index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
 
 
-def make_tokenizer(folder: Path) -> None:
-    """Write a byte-level tokenizer: every prompt has tokens, and every token is known."""
+def make_tokenizer(folder: Path, *, longest: int | None = None, chat: str | None = None) -> None:
+    """Write a byte-level tokenizer: every prompt has tokens, and every token is known.
+
+    Args:
+        longest: tokens that it cuts a prompt to.
+        chat: its chat template.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -82,4 +118,6 @@ def make_tokenizer(folder: Path) -> None:
         single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
     )
     names = dict(zip(("pad_token", "bos_token", "eos_token", "unk_token"), special, strict=True))
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
+    given = {"model_max_length": longest, "chat_template": chat}
+    told = {key: value for key, value in given.items() if value is not None}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names, **told).save_pretrained(folder)

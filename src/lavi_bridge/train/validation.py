@@ -82,7 +82,7 @@ class Validation:
         vision = self.bridge.vision
         noised = vision.noise(latents, generator=[seeded(seed, "words") for seed in seeds])
         told, other, none = (
-            vision.predict(noised.x_t, noised.timesteps, self.bridge.encode(texts))
+            self.bridge.predict(noised.x_t, noised.timesteps, self.bridge.encode(texts))
             for texts in (captions, swap_word(captions), [""] * len(captions))
         )
         whole = (told - none).square().mean().sqrt()

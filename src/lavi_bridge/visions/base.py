@@ -47,8 +47,11 @@ class Vision(Images):
     """Name of the class in diffusers."""
     own_text_folder: ClassVar[str] = "text_encoder"
     """Where the pipeline keeps the text encoder that it was trained with."""
-    own_states: ClassVar[bool] = True
-    """Whether it was trained on that encoder's last states as they are, and on nothing else."""
+    own_fields: ClassVar[tuple[str, ...]] = ()
+    """What its pipeline's `encode_prompt` answers, in order: hidden, mask, pooled, and the same
+    with null_; empty where it was trained on that one encoder's last states as they are."""
+    own_tokenizer: ClassVar[str | None] = None
+    """The tokenizer that those states are one a token of; None where there is none."""
     text_config: ClassVar[str] = "caption_channels"
     """Key of the backbone's config that holds the width of its text features."""
     other_inputs: ClassVar[tuple[str, ...]] = ()
@@ -66,6 +69,8 @@ class Vision(Images):
     """Whether the family's pipeline samples at sigmas evenly from 1 to 1/steps, then shifted."""
     lora_targets: ClassVar[str]
     """Regular expression for the layers that get LoRA."""
+    paper_sampling: ClassVar[tuple[int, float] | None] = None
+    """Steps and guidance of the paper; None where those of the family's pipeline are taken."""
     pipeline_class: ClassVar[str]
     """diffusers' pipeline that takes prompt embeddings for this model."""
     pipeline_options: ClassVar[dict[str, Any]] = {}
@@ -164,6 +169,16 @@ class Vision(Images):
     def default_scheduler(self) -> str:
         """The sampler that is taken where none is named."""
         return self.process.default
+
+    @property
+    def default_steps(self) -> int:
+        """Denoising steps where nobody says how many."""
+        return self.paper_sampling[0] if self.paper_sampling else stock.default_steps(self)
+
+    @property
+    def default_guidance(self) -> float:
+        """Weight of classifier-free guidance where nobody names one."""
+        return self.paper_sampling[1] if self.paper_sampling else stock.default_guidance(self)
 
     def _tokens(self) -> int:
         return self.default_tokens

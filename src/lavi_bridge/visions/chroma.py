@@ -19,6 +19,15 @@ class Chroma(Flux):
 
     backbone_class: ClassVar[str] = "ChromaTransformer2DModel"
     pooled_config: ClassVar[str | None] = None
+    own_fields: ClassVar[tuple[str, ...]] = (
+        "hidden",
+        "ids",
+        "mask",
+        "null_hidden",
+        "null_ids",
+        "null_mask",
+    )
+    own_tokenizer: ClassVar[str | None] = "tokenizer"
     max_tokens: ClassVar[int | None] = None
     padding: ClassVar[Padding] = "masked"
     pipeline_class: ClassVar[str] = "ChromaPipeline"
@@ -26,8 +35,8 @@ class Chroma(Flux):
     def reads(self, text: Text) -> Text:
         """One token of padding beside the real ones: zeros, so that it is the same however a batch
         is padded. The mask is boolean, because numbers would be added to the scores."""
-        if text.mask is None:
-            return text
+        if text.mask is None or text.mask.dtype != torch.long:
+            return text  # its own encoder's, with that token
         hidden = nn.functional.pad(text.hidden * text.mask.unsqueeze(-1), (0, 0, 0, 1))
         places = torch.arange(hidden.shape[1], device=hidden.device)
         return replace(text, hidden=hidden, mask=places <= text.mask.sum(1, keepdim=True))

@@ -22,7 +22,7 @@ class CogView4(Vision):
     padding: ClassVar[Padding] = "read"
     lora_targets: ClassVar[str] = r".*attn1\.(to_q|to_k|to_v|to_out\.0)"
     even_sigmas: ClassVar[bool] = True
-    own_states: ClassVar[bool] = False
+    own_fields: ClassVar[tuple[str, ...]] = ("hidden", "null_hidden")
     pipeline_class: ClassVar[str] = "CogView4Pipeline"
 
     def mu(self, height: int, width: int) -> float | None:

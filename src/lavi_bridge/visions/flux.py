@@ -23,13 +23,19 @@ class Flux(Vision):
     lora_targets: ClassVar[str] = rf".*attn\.{JOINT}"
     even_sigmas: ClassVar[bool] = True
     packs: ClassVar[int] = 2
-    own_states: ClassVar[bool] = False
+    own_fields: ClassVar[tuple[str, ...]] = ("hidden", "pooled")
+    own_tokenizer: ClassVar[str | None] = "tokenizer_2"
     pipeline_class: ClassVar[str] = "FluxPipeline"
 
     def call(self, x_t: Tensor, timesteps: Tensor, text: Text) -> Tensor:
         height, width = x_t.shape[-2:]
         options: dict[str, Any] = {"guidance": text.guidance, "pooled_projections": text.pooled}
         return unpack(self._tokens_of(x_t, timesteps, text, options), height, width)
+
+    @property
+    def default_steps(self) -> int:
+        """As its pipeline; four where guidance is no input: schnell was distilled for that."""
+        return super().default_steps if self.distilled or not self.pooled_width else 4
 
     def pipeline_guidance(self, guidance: float) -> dict[str, float]:
         """Without guidance as an input (schnell), its pipeline calls ours "true"."""

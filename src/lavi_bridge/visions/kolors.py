@@ -13,5 +13,6 @@ class Kolors(StableDiffusionXL):
     other_inputs: ClassVar[tuple[str, ...]] = ("class_embed_type", "num_class_embeds")
     text_config: ClassVar[str] = "encoder_hid_dim"
     default_tokens: ClassVar[int] = 256
+    own_tokenizer: ClassVar[str | None] = None  # ChatGLM pads on the left
     pipeline_class: ClassVar[str] = "KolorsPipeline"
     pipeline_options: ClassVar[dict[str, Any]] = {}

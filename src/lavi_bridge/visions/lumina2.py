@@ -18,7 +18,7 @@ class Lumina2(Vision):
     padding: ClassVar[Padding] = "masked"
     lora_targets: ClassVar[str] = r".*attn\.(to_q|to_k|to_v|to_out\.0)"
     even_sigmas: ClassVar[bool] = True
-    own_states: ClassVar[bool] = False
+    own_fields: ClassVar[tuple[str, ...]] = ("hidden", "mask", "null_hidden", "null_mask")
     pipeline_class: ClassVar[str] = "Lumina2Pipeline"
 
     @property

@@ -20,6 +20,8 @@ class OvisImage(Flux):
     default_tokens: ClassVar[int] = 256
     max_tokens: ClassVar[int | None] = None
     padding: ClassVar[Padding] = "zeroed"
+    own_fields: ClassVar[tuple[str, ...]] = ("hidden", "null_hidden")
+    own_tokenizer: ClassVar[str | None] = None
     pipeline_class: ClassVar[str] = "OvisImagePipeline"
 
     def call(self, x_t: Tensor, timesteps: Tensor, text: Text) -> Tensor:

@@ -65,6 +65,7 @@ class PixArtAlpha(Vision):
     default_tokens: ClassVar[int] = 120
     padding: ClassVar[Padding] = "masked"
     lora_targets: ClassVar[str] = r".*attn\d\.(to_q|to_k|to_v|to_out\.0)"
+    paper_sampling: ClassVar[tuple[int, float] | None] = 50, 7.5
     pipeline_class: ClassVar[str] = "PixArtAlphaPipeline"
 
     def __init__(self, backbone: nn.Module, vae: nn.Module, process: Process, place: Place) -> None:

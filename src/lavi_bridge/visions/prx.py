@@ -17,7 +17,7 @@ class PRX(Vision):
     default_tokens: ClassVar[int] = 256
     padding: ClassVar[Padding] = "masked"
     lora_targets: ClassVar[str] = r".*attention\.(img_qkv_proj|txt_kv_proj|to_out\.0)"
-    own_states: ClassVar[bool] = False
+    own_fields: ClassVar[tuple[str, ...]] = ("hidden", "mask", "null_hidden", "null_mask")
     pipeline_class: ClassVar[str] = "PRXPipeline"
 
     def call(self, x_t: Tensor, timesteps: Tensor, text: Text) -> Tensor:

@@ -20,7 +20,7 @@ class QwenImage(Vision):
     padding: ClassVar[Padding] = "masked"
     even_sigmas: ClassVar[bool] = True
     packs: ClassVar[int] = 2
-    own_states: ClassVar[bool] = False
+    own_fields: ClassVar[tuple[str, ...]] = ("hidden", "mask")
     pipeline_class: ClassVar[str] = "QwenImagePipeline"
 
     @property

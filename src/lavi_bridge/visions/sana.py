@@ -10,12 +10,14 @@ from lavi_bridge.visions.base import VISIONS, Padding, Vision
 
 @VISIONS.register("SanaPipeline")
 class Sana(Vision):
-    """Text is masked, in the transformer and in the language model."""
+    """Text is masked, in the transformer and in the language model; its pipeline puts an
+    instruction before the prompt."""
 
     backbone_class: ClassVar[str] = "SanaTransformer2DModel"
     default_tokens: ClassVar[int] = 300
     padding: ClassVar[Padding] = "masked"
     lora_targets: ClassVar[str] = r".*attn\d\.(to_q|to_k|to_v|to_out\.0)"
+    own_fields: ClassVar[tuple[str, ...]] = ("hidden", "mask", "null_hidden", "null_mask")
     pipeline_class: ClassVar[str] = "SanaPipeline"
 
     def call(self, x_t: Tensor, timesteps: Tensor, text: Text) -> Tensor:

@@ -19,7 +19,7 @@ class StableDiffusion3(Vision):
     default_tokens: ClassVar[int] = 333
     max_tokens: ClassVar[int | None] = 333
     padding: ClassVar[Padding] = "read"
-    own_states: ClassVar[bool] = False
+    own_fields: ClassVar[tuple[str, ...]] = ("hidden", "null_hidden", "pooled", "null_pooled")
     pipeline_class: ClassVar[str] = "StableDiffusion3Pipeline"
 
     @property

@@ -32,6 +32,7 @@ class StableDiffusionUNet(Vision):
         r".*(attn\d\.(to_q|to_k|to_v|to_out\.0)|ff\.net\.0\.proj"
         r"|resnets\.\d+\.(conv1|conv2|time_emb_proj|conv_shortcut))"
     )
+    paper_sampling: ClassVar[tuple[int, float] | None] = 50, 7.5
     pipeline_class: ClassVar[str] = "StableDiffusionPipeline"
     pipeline_options: ClassVar[dict[str, Any]] = {
         "safety_checker": None,

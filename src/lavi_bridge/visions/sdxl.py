@@ -20,7 +20,9 @@ class StableDiffusionXL(StableDiffusionUNet):
         "encoder_hid_dim_type",
     )
     default_side: ClassVar[int] = 128
-    own_states: ClassVar[bool] = False
+    own_fields: ClassVar[tuple[str, ...]] = ("hidden", "null_hidden", "pooled", "null_pooled")
+    own_tokenizer: ClassVar[str | None] = "tokenizer"
+    paper_sampling: ClassVar[tuple[int, float] | None] = None
     pipeline_class: ClassVar[str] = "StableDiffusionXLPipeline"
     pipeline_options: ClassVar[dict[str, Any]] = {"add_watermarker": False}
 

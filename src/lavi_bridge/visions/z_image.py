@@ -20,7 +20,7 @@ class ZImage(Vision):
     padding: ClassVar[Padding] = "masked"
     lora_targets: ClassVar[str] = r".*attention\.(to_q|to_k|to_v|to_out\.0)"
     even_sigmas: ClassVar[bool] = True
-    own_states: ClassVar[bool] = False
+    own_fields: ClassVar[tuple[str, ...]] = ("hidden", "null_hidden")
     pipeline_class: ClassVar[str] = "ZImagePipeline"
 
     @property

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from lavi_bridge.bridge.bridge import Bridge
+from lavi_bridge.bridge.own import OwnEncoders
 from lavi_bridge.languages import Language, Tokens
 from lavi_bridge.languages.layers import Upper, frozen_layers
 from lavi_bridge.running.device import to_device
@@ -39,6 +41,7 @@ class Matched:
     weights: Tensor  # (texts, tokens): of the tokens' errors, in sum 1; 0 where none is matched
     loose: Tensor  # (texts, tokens): nothing says which of their states is whose
     below: Tensor  # (texts, tokens, our width): enter the first layer that trains; 0 wide without
+    pooled: Tensor  # (texts, teacher's pooled width): the vector beside them; 0 wide without
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -47,6 +50,18 @@ class Matched:
     def nbytes(self) -> int:
         """Memory in bytes."""
         return sum(tensor.nbytes for tensor in self._parts())
+
+    @cached_property
+    def variance(self) -> Tensor:
+        """Variance of the states that are to be matched."""
+        return self.states[self.weights > 0].float().var()
+
+    @cached_property
+    def pooled_variance(self) -> Tensor:
+        """Variance of the pooled vectors, each number's around its own mean over the captions."""
+        pooled = self.pooled.float()
+        # of few captions it would be next to none
+        return torch.maximum((pooled - pooled.mean(0)).square().mean(), pooled.var() / 100)
 
     @staticmethod
     def cat(parts: Sequence[Matched]) -> Matched:
@@ -65,10 +80,12 @@ class Matched:
 
     def _padded(self, length: int) -> list[Tensor]:
         missing = length - self.ids.shape[1]
-        return [
+        *tokens, pooled = self._parts()
+        padded = [
             nn.functional.pad(part, (0, 0) * (part.ndim - 2) + (0, missing)) if missing else part
-            for part in self._parts()
+            for part in tokens
         ]
+        return [*padded, pooled]
 
 
 class Matcher:
@@ -90,7 +107,8 @@ class Matcher:
         theirs = self.teacher.tokenize([pair.theirs for pair in pairs], self.length)
         ids, mask = self.bridge.read(ours, trim=True)
         targets, loose = self._targets(pairs, ours, theirs, ids.shape[1], mask)
-        states = self._taught(theirs.ids, theirs.mask, theirs.longest)
+        taught = self._taught([pair.theirs for pair in pairs], theirs)
+        states = taught.hidden
         targets = to_device(targets, states.device)
         index = targets.clamp(min=0).unsqueeze(-1).expand(-1, -1, states.shape[-1])
         there = (targets >= 0).float()
@@ -101,6 +119,7 @@ class Matcher:
             there / there.sum(1, keepdim=True).clamp(min=1),
             loose,
             self._below(ids, mask),
+            torch.empty(len(ids), 0) if taught.pooled is None else taught.pooled,
         )
 
     def hidden(self, matched: Matched) -> Text:
@@ -145,11 +164,17 @@ class Matcher:
         parts = zip(ids.split(READ), masks, strict=False)
         return torch.cat([self.upper.below(i, m) for i, m in parts])
 
-    def _taught(self, ids: Tensor, mask: Tensor, longest: int) -> Tensor:
+    def _taught(self, texts: Sequence[str], tokens: Tokens) -> Text:
         """The teacher's states (captions, its tokens, width); of masked padding none."""
-        length = min(longest, self.length) if self.masked else self.length
-        parts = zip(ids[:, :length].split(READ), mask[:, :length].split(READ), strict=True)
-        return torch.cat([self.teacher.hidden(i, m if self.masked else None) for i, m in parts])
+        length = min(tokens.longest, self.length) if self.masked else self.length
+        if isinstance(self.teacher, OwnEncoders):
+            batches = (texts[start : start + READ] for start in range(0, len(texts), READ))
+            text = Text.cat([self.teacher.text(batch) for batch in batches])
+            return Text(text.hidden[:, :length], pooled=text.pooled)
+        ids, mask = tokens.ids[:, :length], tokens.mask[:, :length]
+        parts = zip(ids.split(READ), mask.split(READ), strict=True)
+        found = [self.teacher.hidden(i, m if self.masked else None) for i, m in parts]
+        return Text(torch.cat(found))
 
 
 class Groups:
@@ -186,6 +211,26 @@ def _groups(pair: Pair, ours: Sequence[Span], theirs: Sequence[Span]) -> list[Gr
     texts = pair.ours, pair.theirs
     links = equal_words(texts) if pair.links is None else pair.links
     return linked(texts, (ours, theirs), links)
+
+
+def unlike(text: Text, matched: Matched, scale: Matched) -> Tensor:
+    """Squared difference to the teacher's states over their variance, by caption (captions,).
+
+    Where the vision model reads a pooled vector, the mean of this and the same of that.
+
+    Args:
+        text: as the vision model reads it of the bridge.
+        scale: the captions whose variance is taken.
+    """
+    given, states = text.hidden.float(), matched.states
+    if bool(matched.loose.any()):
+        states = assigned(given, states, matched.loose)
+    errors = (given - states.float()).square().mean(-1)
+    found = (errors * matched.weights).sum(1) / scale.variance
+    if text.pooled is None or not matched.pooled.shape[1]:
+        return found
+    pooled = (text.pooled - matched.pooled.float()).square().mean(-1)
+    return (found + pooled / scale.pooled_variance) / 2
 
 
 def assigned(given: Tensor, states: Tensor, loose: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lavi_bridge.bridge import lora
 from lavi_bridge.bridge.bridge import Bridge
+from lavi_bridge.bridge.own import OwnEncoders
 from lavi_bridge.languages import Language
 from lavi_bridge.running.seeds import seed_of, seeded
 from lavi_bridge.show.pictures import check_numbers
@@ -87,7 +88,7 @@ class Predictions:
                 with lora.disabled(vision.backbone):
                     target = vision.predict(x_t, timesteps, teacher)
                     unconditional = vision.predict(x_t, timesteps, null)
-                prediction = vision.predict(x_t, timesteps, text)
+                prediction = bridge.predict(x_t, timesteps, text)
                 both = [
                     (x - target).square().flatten(1).mean(1).cpu()
                     for x in (prediction, unconditional)
@@ -156,13 +157,15 @@ class Predictions:
         with torch.no_grad(), lora.disabled(vision.backbone):
             target = vision.predict(x_t, timesteps, self._taught(pairs))
         text = self.bridge.encode([pair.ours for pair in pairs])
-        prediction = vision.predict(x_t, timesteps, text)
+        prediction = self.bridge.predict(x_t, timesteps, text)
         return nn.functional.mse_loss(prediction, target) / bank.gap
 
     @torch.no_grad()
     def _taught(self, pairs: Sequence[Pair]) -> Text:
         """What the vision model's own encoder makes of its side of pairs."""
         texts = [pair.theirs for pair in pairs]
+        if isinstance(self.teacher, OwnEncoders):
+            return self.teacher.text(texts)
         tokens = self.teacher.tokenize(texts, tokens_read(self.teacher, self.bridge))
         mask = tokens.mask if self.bridge.vision.masks else None
         return Text(self.teacher.hidden(tokens.ids, mask).float(), mask)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from lavi_bridge.bridge.bridge import Bridge
-from lavi_bridge.bridge.parts import check_own, own_encoder
+from lavi_bridge.bridge.own import OwnEncoders, load_own
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.locate import locate
 from lavi_bridge.languages import Language, load_language
@@ -18,6 +18,8 @@ from lavi_bridge.train.warm_start.pairs import tokens_read
 def states_impossible(bridge: Bridge, teacher: Language, captions: Sequence[str]) -> str | None:
     """Why the teacher's states cannot be matched one by one; None where they can."""
     theirs = tokens_read(teacher, bridge)
+    if isinstance(teacher, OwnEncoders) and not teacher.one_a_token:
+        return f"the text encoders of '{teacher.place.id}' give no state for each token of a prompt"
     if bridge.padding != theirs and not bridge.vision.masks:
         return (
             f"the vision model reads {theirs} tokens of its own encoder, padding included, but "
@@ -37,9 +39,13 @@ def states_impossible(bridge: Bridge, teacher: Language, captions: Sequence[str]
 def find_teacher(bridge: Bridge, source: str | Path | None) -> Language:
     """The text encoder to copy: the vision model's own, or another that it understands."""
     vision, dtype = bridge.vision, bridge.language.dtype
-    check_own(vision)
-    if source is not None:
-        teacher = load_language(locate(source), dtype=dtype)
+    place = None if source is None else locate(source)
+    if place is not None and vision.own_fields and place.file("model_index.json") is not None:
+        teacher = load_own(vision, dtype=dtype, place=place)
+    elif place is not None:
+        teacher = load_language(place, dtype=dtype)
+    elif vision.own_fields:
+        teacher = load_own(vision, dtype=dtype)
     elif (vision.place / vision.own_text_folder).file("config.json") is None:
         raise BridgeError(
             f"'{vision.place.id}' has no text encoder of its own, so there are no states to match; "
@@ -47,7 +53,7 @@ def find_teacher(bridge: Bridge, source: str | Path | None) -> Language:
             "folder), and where its states do not fit, match predictions"
         )
     else:
-        teacher = own_encoder(vision, dtype=dtype)
+        teacher = load_own(vision, dtype=dtype)
     if teacher.width != vision.text_width:
         raise BridgeError(
             f"'{vision.place.id}' reads text of width {vision.text_width}; "

@@ -42,7 +42,7 @@ from lavi_bridge.train.warm_start.matching import (
     Groups,
     Matched,
     Matcher,
-    assigned,
+    unlike,
 )
 from lavi_bridge.train.warm_start.muon import Muon
 from lavi_bridge.train.warm_start.pairs import Pair, check_pairs, digest, mixed, readable
@@ -283,13 +283,9 @@ class WarmStart(Task):
         return value
 
     def _states(self, matched: Matched) -> Tensor:
-        """Squared difference to the teacher's states over their variance, by caption."""
-        adapted = self.bridge.adapt(self._matcher.hidden(matched)).hidden.float()
-        states = matched.states
-        if bool(matched.loose.any()):
-            states = assigned(adapted, states, matched.loose)
-        errors = (adapted - states.float()).square().mean(-1)
-        return (errors * matched.weights).sum(1) / self._variance
+        """The unmatched part of the teacher's states, by caption."""
+        text = self.bridge.adapt(self._matcher.hidden(matched))
+        return unlike(text, matched, self._held_out)
 
     @cached_property
     def _null(self) -> Matched:
@@ -300,11 +296,6 @@ class WarmStart(Task):
     def _held_out(self) -> Matched:
         """The held-out captions."""
         return self._matcher(self.held_out_pairs)
-
-    @cached_property
-    def _variance(self) -> Tensor:
-        """Variance of the states that are to be matched, over held-out captions."""
-        return self._held_out.states[self._held_out.weights > 0].float().var()
 
     # ---- what is left behind
 

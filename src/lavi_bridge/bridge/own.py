@@ -1,0 +1,175 @@
+"""The text encoders that a vision model came with: the baseline, and the teacher of a warm start.
+
+Where it was trained on one encoder's last states as they are, that encoder is a language model like
+any other. Where it reads several, an inner layer, or a template around the prompt, its pipeline's
+own `encode_prompt` reads the prompts, so that no encoder needs code here.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import diffusers
+import torch
+from torch import Tensor, nn
+
+from lavi_bridge.errors import BridgeError
+from lavi_bridge.files.locate import Place
+from lavi_bridge.files.pretrained import load_pretrained, loading
+from lavi_bridge.files.weights import Fingerprint, fingerprint, joined
+from lavi_bridge.languages import Language, load_language
+from lavi_bridge.text import Text
+from lavi_bridge.visions import Vision, stock
+
+NULL = "null_"
+"""What begins the fields that are of the null prompt."""
+FIELDS = ("hidden", "mask", "pooled")
+
+
+class OwnEncoders(Language):
+    """All text encoders of a pipeline as one language model; see `Vision.own_fields`."""
+
+    def __init__(self, vision: Vision, place: Place, parts: dict[str, Any]) -> None:
+        encoders = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
+        super().__init__(nn.ModuleDict(encoders).eval(), None, place)
+        self.fields = vision.own_fields
+        self._width = vision.text_width
+        self.pipeline = stock.pipeline(vision, None, parts | _settings(vision, place))
+        self.tokenizer = parts.get(vision.own_tokenizer or "") or next(
+            part for name, part in reversed(parts.items()) if name.startswith("tokenizer")
+        )
+        self.one_a_token = vision.own_tokenizer is not None
+        """Whether there is one state for each token of the tokenizer."""
+        call = inspect.signature(type(self.pipeline).__call__).parameters.items()
+        self._defaults = {
+            name: p.default for name, p in call if name != "prompt" and p.default is not p.empty
+        }
+        """How the pipeline encodes prompts where a user names nothing else."""
+
+    @property
+    def width(self) -> int:
+        return self._width
+
+    @property
+    def max_tokens(self) -> int | None:
+        """As many as the pipeline cuts a prompt to."""
+        return int(self._defaults.get("max_sequence_length") or self.tokenizer.model_max_length)
+
+    @property
+    def embeddings(self) -> int | None:
+        return None
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """16 hex digits that identify the weights of all encoders."""
+        found = []
+        for name in self.model:
+            config = (self.place / name).file("config.json")
+            assert config is not None  # it was loaded from there
+            found.append(fingerprint(config.parent))
+        return joined(*found)
+
+    def hidden(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Refuse: several encoders have no common token ids; see `text`."""
+        raise BridgeError(f"the text encoders of '{self.place.id}' read prompts, not token ids")
+
+    @torch.no_grad()
+    def text(self, prompts: Sequence[str]) -> Text:
+        """Prompts -> what the vision model was trained to read of them.
+
+        The empty prompt is what the pipeline guides away from where it is told no other: zeros, or
+        a prompt without the template, say.
+        """
+        told = [prompt for prompt in prompts if prompt]
+        if not told:
+            return self._null().expand(len(prompts))
+        text = self._encoded(told)
+        if len(told) == len(prompts):
+            return text
+        places = iter(range(len(told)))
+        order = [next(places) if prompt else len(told) for prompt in prompts]
+        return Text.cat([text, self._null()]).pick(order)
+
+    def _null(self) -> Text:
+        """What is read of the empty prompt (one)."""
+        if any(field.startswith(NULL) for field in self.fields):
+            return self._encoded(["a"], null=True)
+        return self._encoded([""])
+
+    def _encoded(self, prompts: list[str], *, null: bool = False) -> Text:
+        """Ask the pipeline; `null` for the null prompts that it makes beside these."""
+        encode = self.pipeline.encode_prompt
+        known = inspect.signature(encode).parameters
+        options = self._defaults | {"do_classifier_free_guidance": null, "device": self.device}
+        try:
+            answer = encode(prompts, **{k: v for k, v in options.items() if k in known})
+        except NameError as error:  # diffusers imports a package where it finds it
+            raise BridgeError(
+                f"the pipeline of '{self.place.id}' needs the package '{error.name}': "
+                f"pip install {error.name}"
+            ) from error
+        parts = {
+            field.removeprefix(NULL): part
+            for field, part in zip(self.fields, answer, strict=False)
+            if field.startswith(NULL) == null and field.removeprefix(NULL) in FIELDS
+        }
+        if isinstance(parts["hidden"], list):
+            parts |= _padded(parts["hidden"])
+        return Text(**parts)
+
+
+def load_own(vision: Vision, *, dtype: torch.dtype, place: Place | None = None) -> Language:
+    """Load the text encoders that a vision model came with, or those of another pipeline folder.
+
+    Raises:
+        BridgeError: the folder has none, or they cannot be read as the model was trained on them.
+    """
+    place = place or vision.place
+    if not vision.own_fields:
+        folder = place / vision.own_text_folder
+        if folder.file("config.json") is None:
+            raise BridgeError(f"'{place.id}' has no text encoder of its own")
+        return load_language(folder, dtype=dtype)
+    index = place.json("model_index.json")
+    wanted = {name: index[name] for name in index if name.startswith(("text_encoder", "tokenizer"))}
+    if not any(given[1] for given in wanted.values()):
+        raise BridgeError(f"'{place.id}' has no text encoder of its own")
+    getattr(diffusers, vision.pipeline_class)  # its module may bring classes of encoders
+    parts = {}
+    for name, (library, kind) in wanted.items():
+        if kind is not None:
+            parts[name] = _component(place / name, str(library), str(kind), dtype)
+    return OwnEncoders(vision, place, parts)
+
+
+def _component(place: Place, library: str, kind: str, dtype: torch.dtype) -> Any:
+    """Load one encoder or tokenizer, of the class that a model_index.json names."""
+    import transformers
+
+    what = f"'{place.id}'"
+    own = getattr(diffusers.pipelines, library, None)  # such as that of Kolors
+    found = getattr(transformers if library == "transformers" else own, kind, None)
+    if not isinstance(found, type):
+        raise BridgeError(f"{what}: neither transformers nor diffusers has '{library}.{kind}'")
+    if issubclass(found, nn.Module):
+        return load_pretrained(found, place, what, dtype=dtype)
+    read: Any = found
+    with loading(what):
+        return read.from_pretrained(**place.pretrained())
+
+
+def _settings(vision: Vision, place: Place) -> dict[str, Any]:
+    """What a model_index.json says beside the components, such as whether null prompts are zero."""
+    known = inspect.signature(getattr(diffusers, vision.pipeline_class).__init__).parameters
+    index = place.json("model_index.json")
+    return {k: v for k, v in index.items() if k in known and not isinstance(v, list)}
+
+
+def _padded(states: list[Tensor]) -> dict[str, Tensor]:
+    """States of different lengths (each tokens, width) as one tensor with a mask."""
+    masks = [torch.ones(len(one), dtype=torch.long, device=one.device) for one in states]
+    pad = nn.utils.rnn.pad_sequence
+    return {"hidden": pad(states, batch_first=True), "mask": pad(masks, batch_first=True)}
