@@ -26,6 +26,8 @@ CASES += [
     ("sdxl", "euler"),
     ("sd3", "unipc"),
     ("flux-dev", "dpm++"),
+    ("flux2", "unipc"),
+    ("flux2-klein", "dpm++"),
     ("auraflow", "unipc"),
 ]
 
@@ -62,6 +64,8 @@ CURRENT = (
     "sd3",
     "flux-dev",
     "flux-schnell",
+    "flux2",
+    "flux2-klein",
     "chroma",
     "lumina2",
     "qwen-image",
@@ -69,6 +73,8 @@ CURRENT = (
     "auraflow",
     "cogview4",
     "ovis",
+    "longcat",
+    "krea2",
     "wan",
     "prx",
 )

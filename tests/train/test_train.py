@@ -364,11 +364,14 @@ def test_two_processes_equal_one_at_twice_the_batch(
     assert max((a - b).abs().max().item() for a, b in pairs) <= 1e-6
 
 
+@pytest.mark.parametrize(("name", "says"), [("sd-Turbo", {}), ("sd", {"is_distilled": True})])
 def test_a_model_distilled_for_few_steps_is_told(
-    tiny: Tiny, captions: Path, tmp_path: Path
+    name: str, says: dict[str, bool], tiny: Tiny, captions: Path, tmp_path: Path
 ) -> None:
-    turbo = tmp_path / "sd-Turbo"
+    turbo = tmp_path / name
     shutil.copytree(tiny("sd"), turbo)
+    index = json.loads((turbo / "model_index.json").read_text())
+    (turbo / "model_index.json").write_text(json.dumps(index | says))
     with pytest.warns(UserWarning, match="seems to be distilled for a few steps"):
         Run(config(tiny, captions, tmp_path / "run", vision=str(turbo)))
 

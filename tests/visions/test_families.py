@@ -1,6 +1,8 @@
 """What families differ in: conditions, padding, time shifts, guidance, and their autoencoders."""
 
+import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,6 +68,25 @@ def test_latents_are_normalised_and_put_back(name: str, tiny: Tiny) -> None:
     torch.testing.assert_close(vision.decode(vision.draw(mean, None)), direct, rtol=1e-4, atol=1e-4)
 
 
+def test_squares_have_the_statistics_of_a_batch_norm(tiny: Tiny) -> None:
+    vision = loaded(tiny("flux2"))
+    pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    mean, std = vision.moments(pixels)
+    assert mean.shape == (1, 8, 8, 8)
+    latents = vision.draw(mean, None)
+    assert latents.shape[1:] == vision.latent_shape(64, 64) == (32, 4, 4)
+    norm = vision.vae.bn
+    deviation = (norm.running_var + norm.eps).sqrt()
+    square = mean[0, :, 2:4, 4:6].reshape(32)  # (C, row, column)
+    torch.testing.assert_close(latents[0, :, 1, 2], (square - norm.running_mean) / deviation)
+    with torch.no_grad():
+        direct = vision.vae.decode(mean).sample
+    torch.testing.assert_close(vision.decode(latents), direct, rtol=1e-4, atol=1e-4)
+    seeds = (torch.Generator().manual_seed(1) for _ in range(2))
+    drawn = vision.draw(mean, std, next(seeds))
+    assert torch.equal(drawn, vision.encode(pixels, next(seeds)))
+
+
 def test_tokens_of_four_latents_and_back() -> None:
     x = torch.arange(2 * 3 * 4 * 6.0).view(2, 3, 4, 6)
     tokens = pack(x)
@@ -73,6 +94,7 @@ def test_tokens_of_four_latents_and_back() -> None:
     assert tokens[0, 1, :4].tolist() == [2, 3, 8, 9]  # the first channel's second square
     assert torch.equal(unpack(tokens, 4, 6), x)
     assert places(2, 3, x)[4].tolist() == [0, 1, 1]
+    assert places(2, 3, x, (1, 10, 20))[4].tolist() == [1, 11, 21]
 
 
 # ---- times
@@ -105,6 +127,27 @@ def test_a_linear_shift_is_taken_as_it_is(tiny: Tiny) -> None:
     mu = vision.mu(32, 32)  # 256 tokens
     assert mu == pytest.approx(1.0)
     assert vision.process.shift_of(mu) == mu
+
+
+@pytest.mark.parametrize("side", [8, 32, 100])
+def test_flux2s_shift_depends_on_the_steps_too(side: int, tiny: Tiny) -> None:
+    from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
+
+    vision = loaded(tiny("flux2"))
+    for steps in (4, 50):
+        wanted = compute_empirical_mu(side**2, steps)
+        assert vision.mu(side, side, steps) == pytest.approx(wanted)
+    assert vision.mu(side, side) == vision.mu(side, side, 50)
+
+
+def test_a_model_of_few_steps_has_one_shift_where_its_folder_says_so(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny("krea2"), tmp_path / "krea")
+    assert loaded(folder).mu(8, 8) != 1.15
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"is_distilled": True}))
+    assert loaded(folder).mu(8, 8) == 1.15
 
 
 @pytest.mark.parametrize("name", ["flow-euler", "unipc", "dpm++"])
@@ -239,7 +282,7 @@ def test_what_flow_matchings_own_sampler_knows_is_told_to_it_alone(flag: str) ->
         assert not flow.scheduler(name).config[flag]
 
 
-@pytest.mark.parametrize("name", ["chroma", "qwen-image", "auraflow"])
+@pytest.mark.parametrize("name", ["chroma", "qwen-image", "auraflow", "krea2"])
 def test_padding_left_out_changes_nothing(name: str, tiny: Tiny) -> None:
     """A prompt whose tokens end where a batch is cut, and a longer batch."""
     bridge = joined(tiny, name)
@@ -256,7 +299,10 @@ def test_padding_left_out_changes_nothing(name: str, tiny: Tiny) -> None:
     torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["sd3", "flux-dev", "chroma", "lumina2", "z-image", "prx"])
+@pytest.mark.parametrize(
+    "name",
+    ["sd3", "flux-dev", "flux2", "longcat", "krea2", "chroma", "lumina2", "z-image", "prx"],
+)
 def test_it_draws_in_its_pipeline_in_bfloat16(name: str, tiny: Tiny) -> None:
     bridge = Bridge.connect(tiny("t5"), tiny(name), rank=4, dtype="bfloat16", device="cpu")
     pipe = bridge.to_diffusers()

@@ -59,6 +59,11 @@ def make_vision(folder: Path, name: str, *, seed: int = 0) -> Path:
             for parameter in model.parameters():  # some classes start at zero
                 if parameter.ndim > 1 and not parameter.any():
                     torch.nn.init.normal_(parameter, std=0.02)
+            for norm in (m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+                assert norm.running_mean is not None
+                assert norm.running_var is not None
+                norm.running_mean.normal_()  # 0 and 1 would hide that they are read
+                norm.running_var.uniform_(0.5, 4)
             model.save_pretrained(folder / part)
     getattr(diffusers, scheduler)(**noise).save_pretrained(folder / "scheduler")
     write_index(folder, name)

@@ -51,8 +51,11 @@ FREE = {
 """Settings that may change when a run goes on, or that are compared by what they stand for."""
 
 
-FEW_STEPS = re.compile(r"schnell|turbo|lightning|lcm|hyper-?sd|sprint|dmd|distill", re.IGNORECASE)
-"""Names of checkpoints that were distilled; nothing else in them says so."""
+FEW_STEPS = re.compile(
+    r"schnell|turbo|lightning|lcm|hyper-?sd|sprint|dmd|distill|hidream-i1-(fast|dev)",
+    re.IGNORECASE,
+)
+"""Names of checkpoints that were distilled; in most of them nothing else says so."""
 
 
 def connect(config: TrainConfig, device: torch.device) -> Bridge:
@@ -77,7 +80,7 @@ def connect(config: TrainConfig, device: torch.device) -> Bridge:
         seed=config.seed,
         trust_remote_code=config.trust_remote_code,
     )
-    if FEW_STEPS.search(bridge.vision.place.id):
+    if bridge.vision.few_steps or FEW_STEPS.search(bridge.vision.place.id):
         warnings.warn(
             f"'{bridge.vision.place.id}' seems to be distilled for a few steps, which training on "
             "pictures undoes by and by; train with the model it was made of, then draw with this",

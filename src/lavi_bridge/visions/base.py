@@ -24,7 +24,7 @@ from lavi_bridge.files.weights import Fingerprint, fingerprint, joined
 from lavi_bridge.registry import Registry
 from lavi_bridge.running.device import to_device
 from lavi_bridge.text import Text
-from lavi_bridge.visions import stock
+from lavi_bridge.visions import autoencoder, stock
 from lavi_bridge.visions.components import load_part
 from lavi_bridge.visions.images import Images
 from lavi_bridge.visions.noise.process import (
@@ -110,6 +110,7 @@ class Vision(Images):
         """
         config = self.vae.config
         given = config.get("vq_embed_dim") or config.get("latent_channels")
+        given = given and given * autoencoder.square_of(self.vae) ** 2
         taken, answered = self.latent_channels, self.backbone.config.get("out_channels")
         if given is not None and (taken != given or (answered or taken) < given):
             raise BridgeError(
@@ -165,6 +166,11 @@ class Vision(Images):
         """Whether guidance is an input of the model, so that no null prompt is asked."""
         return bool(self.backbone.config.get("guidance_embeds"))
 
+    @cached_property
+    def few_steps(self) -> bool:
+        """Whether the pipeline's folder says that the model was distilled for a few steps."""
+        return bool(self.place.json("model_index.json").get("is_distilled"))
+
     @property
     def default_scheduler(self) -> str:
         """The sampler that is taken where none is named."""
@@ -196,9 +202,9 @@ class Vision(Images):
         """Clean latents (B, c, h, w) -> noised latents, timesteps (B,) and the training target."""
         return self.process.noise(x0, timesteps, noise, generator, mu=self.mu(*x0.shape[-2:]))
 
-    def mu(self, height: int, width: int) -> float | None:
+    def mu(self, height: int, width: int, steps: int | None = None) -> float | None:
         """The time shift for latents with these sides, as schedulers take it; None where it is one
-        for all.
+        for all. Some families' depends on the steps of sampling, too; training has none.
 
         A line through what the scheduler config says of few and of many image tokens; its defaults
         are those of `calculate_shift` in diffusers' pipelines.
@@ -214,7 +220,8 @@ class Vision(Images):
         """Give a sampler its steps, as the family's pipeline does; its timesteps (steps,)."""
         known = inspect.signature(scheduler.set_timesteps).parameters
         options: dict[str, Any] = {}
-        mu = self.mu(*latents.shape[-2:])
+        height, width = latents.shape[-2:]
+        mu = self.mu(height, width, steps)
         if mu is not None and "mu" in known and scheduler.config.get("use_dynamic_shifting"):
             options["mu"] = mu
         if self.even_sigmas and type(scheduler).__name__.startswith("FlowMatch"):

@@ -25,7 +25,7 @@ class CogView4(Vision):
     own_fields: ClassVar[tuple[str, ...]] = ("hidden", "null_hidden")
     pipeline_class: ClassVar[str] = "CogView4Pipeline"
 
-    def mu(self, height: int, width: int) -> float | None:
+    def mu(self, height: int, width: int, steps: int | None = None) -> float | None:
         if super().mu(height, width) is None:
             return None
         config = self.process.config  # its defaults are those of `calculate_shift` in the pipeline

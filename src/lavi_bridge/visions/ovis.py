@@ -8,7 +8,7 @@ from torch import Tensor
 from lavi_bridge.text import Text
 from lavi_bridge.visions.base import VISIONS, Padding
 from lavi_bridge.visions.flux import Flux
-from lavi_bridge.visions.patches import pack, places, unpack
+from lavi_bridge.visions.patches import diagonal, pack, places, unpack
 
 
 @VISIONS.register("OvisImagePipeline")
@@ -31,7 +31,7 @@ class OvisImage(Flux):
             pack(x_t),
             timestep=timesteps.to(x_t.dtype) / 1000,
             encoder_hidden_states=text.hidden,
-            txt_ids=torch.stack([torch.zeros_like(words), words, words], 1).to(x_t.dtype),
+            txt_ids=diagonal(words).to(x_t.dtype),
             img_ids=places(height // 2, width // 2, x_t),
         ).sample
         return unpack(tokens, height, width)

@@ -18,8 +18,15 @@ def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
     return torch.nn.functional.pixel_shuffle(square, 2)
 
 
-def places(height: int, width: int, like: Tensor) -> Tensor:
-    """(height · width, 3): 0, row and column of each token."""
-    rows = torch.arange(height, device=like.device).repeat_interleave(width)
-    columns = torch.arange(width, device=like.device).repeat(height)
-    return torch.stack([torch.zeros_like(rows), rows, columns], 1).to(like.dtype)
+def places(
+    height: int, width: int, like: Tensor, first: tuple[int, int, int] = (0, 0, 0)
+) -> Tensor:
+    """(height · width, 3): 0, row and column of each token, counted from `first`."""
+    rows = torch.arange(height, device=like.device).repeat_interleave(width) + first[1]
+    columns = torch.arange(width, device=like.device).repeat(height) + first[2]
+    return torch.stack([torch.full_like(rows, first[0]), rows, columns], 1).to(like.dtype)
+
+
+def diagonal(words: Tensor) -> Tensor:
+    """Numbers of words (length,) -> (length, 3): 0 and the number along both axes."""
+    return torch.stack([torch.zeros_like(words), words, words], 1)
