@@ -20,10 +20,10 @@ Every storage made "on cuda" is an ordinary CPU storage with a tag, so all arith
     python -m pytest -m gpu -p tests.fake_cuda tests/test_gpu.py    # the GPU's tests, on this one
 
 Import what is to be tried before a FakeCuda is entered: libraries look for the GPU's own packages
-when they are imported. What C++ makes inside one operation (`pad_sequence`, zeros for a part of a
-split without a gradient) is on the CPU here: a false alarm. What it cannot show: kernels (speed,
-memory, TF32, cuDNN, non-determinism), streams, NCCL, CUDA graphs, Triton, and the errors that only
-a CUDA kernel's own checks give.
+when they are imported. What C++ makes inside one operation (`pad_sequence`, `one_hot`, zeros for a
+part of a split without a gradient) is on the CPU here: a false alarm. What it cannot show: kernels
+(speed, memory, TF32, cuDNN, non-determinism), streams, NCCL, CUDA graphs, Triton, and the errors
+that only a CUDA kernel's own checks give.
 """
 
 from __future__ import annotations

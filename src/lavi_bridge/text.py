@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ class Text:
     mask: Tensor | None = None  # (batch, tokens), 1 = real token; None = every token is read
     pooled: Tensor | None = None  # (batch, pooled width), for vision models that ask for it
     guidance: Tensor | None = None  # (batch,), where guidance is an input of the vision model
+    more: tuple[Text, ...] = ()  # further sequences, for vision models that read several
 
     def __len__(self) -> int:
         return len(self.hidden)
@@ -29,11 +30,14 @@ class Text:
         hidden, mask, pooled, guidance = there
         assert hidden is not None
         pooled = None if pooled is None else pooled.to(dtype)
-        return Text(hidden.to(dtype), mask, pooled, guidance)
+        more = tuple(one.to(dtype=dtype, device=device) for one in self.more)
+        return Text(hidden.to(dtype), mask, pooled, guidance, more)
 
     def expand(self, batch: int) -> Text:
         """Repeat a batch of one prompt `batch` times, without copying."""
-        return Text(*(None if x is None else x.expand(batch, *x.shape[1:]) for x in self._parts()))  # type: ignore[arg-type]
+        parts = (None if x is None else x.expand(batch, *x.shape[1:]) for x in self._parts())
+        repeated = Text(*parts)  # type: ignore[arg-type]
+        return replace(repeated, more=tuple(one.expand(batch) for one in self.more))
 
     @staticmethod
     def cat(texts: Sequence[Text]) -> Text:
@@ -42,7 +46,9 @@ class Text:
         if len(lengths) > 1 or len({text.mask is None for text in texts}) > 1:
             texts = [text._padded(max(lengths)) for text in texts]
         columns = zip(*(text._parts() for text in texts), strict=True)
-        return Text(*(None if c[0] is None else torch.cat(c) for c in columns))  # type: ignore[arg-type]
+        more = tuple(Text.cat(each) for each in zip(*(text.more for text in texts), strict=True))
+        joined = Text(*(None if c[0] is None else torch.cat(c) for c in columns))  # type: ignore[arg-type]
+        return replace(joined, more=more)
 
     def pick(self, rows: Sequence[int]) -> Text:
         """The prompts at these places of the batch."""
@@ -55,7 +61,8 @@ class Text:
         if mask is None:
             mask = torch.ones(self.hidden.shape[:2], dtype=torch.long, device=self.hidden.device)
         hidden = nn.functional.pad(self.hidden, (0, 0, 0, missing))
-        return Text(hidden, nn.functional.pad(mask, (0, missing)), self.pooled, self.guidance)
+        return replace(self, hidden=hidden, mask=nn.functional.pad(mask, (0, missing)))
 
     def _parts(self) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+        """All but the further sequences."""
         return self.hidden, self.mask, self.pooled, self.guidance

@@ -1,5 +1,6 @@
 """What families differ in: conditions, padding, time shifts, guidance, and their autoencoders."""
 
+import inspect
 import json
 import math
 import shutil
@@ -16,6 +17,7 @@ from lavi_bridge.files.locate import locate
 from lavi_bridge.plan.plan import make_plan
 from lavi_bridge.text import Text
 from lavi_bridge.visions import Vision, load_vision
+from lavi_bridge.visions.hunyuan_dit import corners
 from lavi_bridge.visions.noise.process import Flow, process
 from lavi_bridge.visions.patches import pack, places, unpack
 
@@ -177,6 +179,84 @@ def test_a_pooled_vector_follows_the_tokens_that_are_read(tiny: Tiny) -> None:
     assert without.encode(["a"]).pooled is None
 
 
+def test_further_sequences_go_with_the_first() -> None:
+    """Cast, repeated and joined as it is, at any depth."""
+
+    def text(tokens: int) -> Text:
+        return Text(torch.ones(1, tokens, 3), more=(Text(torch.ones(1, tokens, 5)),))
+
+    (both,) = Text.cat([text(2), text(4)]).more
+    assert both.hidden.shape == (2, 4, 5)
+    assert both.mask is not None
+    assert both.mask.tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]
+    assert text(2).expand(3).more[0].hidden.shape == (3, 2, 5)
+    assert text(2).to(dtype=torch.bfloat16).more[0].hidden.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("adapter", ["feedforward", "linear"])
+def test_each_further_sequence_has_an_adapter_of_the_same_kind(
+    adapter: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    bridge = Bridge.connect(tiny("t5"), tiny("hidream"), adapter=adapter, rank=4)
+    text = bridge.encode(["a"])
+    assert text.pooled is not None
+    assert [one.hidden.shape[-1] for one in (text, *text.more)] == [24, 20]
+    assert [one.kind for one in bridge.adapter.further] == [adapter]
+    told = {}
+    for name, joint in (("hidream", bridge), ("sd", joined(tiny, "sd"))):
+        joint.adapter.save(tmp_path / name)
+        told[name] = json.loads((tmp_path / name / "config.json").read_text())
+    assert told["hidream"]["more_dims"] == [20]
+    assert "more_dims" not in told["sd"], "bridges of one sequence are saved as ever"
+
+
+def test_hunyuan_dit_reads_two_lengths_and_no_others(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridge = joined(tiny, "hunyuan-dit")
+    calls = watched(bridge, monkeypatch)
+    features = bridge.features(["a longer caption", "a"], trim=True)
+    bridge.vision.predict(torch.zeros(2, 4, 8, 8), torch.tensor(500), bridge.adapt(features))
+    read = calls[-1][2]
+    assert (read.hidden.shape[1], read.more[0].hidden.shape[1]) == (17, 64)
+    assert features.hidden.shape[1] == 24
+    assert features.mask is not None
+    real = int(features.mask[1].sum())
+    assert read.more[0].mask[1].sum() == real
+    assert not read.more[0].hidden[1, real:].any(), "it is pooled without a mask"
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (32, 64), (40, 24), (21, 40)])
+def test_hunyuan_dits_places_lie_in_the_middle_of_a_square(height: int, width: int) -> None:
+    from diffusers.pipelines.hunyuandit import pipeline_hunyuandit
+
+    wanted = pipeline_hunyuandit.get_resize_crop_region_for_grid((height, width), 32)
+    assert corners(height, width, 32) == wanted
+
+
+def test_a_class_without_gradient_checkpointing_says_so(tiny: Tiny) -> None:
+    with pytest.raises(BridgeError, match="HunyuanDiT2DModel knows no gradient checkpointing"):
+        joined(tiny, "hunyuan-dit").checkpoint_activations()
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (4, 16)])
+def test_hidream_answers_in_training_as_ever(height: int, width: int, tiny: Tiny) -> None:
+    bridge = joined(tiny, "hidream")
+    text = bridge.encode(["a"])
+    x = torch.randn(1, 8, height, width, generator=torch.Generator().manual_seed(0))
+    answers = [
+        bridge.vision.train(mode).predict(x, torch.tensor(500), text) for mode in (False, True)
+    ]
+    torch.testing.assert_close(*answers)
+
+
+def test_hidream_refuses_what_its_places_do_not_hold(tiny: Tiny) -> None:
+    vision = loaded(tiny("hidream"))
+    assert vision.latent_shape(256, 256) == (8, 32, 32)
+    with pytest.raises(BridgeError, match="draws 16384 pixels at most where sides differ"):
+        vision.latent_shape(128, 256)
+
+
 def test_guidance_may_be_an_input(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     bridge = joined(tiny, "flux-dev")
     calls = watched(bridge, monkeypatch)
@@ -251,7 +331,10 @@ def test_steps_and_guidance_are_the_familys_own(
 # ---- what is refused, and what a plan says
 
 
-@pytest.mark.parametrize(("name", "most"), [("sd3", 333), ("flux-dev", 512), ("lumina2", 299)])
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [("sd3", 333), ("flux-dev", 512), ("lumina2", 299), ("hunyuan-dit", 64), ("hidream", 128)],
+)
 def test_more_tokens_than_a_family_can_read_are_refused(name: str, most: int, tiny: Tiny) -> None:
     with pytest.raises(BridgeError, match=f"reads {most} tokens at most, not 600"):
         Bridge.connect(tiny("t5"), tiny(name), rank=4, tokens=600)
@@ -274,6 +357,12 @@ def test_an_adapter_without_a_pooled_vector_does_not_fit(tiny: Tiny) -> None:
         Parts(with_head.language, with_head.vision, without.adapter)
 
 
+def test_an_adapter_without_further_sequences_does_not_fit(tiny: Tiny) -> None:
+    two, one = joined(tiny, "hunyuan-dit"), joined(tiny, "auraflow")
+    with pytest.raises(BridgeError, match=r"further sequences of widths \[\], but .* reads \[16\]"):
+        Parts(two.language, two.vision, one.adapter)
+
+
 @pytest.mark.parametrize("flag", ["use_karras_sigmas", "use_beta_sigmas"])
 def test_what_flow_matchings_own_sampler_knows_is_told_to_it_alone(flag: str) -> None:
     flow = process({"_class_name": "FlowMatchEulerDiscreteScheduler", flag: True})
@@ -282,7 +371,7 @@ def test_what_flow_matchings_own_sampler_knows_is_told_to_it_alone(flag: str) ->
         assert not flow.scheduler(name).config[flag]
 
 
-@pytest.mark.parametrize("name", ["chroma", "qwen-image", "auraflow", "krea2"])
+@pytest.mark.parametrize("name", ["chroma", "qwen-image", "auraflow", "krea2", "hunyuan-dit"])
 def test_padding_left_out_changes_nothing(name: str, tiny: Tiny) -> None:
     """A prompt whose tokens end where a batch is cut, and a longer batch."""
     bridge = joined(tiny, name)
@@ -301,13 +390,25 @@ def test_padding_left_out_changes_nothing(name: str, tiny: Tiny) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["sd3", "flux-dev", "flux2", "longcat", "krea2", "chroma", "lumina2", "z-image", "prx"],
+    [
+        "sd3",
+        "flux-dev",
+        "flux2",
+        "longcat",
+        "krea2",
+        "hunyuan-dit",
+        "chroma",
+        "lumina2",
+        "z-image",
+        "prx",
+    ],
 )
 def test_it_draws_in_its_pipeline_in_bfloat16(name: str, tiny: Tiny) -> None:
     bridge = Bridge.connect(tiny("t5"), tiny(name), rank=4, dtype="bfloat16", device="cpu")
     pipe = bridge.to_diffusers()
     pipe.set_progress_bar_config(disable=True)
-    options = {"use_resolution_binning": False} if name == "prx" else {}
+    known = inspect.signature(pipe.__call__).parameters
+    options = {"use_resolution_binning": False} if "use_resolution_binning" in known else {}
     drawn = pipe(
         **bridge.prompt_embeds("a red circle"),
         **bridge.vision.pipeline_guidance(3.0),
@@ -320,7 +421,10 @@ def test_it_draws_in_its_pipeline_in_bfloat16(name: str, tiny: Tiny) -> None:
     assert drawn.size == bridge.generate("a red circle", steps=2, guidance=3.0)[0].size
 
 
-@pytest.mark.parametrize(("name", "counted"), [("lumina2", False), ("flux-dev", True)])
+@pytest.mark.parametrize(
+    ("name", "counted"),
+    [("lumina2", False), ("hidream", False), ("flux-dev", True), ("hunyuan-dit", True)],
+)
 def test_a_plan_says_what_it_cannot_count(name: str, counted: bool, tiny: Tiny) -> None:
     plan = make_plan(str(tiny("t5")), str(tiny(name)), language_rank=4, vision_rank=4)
     assert plan.counted is counted

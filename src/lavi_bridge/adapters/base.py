@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -26,26 +27,35 @@ class Adapter(nn.Module):
     Args:
         pooled: width of the one vector a prompt that some vision models read beside its tokens; 0
             where there is none.
+        more: widths of further sequences that some read; each has an adapter of the same kind.
     """
 
     kind: ClassVar[str]
 
     def __init__(
-        self, width_in: int, width_out: int, *, dropout: float = 0.0, pooled: int = 0
+        self,
+        width_in: int,
+        width_out: int,
+        *,
+        dropout: float = 0.0,
+        pooled: int = 0,
+        more: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.width_in, self.width_out, self.dropout = width_in, width_out, dropout
-        self.width_pooled = pooled
+        self.width_pooled, self.widths_more = pooled, tuple(more)
         if pooled:
             self.pool = nn.Sequential(nn.LayerNorm(width_in), nn.Linear(width_in, pooled))
+        if more:
+            self.further = nn.ModuleList(type(self)(width_in, w, dropout=dropout) for w in more)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map language features of any precision to float32 vision features."""
         raise NotImplementedError
 
     def read(self, features: Text) -> Text:
-        """Language features as the vision model reads them: its tokens, and a pooled vector of the
-        mean of all tokens that are read, where it asks for one."""
+        """Language features as the vision model reads them: its tokens, a pooled vector of the mean
+        of all tokens that are read, and further sequences, where it asks for them."""
         hidden = features.hidden
         read, pooled = self(hidden), None
         if self.width_pooled:
@@ -54,14 +64,16 @@ class Adapter(nn.Module):
             weights = mask.float().unsqueeze(-1)  # (batch, tokens, 1)
             mean = (hidden.float() * weights).sum(1) / weights.sum(1).clamp(min=1)
             pooled = self.pool(mean)
-        return Text(read, features.mask, pooled)
+        further = self.further if self.widths_more else ()
+        more = tuple(Text(one(hidden), features.mask) for one in further)
+        return Text(read, features.mask, pooled, more=more)
 
     def save(self, folder: Path) -> None:
         """Write config and weights into `folder`, in the layout of the published adapters."""
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
-        config = {
+        config: dict[str, Any] = {
             "kind": self.kind,
             "in_dim": self.width_in,
             "out_dim": self.width_out,
@@ -69,6 +81,8 @@ class Adapter(nn.Module):
         }
         if self.width_pooled:
             config["pooled_dim"] = self.width_pooled
+        if self.widths_more:
+            config["more_dims"] = list(self.widths_more)
         (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         state = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
         save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
@@ -88,7 +102,10 @@ class Adapter(nn.Module):
         kept = config.get("dropout", 0.1) if dropout is None else dropout
         with torch.device("meta"):  # no first weights are drawn, the file's take their place
             adapter = ADAPTERS[config.get("kind", "feedforward")](
-                *widths, dropout=kept, pooled=config.get("pooled_dim", 0)
+                *widths,
+                dropout=kept,
+                pooled=config.get("pooled_dim", 0),
+                more=config.get("more_dims", ()),
             )
         adapter.load_weights(place)
         return adapter

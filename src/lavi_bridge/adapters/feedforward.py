@@ -4,6 +4,7 @@ LayerNorm, GEGLU feed-forward, LayerNorm, GEGLU feed-forward; token by token, wi
 and without a norm at the end. The middle width is halfway between the two models'.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from diffusers.models.attention import FeedForward
@@ -19,9 +20,15 @@ class FeedForwardAdapter(Adapter):
     kind: ClassVar[str] = "feedforward"
 
     def __init__(
-        self, width_in: int, width_out: int, *, dropout: float = 0.0, pooled: int = 0
+        self,
+        width_in: int,
+        width_out: int,
+        *,
+        dropout: float = 0.0,
+        pooled: int = 0,
+        more: Sequence[int] = (),
     ) -> None:
-        super().__init__(width_in, width_out, dropout=dropout, pooled=pooled)
+        super().__init__(width_in, width_out, dropout=dropout, pooled=pooled, more=more)
         middle = (width_in + width_out) // 2
         self.norm1 = nn.LayerNorm(width_in)
         self.ff1 = FeedForward(width_in, middle, mult=4, activation_fn="geglu", dropout=dropout)

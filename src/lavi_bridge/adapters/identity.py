@@ -1,5 +1,6 @@
 """No adapter at all: the vision model's own text encoder already speaks its language."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor
@@ -16,11 +17,17 @@ class IdentityAdapter(Adapter):
     kind: ClassVar[str] = "identity"
 
     def __init__(
-        self, width_in: int, width_out: int, *, dropout: float = 0.0, pooled: int = 0
+        self,
+        width_in: int,
+        width_out: int,
+        *,
+        dropout: float = 0.0,
+        pooled: int = 0,
+        more: Sequence[int] = (),
     ) -> None:
         if width_in != width_out:
             raise BridgeError(f"the identity adapter cannot map width {width_in} to {width_out}")
-        super().__init__(width_in, width_out, dropout=dropout)
+        super().__init__(width_in, width_out, dropout=dropout, more=more)
         self.width_pooled = pooled
 
     def forward(self, hidden: Tensor) -> Tensor:

@@ -56,6 +56,11 @@ class Parts:
                 f"the adapter gives a pooled vector of width {self.adapter.width_pooled}, but "
                 f"'{self.vision.place.id}' reads one of {self.vision.pooled_width}"
             )
+        if self.adapter.widths_more != self.vision.more_widths:
+            raise BridgeError(
+                f"the adapter gives further sequences of widths {list(self.adapter.widths_more)}, "
+                f"but '{self.vision.place.id}' reads {list(self.vision.more_widths)}"
+            )
 
     @property
     def sides(self) -> dict[str, Side]:
@@ -195,7 +200,11 @@ def join(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         fresh = ADAPTERS[adapter](
-            language.width, vision.text_width, dropout=dropout, pooled=vision.pooled_width
+            language.width,
+            vision.text_width,
+            dropout=dropout,
+            pooled=vision.pooled_width,
+            more=vision.more_widths,
         )
         parts = Parts(language, vision, fresh, tokens)
         targets = lora_targets(language, layers), vision.lora_targets

@@ -179,3 +179,33 @@ PRX = {
     "depth": 2,
     "axes_dim": [4, 4],
 }
+HUNYUAN_DIT = {
+    "sample_size": 8,
+    "patch_size": 2,
+    "in_channels": 4,
+    "num_layers": 2,
+    "attention_head_dim": 8,
+    "num_attention_heads": 2,
+    "hidden_size": 16,
+    "cross_attention_dim": 24,
+    "cross_attention_dim_t5": 16,
+    "pooled_projection_dim": 16,
+    "text_len": 17,
+    "text_len_t5": 64,
+}
+HIDREAM = {
+    "patch_size": 2,
+    "in_channels": 8,
+    "out_channels": 8,
+    "num_layers": 1,
+    "num_single_layers": 1,
+    "attention_head_dim": 8,
+    "num_attention_heads": 2,
+    "caption_channels": [24, 20],
+    "text_emb_dim": 20,
+    "num_routed_experts": 2,
+    "num_activated_experts": 1,
+    "axes_dims_rope": (4, 2, 2),
+    "max_resolution": (16, 16),
+    "llama_layers": [0, 1],
+}

@@ -10,6 +10,8 @@ from lavi_bridge.testing.backbones import (
     COGVIEW4,
     FLUX,
     FLUX2,
+    HIDREAM,
+    HUNYUAN_DIT,
     KREA2,
     LUMINA2,
     OVIS,
@@ -238,6 +240,12 @@ VISIONS: dict[str, tuple[str, dict[str, Part], Part]] = {
         _DYNAMIC | {"max_image_seq_len": 6400},
         ("AutoencoderKLQwenImage", _VIDEO),
     ),
+    "hunyuan-dit": (
+        "HunyuanDiTPipeline",
+        {"transformer": ("HunyuanDiT2DModel", HUNYUAN_DIT), "vae": ("AutoencoderKL", _KL8)},
+        ("DDPMScheduler", _SD_NOISE | {"beta_end": 0.018, "prediction_type": "v_prediction"}),
+    ),
+    "hidream": _flow("HiDreamImagePipeline", "HiDreamImageTransformer2DModel", HIDREAM, _DYNAMIC),
     "wan": (
         "WanPipeline",
         {"transformer": ("WanTransformer3DModel", WAN), "vae": ("AutoencoderKLWan", _VIDEO)},

@@ -157,6 +157,11 @@ class Vision(Images):
         return int(self.backbone.config[self.pooled_config]) if self.pooled_config else 0
 
     @property
+    def more_widths(self) -> tuple[int, ...]:
+        """Widths of further text sequences; none where one is read."""
+        return ()
+
+    @property
     def masks(self) -> bool:
         """Whether the language model is told which tokens are padding."""
         return self.padding != "read"
@@ -253,7 +258,16 @@ class Vision(Images):
         return answer[:, : self.latent_channels].float()
 
     def checkpoint_activations(self) -> None:
-        """Compute the backbone's activations anew in the backward pass."""
+        """Compute the backbone's activations anew in the backward pass.
+
+        Raises:
+            BridgeError: diffusers' class cannot.
+        """
+        if not self.backbone._supports_gradient_checkpointing:
+            raise BridgeError(
+                f"diffusers' {type(self.backbone).__name__} knows no gradient checkpointing; train "
+                f"'{self.place.id}' without"
+            )
         self.backbone.enable_gradient_checkpointing()
 
     def reads(self, text: Text) -> Text:

@@ -36,6 +36,9 @@ def arguments(vision: Any, text: Text, null: Text) -> dict[str, Any]:
         found[f"{sign}prompt_embeds"] = read.hidden
         found[f"{sign}pooled_prompt_embeds"] = read.pooled
         found |= {f"{sign}prompt_attention_mask": mask, f"{sign}prompt_embeds_mask": mask}
+        for number, further in enumerate(read.more, 2):
+            found[f"{sign}prompt_embeds_{number}"] = further.hidden
+            found[f"{sign}prompt_attention_mask_{number}"] = further.mask
     given = {key: value for key, value in found.items() if key in known and value is not None}
     # some pipelines have a default that would contradict
     return given | ({"negative_prompt": None} if "negative_prompt" in known else {})
