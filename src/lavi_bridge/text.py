@@ -52,7 +52,8 @@ class Text:
 
     def pick(self, rows: Sequence[int]) -> Text:
         """The prompts at these places of the batch."""
-        return Text(*(None if x is None else x[list(rows)] for x in self._parts()))  # type: ignore[arg-type]
+        found = Text(*(None if x is None else x[list(rows)] for x in self._parts()))  # type: ignore[arg-type]
+        return replace(found, more=tuple(one.pick(rows) for one in self.more))
 
     def _padded(self, length: int) -> Text:
         """The same text at a greater length, with a mask."""

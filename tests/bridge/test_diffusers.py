@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lavi_bridge import Bridge
+from lavi_bridge import Bridge, testing
 
 Tiny = Callable[[str], Path]
 PROMPTS = ["a red circle", "two blue squares next to a very small green ring"]
@@ -58,29 +58,8 @@ def test_generate_and_the_stock_pipeline_draw_the_same(
         assert np.abs(np.asarray(mine, int) - np.asarray(other, int)).max() <= 1
 
 
-CURRENT = (
-    "sdxl",
-    "sdxl-statistics",
-    "kolors",
-    "sd3",
-    "flux-dev",
-    "flux-schnell",
-    "flux2",
-    "flux2-klein",
-    "chroma",
-    "lumina2",
-    "qwen-image",
-    "z-image",
-    "auraflow",
-    "cogview4",
-    "ovis",
-    "longcat",
-    "krea2",
-    "hunyuan-dit",
-    "hidream",
-    "wan",
-    "prx",
-)
+OLDER = {*VISIONS, "pixart-alpha-1024", "sana"}
+CURRENT = [name for name in testing.VISIONS if name not in OLDER]
 
 
 @pytest.mark.parametrize("vision", CURRENT)

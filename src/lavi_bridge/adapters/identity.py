@@ -1,6 +1,7 @@
 """No adapter at all: the vision model's own text encoder already speaks its language."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from torch import Tensor
@@ -27,13 +28,13 @@ class IdentityAdapter(Adapter):
     ) -> None:
         if width_in != width_out:
             raise BridgeError(f"the identity adapter cannot map width {width_in} to {width_out}")
-        super().__init__(width_in, width_out, dropout=dropout, more=more)
-        self.width_pooled = pooled
+        super().__init__(width_in, width_out, dropout=dropout)
+        self.width_pooled, self.widths_more = pooled, tuple(more)
 
     def forward(self, hidden: Tensor) -> Tensor:
         return hidden.float()
 
     def read(self, features: Text) -> Text:
-        """Pass all on: the pooled vector, where there is one, is the own encoders', too."""
+        """Pass all on: a pooled vector, where there is one, is the own encoders', too."""
         pooled = None if features.pooled is None else features.pooled.float()
-        return Text(self(features.hidden), features.mask, pooled)
+        return replace(features, hidden=self(features.hidden), pooled=pooled)

@@ -158,6 +158,7 @@ CHROMA = FLUX | {
     "approximator_hidden_dim": 16,
     "approximator_layers": 1,
 }
+BRIA = FLUX | {"pooled_projection_dim": None}
 OVIS = FLUX | {"out_channels": 32}
 WAN = {
     "num_attention_heads": 2,

@@ -6,6 +6,7 @@ from typing import Any
 
 from lavi_bridge.testing.backbones import (
     AURAFLOW,
+    BRIA,
     CHROMA,
     COGVIEW4,
     FLUX,
@@ -226,6 +227,8 @@ VISIONS: dict[str, tuple[str, dict[str, Part], Part]] = {
         ("AutoencoderKL", _KL16 | {"shift_factor": None}),
     ),
     "ovis": _flow("OvisImagePipeline", "OvisImageTransformer2DModel", OVIS, _DYNAMIC),
+    "bria": _flow("BriaPipeline", "BriaTransformer2DModel", BRIA, _DYNAMIC),
+    "bria-fixed": _flow("BriaPipeline", "BriaTransformer2DModel", BRIA, {"shift": 3.0}),
     "longcat": _flow(  # its pipeline draws 16 channels, whatever the autoencoder has
         "LongCatImagePipeline",
         "LongCatImageTransformer2DModel",
