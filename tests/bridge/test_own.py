@@ -17,6 +17,7 @@ from lavi_bridge.testing import ENCODERS, add_encoders, make_vision
 Tiny = Callable[[str], Path]
 PROMPT, GUIDANCE = "a red circle", 3.0
 OPTIONS: dict[str, dict[str, Any]] = {
+    "longcat": {"negative_prompt": "", "enable_prompt_rewrite": False},
     "wan": {"num_frames": 1, "output_type": "pil"},
     "flux-schnell": {"negative_prompt": ""},  # asks for no guidance where it is told none
     "qwen-image": {"negative_prompt": ""},
@@ -91,6 +92,14 @@ def test_prompts_are_read_alike_alone_and_beside_the_empty_one(whole: Tiny) -> N
 def test_what_its_pipeline_needs_is_named(whole: Tiny) -> None:
     with pytest.raises(BridgeError, match=r"needs the package 'ftfy': pip install ftfy"):
         Bridge.own(whole("prx"), device="cpu").encode(PROMPT)
+
+
+def test_several_sequences_of_own_encoders_are_refused(tiny: Tiny) -> None:
+    bridge = Bridge.connect(tiny("t5"), tiny("hidream"), rank=4, device="cpu")
+    with pytest.raises(BridgeError, match="no baseline and no start without images"):
+        warm_start(bridge, CAPTIONS, steps=1)
+    with pytest.raises(BridgeError, match="no baseline and no start without images"):
+        Bridge.own(tiny("hidream"))
 
 
 def test_a_folder_without_encoders_says_so(tiny: Tiny) -> None:

@@ -35,7 +35,7 @@ class OwnEncoders(Language):
     def __init__(self, vision: Vision, place: Place, parts: dict[str, Any]) -> None:
         encoders = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
         super().__init__(nn.ModuleDict(encoders).eval(), None, place)
-        self.fields = vision.own_fields
+        self.fields = vision.own_fields or ()
         self._width = vision.text_width
         self.pipeline = stock.pipeline(vision, None, parts | _settings(vision, place))
         self.tokenizer = parts.get(vision.own_tokenizer or "") or next(
@@ -118,7 +118,8 @@ class OwnEncoders(Language):
         }
         if isinstance(parts["hidden"], list):
             parts |= _padded(parts["hidden"])
-        return Text(**parts)
+        hidden = parts.pop("hidden")
+        return Text(hidden.flatten(2), **parts)  # several layers are one width
 
 
 def load_own(vision: Vision, *, dtype: torch.dtype, place: Place | None = None) -> Language:
@@ -128,13 +129,22 @@ def load_own(vision: Vision, *, dtype: torch.dtype, place: Place | None = None) 
         BridgeError: the folder has none, or they cannot be read as the model was trained on them.
     """
     place = place or vision.place
+    if vision.own_fields is None:
+        raise BridgeError(
+            f"'{vision.place.id}' reads more than one call of its pipeline's encoders gives: there "
+            "is no baseline and no start without images; train on pictures"
+        )
     if not vision.own_fields:
         folder = place / vision.own_text_folder
         if folder.file("config.json") is None:
             raise BridgeError(f"'{place.id}' has no text encoder of its own")
         return load_language(folder, dtype=dtype)
     index = place.json("model_index.json")
-    wanted = {name: index[name] for name in index if name.startswith(("text_encoder", "tokenizer"))}
+    wanted = {
+        name: entry
+        for name, entry in index.items()
+        if name.startswith(("text_encoder", "tokenizer")) and _is_component(entry)
+    }
     if not any(given[1] for given in wanted.values()):
         raise BridgeError(f"'{place.id}' has no text encoder of its own")
     getattr(diffusers, vision.pipeline_class)  # its module may bring classes of encoders
@@ -162,10 +172,17 @@ def _component(place: Place, library: str, kind: str, dtype: torch.dtype) -> Any
 
 
 def _settings(vision: Vision, place: Place) -> dict[str, Any]:
-    """What a model_index.json says beside the components, such as whether null prompts are zero."""
+    """What a model_index.json says beside the components, such as which layers are read."""
     known = inspect.signature(getattr(diffusers, vision.pipeline_class).__init__).parameters
     index = place.json("model_index.json")
-    return {k: v for k, v in index.items() if k in known and not isinstance(v, list)}
+    settings = {k: v for k, v in index.items() if k in known and not _is_component(v)}
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+
+
+def _is_component(entry: Any) -> bool:
+    """Whether an entry of a model_index.json is a library and a class."""
+    named = isinstance(entry, list) and len(entry) == 2
+    return named and all(name is None or isinstance(name, str) for name in entry)
 
 
 def _padded(states: list[Tensor]) -> dict[str, Tensor]:

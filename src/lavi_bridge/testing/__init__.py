@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from lavi_bridge.testing.encoders import CHAT, ENCODERS
+from lavi_bridge.testing.encoders import CHAT, ENCODERS, SETTINGS
 from lavi_bridge.testing.languages import LANGUAGES
 from lavi_bridge.testing.visions import VISIONS
 
@@ -87,6 +87,7 @@ def add_encoders(folder: Path, name: str, *, seed: int = 0) -> Path:
         make_tokenizer(folder / tokenizer, longest=longest, chat=CHAT)
         index[part] = ["transformers", class_name]
         index[tokenizer] = ["transformers", "PreTrainedTokenizerFast"]
+    index |= SETTINGS.get(name, {})
     (folder / "model_index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
     return folder
 

@@ -52,6 +52,35 @@ ENCODERS: dict[str, dict[str, Encoder]] = {
         "text_encoder": ("CLIPTextModel", _CLIP | {"hidden_size": 20}),
         "text_encoder_2": ("T5EncoderModel", _T5),
     },
+    "flux2-klein": {
+        "text_encoder": (
+            "Qwen3Model",
+            _DECODER | {"hidden_size": 8, "num_hidden_layers": 28, "num_attention_heads": 1},
+        )
+    },
+    "longcat": {
+        "text_encoder": (
+            "Qwen2_5_VLForConditionalGeneration",
+            {"text_config": _DECODER | {"rope_parameters": _ROPE}, "vision_config": _SEES},
+        )
+    },
+    "krea2": {
+        "text_encoder": (
+            "Qwen3VLModel",
+            {
+                "text_config": _DECODER | {"hidden_size": 16, "rope_parameters": _ROPE},
+                "vision_config": {
+                    "depth": 1,
+                    "deepstack_visual_indexes": [0],
+                    "hidden_size": 16,
+                    "intermediate_size": 16,
+                    "num_heads": 2,
+                    "out_hidden_size": 16,
+                },
+            },
+        )
+    },
+    "bria": {"text_encoder": ("T5EncoderModel", _T5)},
     "chroma": {"text_encoder": ("T5EncoderModel", _T5)},
     "lumina2": {"text_encoder": ("Gemma2Model", _DECODER)},
     "qwen-image": {
@@ -70,5 +99,11 @@ ENCODERS: dict[str, dict[str, Encoder]] = {
     "pixart-sigma": {"text_encoder": ("T5EncoderModel", _T5)},
     "sana": {"text_encoder": ("Gemma2Model", _DECODER)},
 }
+SETTINGS: dict[str, dict[str, Any]] = {
+    "krea2": {"text_encoder_select_layers": [1, 2, 3]},
+    "longcat": {"text_processor": [None, None]},  # rewrites prompts, where that is asked for
+    "sdxl": {"force_zeros_for_empty_prompt": True},
+}
+"""What some model_index.json say of how the encoders are read."""
 CHAT = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
 """A chat template, which some pipelines put around a prompt."""

@@ -37,6 +37,7 @@ from lavi_bridge.visions.noise.process import (
 )
 
 Padding = Literal["read", "masked", "zeroed"]
+Fields = tuple[str, ...] | None
 VISIONS: Registry[Vision] = Registry("vision class")
 
 
@@ -47,9 +48,10 @@ class Vision(Images):
     """Name of the class in diffusers."""
     own_text_folder: ClassVar[str] = "text_encoder"
     """Where the pipeline keeps the text encoder that it was trained with."""
-    own_fields: ClassVar[tuple[str, ...]] = ()
+    own_fields: ClassVar[Fields] = ()
     """What its pipeline's `encode_prompt` answers, in order: hidden, mask, pooled, and the same
-    with null_; empty where it was trained on that one encoder's last states as they are."""
+    with null_; empty where it was trained on that one encoder's last states as they are, None where
+    one call does not give all that it reads."""
     own_tokenizer: ClassVar[str | None] = None
     """The tokenizer that those states are one a token of; None where there is none."""
     text_config: ClassVar[str] = "caption_channels"

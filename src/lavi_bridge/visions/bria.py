@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from lavi_bridge.text import Text
-from lavi_bridge.visions.base import VISIONS, Padding
+from lavi_bridge.visions.base import VISIONS, Fields, Padding
 from lavi_bridge.visions.flux import Flux
 from lavi_bridge.visions.patches import pack, places, unpack
 
@@ -17,6 +17,8 @@ class Bria(Flux):
 
     backbone_class: ClassVar[str] = "BriaTransformer2DModel"
     pooled_config: ClassVar[str | None] = None
+    own_fields: ClassVar[Fields] = ("hidden", "null_hidden")
+    own_tokenizer: ClassVar[str | None] = None
     default_tokens: ClassVar[int] = 128
     max_tokens: ClassVar[int | None] = None
     padding: ClassVar[Padding] = "zeroed"

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.text import Text
-from lavi_bridge.visions.base import VISIONS, Padding
+from lavi_bridge.visions.base import VISIONS, Fields, Padding
 from lavi_bridge.visions.flux import Flux
 from lavi_bridge.visions.patches import unpack
 
@@ -19,7 +19,7 @@ class Chroma(Flux):
 
     backbone_class: ClassVar[str] = "ChromaTransformer2DModel"
     pooled_config: ClassVar[str | None] = None
-    own_fields: ClassVar[tuple[str, ...]] = (
+    own_fields: ClassVar[Fields] = (
         "hidden",
         "ids",
         "mask",

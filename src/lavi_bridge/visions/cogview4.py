@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lavi_bridge.text import Text
-from lavi_bridge.visions.base import VISIONS, Padding, Vision
+from lavi_bridge.visions.base import VISIONS, Fields, Padding, Vision
 from lavi_bridge.visions.noise.process import Flow
 
 
@@ -22,7 +22,7 @@ class CogView4(Vision):
     padding: ClassVar[Padding] = "read"
     lora_targets: ClassVar[str] = r".*attn1\.(to_q|to_k|to_v|to_out\.0)"
     even_sigmas: ClassVar[bool] = True
-    own_fields: ClassVar[tuple[str, ...]] = ("hidden", "null_hidden")
+    own_fields: ClassVar[Fields] = ("hidden", "null_hidden")
     pipeline_class: ClassVar[str] = "CogView4Pipeline"
 
     def mu(self, height: int, width: int, steps: int | None = None) -> float | None:

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from lavi_bridge.text import Text
-from lavi_bridge.visions.base import VISIONS, Padding, Vision
+from lavi_bridge.visions.base import VISIONS, Fields, Padding, Vision
 from lavi_bridge.visions.patches import JOINT, pack, places, unpack
 
 
@@ -23,7 +23,7 @@ class Flux(Vision):
     lora_targets: ClassVar[str] = rf".*attn\.{JOINT}"
     even_sigmas: ClassVar[bool] = True
     packs: ClassVar[int] = 2
-    own_fields: ClassVar[tuple[str, ...]] = ("hidden", "pooled")
+    own_fields: ClassVar[Fields] = ("hidden", "pooled")
     own_tokenizer: ClassVar[str | None] = "tokenizer_2"
     pipeline_class: ClassVar[str] = "FluxPipeline"
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lavi_bridge.text import Text
-from lavi_bridge.visions.base import VISIONS, Padding, Vision
+from lavi_bridge.visions.base import VISIONS, Fields, Padding, Vision
 from lavi_bridge.visions.patches import JOINT, places
 
 
@@ -24,7 +24,7 @@ class Flux2(Vision):
         r"single_transformer_blocks\.\d+\.attn\.(to_qkv_mlp_proj|to_out)"
     )
     even_sigmas: ClassVar[bool] = True
-    own_states: ClassVar[bool] = False
+    own_fields: ClassVar[Fields] = ("hidden",)
     pipeline_class: ClassVar[str] = "Flux2Pipeline"
 
     def mu(self, height: int, width: int, steps: int | None = None) -> float | None:

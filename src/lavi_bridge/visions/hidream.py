@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.text import Text
-from lavi_bridge.visions.base import VISIONS, Padding, Vision
+from lavi_bridge.visions.base import VISIONS, Fields, Padding, Vision
 
 
 @VISIONS.register("HiDreamImagePipeline")
@@ -23,7 +23,7 @@ class HiDream(Vision):
     default_side: ClassVar[int] = 128
     padding: ClassVar[Padding] = "read"
     lora_targets: ClassVar[str] = r".*attn1\.(to_q|to_k|to_v|to_out)(_t)?"
-    own_states: ClassVar[bool] = False
+    own_fields: ClassVar[Fields] = None
     pipeline_class: ClassVar[str] = "HiDreamImagePipeline"
 
     @property

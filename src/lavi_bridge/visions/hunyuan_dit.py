@@ -11,7 +11,7 @@ from diffusers.models.embeddings import get_2d_rotary_pos_embed
 from torch import Tensor, nn
 
 from lavi_bridge.text import Text
-from lavi_bridge.visions.base import VISIONS, Padding, Vision
+from lavi_bridge.visions.base import VISIONS, Fields, Padding, Vision
 
 
 @VISIONS.register("HunyuanDiTPipeline")
@@ -23,7 +23,7 @@ class HunyuanDiT(Vision):
     default_tokens: ClassVar[int] = 256
     padding: ClassVar[Padding] = "masked"
     lora_targets: ClassVar[str] = r".*attn\d\.(to_q|to_k|to_v|to_out\.0)"
-    own_states: ClassVar[bool] = False
+    own_fields: ClassVar[Fields] = None
     pipeline_class: ClassVar[str] = "HunyuanDiTPipeline"
     pipeline_options: ClassVar[dict[str, Any]] = {"requires_safety_checker": False}
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lavi_bridge.text import Text
-from lavi_bridge.visions.base import VISIONS, Padding, Vision
+from lavi_bridge.visions.base import VISIONS, Fields, Padding, Vision
 from lavi_bridge.visions.patches import pack, places, unpack
 
 
@@ -22,7 +22,7 @@ class Krea2(Vision):
     lora_targets: ClassVar[str] = r".*attn\.(to_q|to_k|to_v|to_out\.0)"
     even_sigmas: ClassVar[bool] = True
     packs: ClassVar[int] = 2
-    own_states: ClassVar[bool] = False
+    own_fields: ClassVar[Fields] = ("hidden", "mask")
     pipeline_class: ClassVar[str] = "Krea2Pipeline"
 
     @property

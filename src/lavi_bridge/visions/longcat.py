@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lavi_bridge.text import Text
-from lavi_bridge.visions.base import VISIONS
+from lavi_bridge.visions.base import VISIONS, Fields
 from lavi_bridge.visions.flux import Flux
 from lavi_bridge.visions.patches import diagonal, pack, places, unpack
 
@@ -17,6 +17,8 @@ class LongCatImage(Flux):
 
     backbone_class: ClassVar[str] = "LongCatImageTransformer2DModel"
     pooled_config: ClassVar[str | None] = None
+    own_fields: ClassVar[Fields] = ("hidden",)
+    own_tokenizer: ClassVar[str | None] = None
     pipeline_class: ClassVar[str] = "LongCatImagePipeline"
 
     def call(self, x_t: Tensor, timesteps: Tensor, text: Text) -> Tensor:

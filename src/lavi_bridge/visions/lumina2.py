@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from lavi_bridge.text import Text
-from lavi_bridge.visions.base import VISIONS, Padding, Vision
+from lavi_bridge.visions.base import VISIONS, Fields, Padding, Vision
 
 
 @VISIONS.register("Lumina2Pipeline")
@@ -18,7 +18,7 @@ class Lumina2(Vision):
     padding: ClassVar[Padding] = "masked"
     lora_targets: ClassVar[str] = r".*attn\.(to_q|to_k|to_v|to_out\.0)"
     even_sigmas: ClassVar[bool] = True
-    own_fields: ClassVar[tuple[str, ...]] = ("hidden", "mask", "null_hidden", "null_mask")
+    own_fields: ClassVar[Fields] = ("hidden", "mask", "null_hidden", "null_mask")
     pipeline_class: ClassVar[str] = "Lumina2Pipeline"
 
     @property

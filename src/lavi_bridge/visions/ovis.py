@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lavi_bridge.text import Text
-from lavi_bridge.visions.base import VISIONS, Padding
+from lavi_bridge.visions.base import VISIONS, Fields, Padding
 from lavi_bridge.visions.flux import Flux
 from lavi_bridge.visions.patches import diagonal, pack, places, unpack
 
@@ -20,7 +20,7 @@ class OvisImage(Flux):
     default_tokens: ClassVar[int] = 256
     max_tokens: ClassVar[int | None] = None
     padding: ClassVar[Padding] = "zeroed"
-    own_fields: ClassVar[tuple[str, ...]] = ("hidden", "null_hidden")
+    own_fields: ClassVar[Fields] = ("hidden", "null_hidden")
     own_tokenizer: ClassVar[str | None] = None
     pipeline_class: ClassVar[str] = "OvisImagePipeline"
 

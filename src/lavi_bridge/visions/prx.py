@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from lavi_bridge.text import Text
-from lavi_bridge.visions.base import VISIONS, Padding, Vision
+from lavi_bridge.visions.base import VISIONS, Fields, Padding, Vision
 
 
 @VISIONS.register("PRXPipeline")
@@ -17,7 +17,7 @@ class PRX(Vision):
     default_tokens: ClassVar[int] = 256
     padding: ClassVar[Padding] = "masked"
     lora_targets: ClassVar[str] = r".*attention\.(img_qkv_proj|txt_kv_proj|to_out\.0)"
-    own_fields: ClassVar[tuple[str, ...]] = ("hidden", "mask", "null_hidden", "null_mask")
+    own_fields: ClassVar[Fields] = ("hidden", "mask", "null_hidden", "null_mask")
     pipeline_class: ClassVar[str] = "PRXPipeline"
 
     def call(self, x_t: Tensor, timesteps: Tensor, text: Text) -> Tensor:

@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from lavi_bridge.text import Text
-from lavi_bridge.visions.base import VISIONS, Padding, Vision
+from lavi_bridge.visions.base import VISIONS, Fields, Padding, Vision
 from lavi_bridge.visions.patches import JOINT, pack, unpack
 
 
@@ -20,7 +20,7 @@ class QwenImage(Vision):
     padding: ClassVar[Padding] = "masked"
     even_sigmas: ClassVar[bool] = True
     packs: ClassVar[int] = 2
-    own_fields: ClassVar[tuple[str, ...]] = ("hidden", "mask")
+    own_fields: ClassVar[Fields] = ("hidden", "mask")
     pipeline_class: ClassVar[str] = "QwenImagePipeline"
 
     @property

@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from lavi_bridge.text import Text
-from lavi_bridge.visions.base import VISIONS, Padding, Vision
+from lavi_bridge.visions.base import VISIONS, Fields, Padding, Vision
 
 
 @VISIONS.register("SanaPipeline")
@@ -17,7 +17,7 @@ class Sana(Vision):
     default_tokens: ClassVar[int] = 300
     padding: ClassVar[Padding] = "masked"
     lora_targets: ClassVar[str] = r".*attn\d\.(to_q|to_k|to_v|to_out\.0)"
-    own_fields: ClassVar[tuple[str, ...]] = ("hidden", "mask", "null_hidden", "null_mask")
+    own_fields: ClassVar[Fields] = ("hidden", "mask", "null_hidden", "null_mask")
     pipeline_class: ClassVar[str] = "SanaPipeline"
 
     def call(self, x_t: Tensor, timesteps: Tensor, text: Text) -> Tensor:

@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from lavi_bridge.text import Text
-from lavi_bridge.visions.base import VISIONS, Padding, Vision
+from lavi_bridge.visions.base import VISIONS, Fields, Padding, Vision
 from lavi_bridge.visions.patches import JOINT
 
 
@@ -19,7 +19,12 @@ class StableDiffusion3(Vision):
     default_tokens: ClassVar[int] = 333
     max_tokens: ClassVar[int | None] = 333
     padding: ClassVar[Padding] = "read"
-    own_fields: ClassVar[tuple[str, ...]] = ("hidden", "null_hidden", "pooled", "null_pooled")
+    own_fields: ClassVar[Fields] = (
+        "hidden",
+        "null_hidden",
+        "pooled",
+        "null_pooled",
+    )
     pipeline_class: ClassVar[str] = "StableDiffusion3Pipeline"
 
     @property

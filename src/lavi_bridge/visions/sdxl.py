@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lavi_bridge.text import Text
-from lavi_bridge.visions.base import VISIONS
+from lavi_bridge.visions.base import VISIONS, Fields
 from lavi_bridge.visions.sd_unet import StableDiffusionUNet
 
 
@@ -20,7 +20,12 @@ class StableDiffusionXL(StableDiffusionUNet):
         "encoder_hid_dim_type",
     )
     default_side: ClassVar[int] = 128
-    own_fields: ClassVar[tuple[str, ...]] = ("hidden", "null_hidden", "pooled", "null_pooled")
+    own_fields: ClassVar[Fields] = (
+        "hidden",
+        "null_hidden",
+        "pooled",
+        "null_pooled",
+    )
     own_tokenizer: ClassVar[str | None] = "tokenizer"
     paper_sampling: ClassVar[tuple[int, float] | None] = None
     pipeline_class: ClassVar[str] = "StableDiffusionXLPipeline"

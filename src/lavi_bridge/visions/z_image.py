@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lavi_bridge.text import Text
-from lavi_bridge.visions.base import VISIONS, Padding, Vision
+from lavi_bridge.visions.base import VISIONS, Fields, Padding, Vision
 
 
 @VISIONS.register("ZImagePipeline")
@@ -20,7 +20,7 @@ class ZImage(Vision):
     padding: ClassVar[Padding] = "masked"
     lora_targets: ClassVar[str] = r".*attention\.(to_q|to_k|to_v|to_out\.0)"
     even_sigmas: ClassVar[bool] = True
-    own_fields: ClassVar[tuple[str, ...]] = ("hidden", "null_hidden")
+    own_fields: ClassVar[Fields] = ("hidden", "null_hidden")
     pipeline_class: ClassVar[str] = "ZImagePipeline"
 
     @property

@@ -44,7 +44,7 @@ def find_teacher(bridge: Bridge, source: str | Path | None) -> Language:
         teacher = load_own(vision, dtype=dtype, place=place)
     elif place is not None:
         teacher = load_language(place, dtype=dtype)
-    elif vision.own_fields:
+    elif vision.own_fields != ():
         teacher = load_own(vision, dtype=dtype)
     elif (vision.place / vision.own_text_folder).file("config.json") is None:
         raise BridgeError(
