@@ -6,7 +6,9 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -138,6 +140,39 @@ def test_a_file_that_a_cached_model_never_had_is_simply_not_there(tiny: Tiny, hu
         locate("me/t5").json("model_index.json")
     with pytest.raises(BridgeError, match="'me/other' is no folder here, and the Hub cannot"):
         locate("me/other").json("config.json")
+
+
+@pytest.mark.parametrize("status", [401, 403], ids=["not logged in", "licence not accepted"])
+def test_a_gated_model_says_where_its_licence_is(status: int) -> None:
+    """Of a hub on this machine, which answers as the Hub does; asked by an interpreter of its own,
+    as huggingface_hub reads the address once."""
+
+    class Gate(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(status)
+            self.send_header("X-Error-Code", "GatedRepo")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    code = "from lavi_bridge.files.locate import locate; locate('me/closed').json('config.json')"
+    with ThreadingHTTPServer(("127.0.0.1", 0), Gate) as server:
+        threading.Thread(target=server.serve_forever).start()
+        here = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0"}
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | here | {"NO_PROXY": "127.0.0.1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        server.shutdown()
+    assert re.search(
+        r"BridgeError: 'me/closed' is gated: accept its licence at "
+        r"https://huggingface\.co/me/closed, then `hf auth login`",
+        done.stderr.splitlines()[-1],
+    ), done.stderr[-2000:]
 
 
 def test_all_files_of_a_hub_model_are_of_the_commit_of_its_config(tiny: Tiny, hub: Path) -> None:

@@ -21,7 +21,7 @@ from lavi_bridge.bridge.parts import Parts, Side, inject
 from lavi_bridge.config import LoRA
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.atomic import at_home, new_folder
-from lavi_bridge.files.locate import Place, locate
+from lavi_bridge.files.locate import SINGLE, Place, locate
 from lavi_bridge.files.weights import Fingerprint, earlier
 from lavi_bridge.languages import Language, load_language
 from lavi_bridge.running.lock import LOCK
@@ -163,7 +163,10 @@ def find_bridge(folder: str | Path) -> Place:
 
 def is_pipeline(folder: str | Path) -> bool:
     """Whether this is a whole image model rather than a bridge."""
-    local = at_home(folder).is_dir() or str(folder).startswith("zoo:")
+    path = at_home(folder)
+    if path.suffix == SINGLE and path.is_file():
+        return True
+    local = path.is_dir() or str(folder).startswith("zoo:")
     return local and locate(folder).file("model_index.json") is not None
 
 
@@ -254,7 +257,7 @@ def licence(place: Place) -> str:
     from yaml import YAMLError
 
     try:
-        path = Place(place.id, place.root, place.revision).file("README.md")
+        path = replace(place, subfolder="").file("README.md")
         card = ModelCard.load(path, ignore_metadata_errors=True) if path else None
         stated = card.data.get("license") if card else None
     except (BridgeError, OSError, ValueError, YAMLError):

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.locate import Place
 from lavi_bridge.files.pretrained import load_pretrained, loading
-from lavi_bridge.files.weights import Fingerprint, fingerprint, joined
+from lavi_bridge.files.weights import Fingerprint, joined
 from lavi_bridge.languages import Language, load_language
 from lavi_bridge.text import Text
 from lavi_bridge.visions import Vision, stock
+from lavi_bridge.visions.components import part_fingerprint
 
 NULL = "null_"
 """What begins the fields that are of the null prompt."""
@@ -65,12 +66,7 @@ class OwnEncoders(Language):
     @cached_property
     def fingerprint(self) -> Fingerprint:
         """16 hex digits that identify the weights of all encoders."""
-        found = []
-        for name in self.model:
-            config = (self.place / name).file("config.json")
-            assert config is not None  # it was loaded from there
-            found.append(fingerprint(config.parent))
-        return joined(*found)
+        return joined(*(part_fingerprint(self.place / name) for name in self.model))
 
     def hidden(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Refuse: several encoders have no common token ids; see `text`."""
@@ -137,7 +133,7 @@ def load_own(vision: Vision, *, dtype: torch.dtype, place: Place | None = None) 
     if not vision.own_fields:
         folder = place / vision.own_text_folder
         if folder.file("config.json") is None:
-            raise BridgeError(f"'{place.id}' has no text encoder of its own")
+            raise _none(place)
         return load_language(folder, dtype=dtype)
     index = place.json("model_index.json")
     wanted = {
@@ -146,13 +142,18 @@ def load_own(vision: Vision, *, dtype: torch.dtype, place: Place | None = None) 
         if name.startswith(("text_encoder", "tokenizer")) and _is_component(entry)
     }
     if not any(given[1] for given in wanted.values()):
-        raise BridgeError(f"'{place.id}' has no text encoder of its own")
+        raise _none(place)
     getattr(diffusers, vision.pipeline_class)  # its module may bring classes of encoders
     parts = {}
     for name, (library, kind) in wanted.items():
         if kind is not None:
             parts[name] = _component(place / name, str(library), str(kind), dtype)
     return OwnEncoders(vision, place, parts)
+
+
+def _none(place: Place) -> BridgeError:
+    why = "; of one file only the image model is read: give the model's folder"
+    return BridgeError(f"'{place.id}' has no text encoder of its own{why * bool(place.single)}")
 
 
 def _component(place: Place, library: str, kind: str, dtype: torch.dtype) -> Any:

@@ -25,7 +25,7 @@ class PlanOptions:
     language: str
     """Language model: Hub id, folder or zoo:NAME."""
     vision: str
-    """Vision model: Hub id, folder or zoo:NAME."""
+    """Vision model: Hub id, folder, .safetensors file or zoo:NAME."""
     adapter: str = "feedforward"
     """Adapter between them (see `lavi-bridge list adapters`)."""
     rank: int = 32

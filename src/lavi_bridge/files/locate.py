@@ -2,7 +2,8 @@
 
 Understood: a folder, `zoo:NAME` (a model that ships with the package), `pip:DISTRIBUTION` (the
 model that an installed package carries), and a Hub id `owner/name`; each may go on with
-`/subfolder`, and a Hub id may carry `@revision`. A language model may also be a GGUF file.
+`/subfolder`, and a Hub id may carry `@revision`. A language model may also be a GGUF file, an
+image model a `.safetensors` file that holds all of it.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,8 @@ from lavi_bridge.files.atomic import at_home
 ZOO = Path(__file__).parents[1] / "zoo" / "models"
 BRIDGES = Path(__file__).parents[1] / "zoo" / "bridges"
 """Trained bridges that ship with the package."""
-ZOO_PREFIX, PIP, GGUF = "zoo:", "pip:", ".gguf"
+ZOO_PREFIX, PIP, GGUF, SINGLE = "zoo:", "pip:", ".gguf", ".safetensors"
+PICKLED = (".ckpt", ".pt", ".pth", ".bin")
 INDEXES = ("model_index.json", "config.json")
 HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(/(?P<sub>[\w./-]+?))?(@(?P<revision>[\w./-]+))?")
 
@@ -39,6 +42,10 @@ class Place:
     subfolder: str = ""
     gguf: str = ""
     """Name of the one file that holds all of a language model, if it does."""
+    single: str = ""
+    """Name of the one file that holds all of an image model, if it does."""
+    configs: Mapping[str, dict[str, Any]] = field(default_factory=dict, compare=False, repr=False)
+    """What stands for the JSON files of a folder, by path, once a single file was looked into."""
 
     @property
     def local(self) -> bool:
@@ -49,7 +56,7 @@ class Place:
     def published(self) -> str:
         """What a file that may travel says of it: where a model came with a package, its name there
         and not the folder of this machine."""
-        return self.id if self.id.startswith((ZOO_PREFIX, PIP)) else self.root
+        return self.id if self.single or self.id.startswith((ZOO_PREFIX, PIP)) else self.root
 
     def __truediv__(self, name: str) -> Place:
         """The place of a component: `place / "unet"`."""
@@ -72,6 +79,8 @@ class Place:
         Raises:
             BridgeError: the Hub cannot be reached and the file is not in its cache.
         """
+        if self.single:
+            return None
         if self.local:
             path = Path(self.root, self.subfolder, name)
             return path if path.is_file() else None
@@ -91,6 +100,13 @@ class Place:
         Raises:
             BridgeError: the file is missing, is no JSON, or no object.
         """
+        if (given := self.configs.get(f"{self.subfolder}/{name}".lstrip("/"))) is not None:
+            return dict(given)
+        if self.single:
+            raise BridgeError(
+                f"'{self.id}' is one file of weights; as one file only image models are read, and "
+                "of language models GGUF: give the model's folder"
+            )
         path = self.file(name)
         if path is None:
             raise BridgeError(
@@ -120,7 +136,8 @@ def locate(source: str | Path) -> Place:
     """Find a model by folder, file, `zoo:NAME`, `pip:DISTRIBUTION` or Hub id; nothing is read yet.
 
     Raises:
-        BridgeError: there is no such folder or zoo model, and it cannot be a Hub id.
+        BridgeError: there is no such folder, file or zoo model, and it cannot be a Hub id; or it is
+            a pickle.
     """
     text = str(source)
     if not text:
@@ -141,12 +158,33 @@ def locate(source: str | Path) -> Place:
         return Place(str(folder), str(folder.parent), gguf=folder.name)
     if folder.is_dir():
         return Place(str(folder.resolve()), str(folder.resolve()))
+    if folder.suffix.lower() in (SINGLE, *PICKLED):
+        return _single(folder, text)
     if isinstance(source, str) and (match := HUB_ID.fullmatch(text)) and text[0] not in "./~":
         return Place(text, match["repo"], match["revision"], match["sub"] or "")
     raise BridgeError(
         f"no folder '{text}', and it is neither a Hub id (owner/name, as openai-community/gpt2) "
         f"nor zoo:NAME ({', '.join(zoo_names())}) nor pip:DISTRIBUTION"
     )
+
+
+def _single(path: Path, text: str) -> Place:
+    """An image model in one file.
+
+    Raises:
+        BridgeError: there is no such file, or it is a pickle.
+    """
+    if not path.is_file():
+        raise BridgeError(
+            f"no file '{text}'; of one on the Hub give the path after `hf download OWNER/NAME FILE`"
+        )
+    if path.suffix.lower() != SINGLE:
+        raise BridgeError(
+            f"'{text}' is a pickle, which can run code of whoever made it, and is not opened: take "
+            "the model's .safetensors file or its folder, or convert it where you trust it"
+        )
+    path = path.resolve()
+    return Place(str(path), str(path.parent), single=path.name)
 
 
 def _installed(text: str) -> Place:
@@ -203,6 +241,7 @@ def _from_hub(place: Place, name: str) -> Path | None:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,
+        GatedRepoError,
         HfHubHTTPError,
         HFValidationError,
         LocalEntryNotFoundError,
@@ -233,9 +272,14 @@ def _from_hub(place: Place, name: str) -> Path | None:
         raise BridgeError(
             f"'{place.root}' has no revision '{place.revision}' on the Hub"
         ) from error
+    except GatedRepoError as error:
+        raise BridgeError(
+            f"'{place.root}' is gated: accept its licence at https://huggingface.co/{place.root}, "
+            "then `hf auth login` (or set HF_TOKEN) here"
+        ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise BridgeError(
-            f"'{place.id}' is no folder here and not on the Hub (or it is gated: `hf auth login`)"
+            f"'{place.id}' is no folder here and not on the Hub (or it is private: `hf auth login`)"
         ) from error
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
         reason = first_line(error)

@@ -125,6 +125,19 @@ def fingerprint_of(place: Place) -> Fingerprint:
     return fingerprint(config.parent)
 
 
+def fingerprint_of_tensors(path: Path, prefix: str) -> Fingerprint:
+    """Identify the tensors of a safetensors file whose names begin so, by the rest of their names.
+
+    As `fingerprint` does, but for the config.
+    """
+    digest = hashlib.sha256()
+    for name, shape, dtype, head in sorted(_tensors(path)):
+        if name.startswith(prefix):
+            digest.update(f"{name.removeprefix(prefix)} {shape} {dtype}".encode())
+            digest.update(head)
+    return Fingerprint(digest.hexdigest()[:16])
+
+
 def _gguf_fingerprint(path: Path) -> Fingerprint:
     """The same of a GGUF file: name, shape, type and first bytes of every tensor."""
     reader = open_gguf(path)

@@ -29,7 +29,7 @@ class TrainConfig(Settings):
     language: str
     """Language model: Hub id (owner/name[@revision]), folder, or zoo:NAME."""
     vision: str
-    """Vision model: Hub id, folder, or zoo:NAME."""
+    """Vision model: Hub id, folder, .safetensors file, or zoo:NAME."""
     data: str
     """Captioned images: a .tsv of `path<TAB>caption` lines; a folder of images (with .txt files of
     the same name, or metadata.jsonl), of WebDataset .tar shards, or of .parquet files;
@@ -304,7 +304,7 @@ class CacheConfig(Settings):
     `torchrun --nproc_per_node 8 -m lavi_bridge cache …`."""
 
     vision: str
-    """Vision model whose autoencoder encodes: Hub id, folder, or zoo:NAME."""
+    """Vision model whose autoencoder encodes: Hub id, folder, .safetensors file, or zoo:NAME."""
     data: str
     """What `train --data` takes."""
     cache: Path

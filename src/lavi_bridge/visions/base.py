@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from lavi_bridge.config import LoRA
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.locate import Place
-from lavi_bridge.files.weights import Fingerprint, fingerprint, joined
+from lavi_bridge.files.weights import Fingerprint, joined
 from lavi_bridge.registry import Registry
 from lavi_bridge.running.device import to_device
 from lavi_bridge.text import Text
 from lavi_bridge.visions import autoencoder, stock
-from lavi_bridge.visions.components import load_part
+from lavi_bridge.visions.components import load_part, part_fingerprint
 from lavi_bridge.visions.images import Images
 from lavi_bridge.visions.noise.process import (
     Flow,
@@ -35,6 +35,7 @@ from lavi_bridge.visions.noise.process import (
     process,
     set_timesteps,
 )
+from lavi_bridge.visions.single.single import opened
 
 Padding = Literal["read", "masked", "zeroed"]
 Fields = tuple[str, ...] | None
@@ -129,11 +130,8 @@ class Vision(Images):
     @cached_property
     def fingerprint(self) -> Fingerprint:
         """16 hex digits that identify the frozen weights; see `weights.fingerprint`."""
-        found: list[str] = []
-        for folder in (self.backbone_folder, self.vae_folder):
-            config = (self.place / folder).file("config.json")
-            assert config is not None  # it was loaded from there
-            found.append(fingerprint(config.parent))
+        folders = self.backbone_folder, self.vae_folder
+        found: list[str] = [part_fingerprint(self.place / folder) for folder in folders]
         noising = {k: v for k, v in self.process.config.items() if not k.startswith("_")}
         found.append(json.dumps(noising, sort_keys=True))
         return joined(*found)
@@ -299,12 +297,14 @@ def load_vision(place: Place, *, dtype: torch.dtype | None = None) -> Vision:
     """Load the family of the pipeline class that the checkpoint names.
 
     Args:
-        place: folder or Hub repository in diffusers' pipeline layout.
+        place: folder or Hub repository in diffusers' pipeline layout, or one file of weights.
         dtype: precision of the frozen weights; None builds the model without weights.
 
     Raises:
-        BridgeError: there is no model_index.json, or its class is not supported.
+        BridgeError: there is no model_index.json, or its class is not supported; or one file is no
+            image model that is known as such.
     """
+    place = opened(place) if place.single else place
     name = place.json("model_index.json").get("_class_name")
     if not isinstance(name, str):  # a list, where the pipeline comes with code of its own
         raise BridgeError(

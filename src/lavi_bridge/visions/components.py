@@ -9,6 +9,8 @@ from torch import nn
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.locate import Place
 from lavi_bridge.files.pretrained import load_pretrained, loading
+from lavi_bridge.files.weights import Fingerprint, fingerprint
+from lavi_bridge.visions.single import single
 
 
 def telling(model: nn.Module) -> nn.Parameter:
@@ -39,4 +41,15 @@ def load_part(place: Place, class_name: str | None, dtype: torch.dtype | None) -
     if dtype is None:
         with loading(f"'{place.id}'"), torch.device("meta"):
             return kind.from_config(config)
+    if place.single:
+        return single.load_part(place, dtype)
     return load_pretrained(kind, place, f"'{place.id}'", dtype=dtype)
+
+
+def part_fingerprint(place: Place) -> Fingerprint:
+    """16 hex digits that identify the weights of one component, which was loaded from there."""
+    if place.single:
+        return single.part_fingerprint(place)
+    config = place.file("config.json")
+    assert config is not None
+    return fingerprint(config.parent)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.locate import Place
-from lavi_bridge.files.weights import Fingerprint, fingerprint
+from lavi_bridge.files.weights import Fingerprint
 from lavi_bridge.visions import autoencoder
-from lavi_bridge.visions.components import channels_last, telling
+from lavi_bridge.visions.components import channels_last, part_fingerprint, telling
 from lavi_bridge.visions.noise.process import Generators, gaussian
 
 
@@ -138,9 +138,7 @@ class Images(nn.Module):
     @property
     def vae_fingerprint(self) -> Fingerprint:
         """16 hex digits that identify the autoencoder's weights."""
-        config = (self.place / self.vae_folder).file("config.json")
-        assert config is not None  # it was loaded from there
-        return fingerprint(config.parent)
+        return part_fingerprint(self.place / self.vae_folder)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
