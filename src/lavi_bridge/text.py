@@ -19,6 +19,7 @@ class Text:
     mask: Tensor | None = None  # (batch, tokens), 1 = real token; None = every token is read
     pooled: Tensor | None = None  # (batch, pooled width), for vision models that ask for it
     guidance: Tensor | None = None  # (batch,), where guidance is an input of the vision model
+    framing: Tensor | None = None  # (batch, 4), see `Bridge.loss`; None = whole pictures
     more: tuple[Text, ...] = ()  # further sequences, for vision models that read several
 
     def __len__(self) -> int:
@@ -27,11 +28,11 @@ class Text:
     def to(self, *, dtype: torch.dtype, device: torch.device | None = None) -> Text:
         """Cast the features, and move all to a device that is named; the mask keeps its type."""
         there = [x if x is None or device is None else to_device(x, device) for x in self._parts()]
-        hidden, mask, pooled, guidance = there
+        hidden, mask, pooled, *rest = there
         assert hidden is not None
         pooled = None if pooled is None else pooled.to(dtype)
         more = tuple(one.to(dtype=dtype, device=device) for one in self.more)
-        return Text(hidden.to(dtype), mask, pooled, guidance, more)
+        return replace(Text(hidden.to(dtype), mask, pooled, *rest), more=more)
 
     def expand(self, batch: int) -> Text:
         """Repeat a batch of one prompt `batch` times, without copying."""
@@ -64,6 +65,6 @@ class Text:
         hidden = nn.functional.pad(self.hidden, (0, 0, 0, missing))
         return replace(self, hidden=hidden, mask=nn.functional.pad(mask, (0, missing)))
 
-    def _parts(self) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    def _parts(self) -> tuple[Tensor | None, ...]:
         """All but the further sequences."""
-        return self.hidden, self.mask, self.pooled, self.guidance
+        return self.hidden, self.mask, self.pooled, self.guidance, self.framing

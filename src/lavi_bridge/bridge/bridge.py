@@ -62,6 +62,7 @@ class Bridge(Joined):
         features: Text | None = None,
         noise: Tensor | None = None,
         timesteps: Tensor | None = None,
+        framing: Tensor | None = None,
         generator: Generators = None,
         min_snr: float = 0.0,
         trim: bool | None = None,
@@ -74,6 +75,8 @@ class Bridge(Joined):
             captions: one a picture; or give `features` of the language model, before the adapter;
                 or `text`, already encoded.
             noise, timesteps: drawn from `generator` where not given.
+            framing: (batch, 4) original height and width of each picture, and top and left of its
+                crop in the resized one; by default all are whole. SDXL and Kolors are told.
             generator: one source of randomness, or one for each picture.
             min_snr: γ of the min-SNR weighting of noise levels (arXiv 2303.09556; 5 is usual); 0
                 weighs all alike, as published.
@@ -97,6 +100,7 @@ class Bridge(Joined):
         if text is None:
             assert features is not None
             text = self.adapt(features)
+        text = text if framing is None else replace(text, framing=framing)
         noised = self.vision.noise(latents, timesteps, noise=noise, generator=generator)
         prediction = self.predict(noised.x_t, noised.timesteps, text)
         weights = self.vision.process.weights(noised.timesteps, min_snr)

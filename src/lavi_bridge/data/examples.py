@@ -32,7 +32,8 @@ from lavi_bridge.data import (
     normalise,
     to_pixels,
 )
-from lavi_bridge.data.pixels import READING
+from lavi_bridge.data.pixels import ORIGINAL, READING
+from lavi_bridge.data.transforms import Framing, Size, framing
 from lavi_bridge.errors import BridgeError, first_line
 from lavi_bridge.files.atomic import make_folder, read_safetensors
 from lavi_bridge.running.device import to_device
@@ -43,7 +44,6 @@ from lavi_bridge.text import Text
 from lavi_bridge.visions import Vision
 
 T = TypeVar("T")
-Size = tuple[int, int]
 DIED = re.compile("DataLoader worker.*(exited unexpectedly|is killed by signal)")
 NOTHING = torch.empty(0)
 
@@ -75,6 +75,7 @@ class Batch:
     features: Text | None = None
     noise: Tensor | None = None
     timesteps: Tensor | None = None
+    framing: Tensor | None = None  # (batch, 4), float32, for vision models that are told
     generator: list[Generator] | None = None
 
 
@@ -91,6 +92,8 @@ class Example:
     """Whether the error is no fault of the picture's, and must end the run."""
     moments: Moments | None = None
     """In place of pixels, where a cache has them."""
+    framing: Framing | None = None
+    """How the picture was cut out; None where a cache does not say."""
 
     @property
     def good(self) -> bool:
@@ -142,7 +145,8 @@ class Examples(Dataset[Example]):
             key = Sample(index, look.flip and flipped < 0.5)
         if self.cache is not None and key in self.cache:
             try:
-                return Example(None, caption, seed, key, moments=self.cache[key])
+                held = self.cache[key]
+                return Example(None, caption, seed, key, moments=held, framing=held.framing)
             except BridgeError as error:
                 return Example(None, "", seed, key, str(error), fatal=True)
         try:
@@ -154,7 +158,9 @@ class Examples(Dataset[Example]):
             return Example(None, "", seed, key, f"{self.source.where(index)}: {reason}")
         place = (corner[0], corner[1]) if look.crop == "random" else (0.5, 0.5)
         pixels = to_pixels(picture, size, mirror=key.mirrored, corner=place)
-        return Example(pixels, caption, seed, key)
+        original = picture.info.get(ORIGINAL, picture.size)
+        told = framing(picture, size, original=original, mirror=key.mirrored, corner=place)
+        return Example(pixels, caption, seed, key, framing=told)
 
     def size(self, index: int) -> Size:
         """Width and height that a sample is trained at."""
@@ -168,19 +174,20 @@ def inputs(examples: Sequence[Example], vision: Vision, cache: LatentCache | Non
     """
     generators = [Generator().manual_seed(e.seed) for e in examples]
     captions = [e.caption for e in examples]
+    told = _framings(examples, vision)
     held = {id(e): e.moments for e in examples}
     if cache is not None:  # it may have grown since the sample was read
         held |= {id(e): cache.get(e.sample) for e in examples if e.moments is None}
     fresh = [e for e in examples if held[id(e)] is None]
     if cache is None and len(fresh) == len(examples):
-        return Batch(captions, pixels=_pixels(fresh, vision), generator=generators)
+        return Batch(captions, pixels=_pixels(fresh, vision), framing=told, generator=generators)
     held |= {id(e): made for e, made in zip(fresh, encoded(fresh, vision, cache), strict=True)}
     found = [moments for moments in (held[id(e)] for e in examples) if moments]
     means = to_device(torch.stack([m.mean for m in found]), vision.device)
     stds = [m.std for m in found if m.std is not None]
     std = to_device(torch.stack(stds), vision.device) if stds else None
     latents = vision.draw(means, std, generators)
-    return Batch(captions, latents=latents, generator=generators)
+    return Batch(captions, latents=latents, framing=told, generator=generators)
 
 
 def encoded(
@@ -196,11 +203,31 @@ def encoded(
     both = mean if std is None else torch.cat([mean, std], 1)
     rows = (both if cache is None else both.to(cache.dtype)).cpu()
     parts = [row.split(len(mean[0])) for row in rows]
-    made = [Moments(row[0], None if std is None else row[1]) for row in parts]
+    made = [
+        Moments(row[0], None if std is None else row[1], e.framing)
+        for row, e in zip(parts, examples, strict=True)
+    ]
     if cache is not None:
         for example, moments in zip(examples, made, strict=True):
             cache.add(example.sample, moments)
     return made
+
+
+def _framings(examples: Sequence[Example], vision: Vision) -> Tensor | None:
+    """(batch, 4), on the model's device, where it is told; whole where a cache does not say."""
+    if not vision.framed:
+        return None
+    rows = [e.framing or (*_sides(e, vision), 0, 0) for e in examples]
+    return to_device(torch.tensor(rows, dtype=torch.float32), vision.device)
+
+
+def _sides(example: Example, vision: Vision) -> Size:
+    """Height and width in pixels that an example is trained at."""
+    if example.moments is None:
+        assert example.pixels is not None
+        return example.pixels.shape[-2], example.pixels.shape[-1]
+    height, width = example.moments.mean.shape[-2:]
+    return height * vision.scale, width * vision.scale
 
 
 def _pixels(examples: Sequence[Example], vision: Vision) -> Tensor:

@@ -24,6 +24,8 @@ TURNS = {
 RAW_PROFILE, XMP = "Raw profile type exif", "XML:com.adobe.xmp"
 NOTES = {"exif", "xmp", RAW_PROFILE, XMP}
 """Where Pillow keeps what may say the orientation."""
+ORIGINAL = "size before decoding"
+"""In a picture's `info`, where it may have been decoded smaller than its file has it."""
 GREYS = {"L;2": 85, "L;4": 17}
 """What Pillow multiplies PNG's greys of 2 and 4 bits by, but not the one that is transparent."""
 

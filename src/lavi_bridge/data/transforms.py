@@ -10,6 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+Size = tuple[int, int]
+Framing = tuple[int, int, int, int]
+"""What SDXL is told of a picture (arXiv 2307.01952, section 2.2): its original height and width,
+and top and left of the crop in the resized picture."""
+
 
 def to_pixels(
     picture: Image.Image,
@@ -28,23 +33,44 @@ def to_pixels(
         corner: where the crop lies between left and right, top and bottom (0 to 1).
     """
     target = (size, size) if isinstance(size, int) else size
-    scales = [want / have for want, have in zip(target, picture.size, strict=True)]
-    if picture.size != target:
-        scale = max(scales)
-        # rounded down, as torchvision's Resize does; the side that decides fits exactly
-        width, height = (
-            want if own == scale else max(want, int(have * scale))
-            for want, have, own in zip(target, picture.size, scales, strict=True)
-        )
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (
-        round((have - want) * place)
-        for have, want, place in zip(picture.size, target, corner, strict=True)
-    )
+    resized, (left, top) = _fitted(picture.size, target, corner)
+    if picture.size != resized:
+        picture = picture.resize(resized, Image.Resampling.BILINEAR)
     picture = picture.crop((left, top, left + target[0], top + target[1]))
     if mirror:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return torch.from_numpy(np.array(picture, dtype=np.uint8)).permute(2, 0, 1).contiguous()
+
+
+def framing(
+    picture: Image.Image,
+    size: Size,
+    *,
+    original: Size,
+    mirror: bool = False,
+    corner: tuple[float, float] = (0.5, 0.5),
+) -> Framing:
+    """What is told of the crop of `to_pixels`; `original` is the width and height of its file."""
+    resized, (left, top) = _fitted(picture.size, size, corner)
+    # as if the picture had been mirrored before the crop, as diffusers' training scripts do
+    left = resized[0] - size[0] - left if mirror else left
+    return original[1], original[0], top, left
+
+
+def _fitted(have: Size, target: Size, corner: tuple[float, float]) -> tuple[Size, Size]:
+    """The size that a picture is resized to, and left and top of the crop in that."""
+    scales = [want / own for want, own in zip(target, have, strict=True)]
+    scale = max(scales)
+    # rounded down, as torchvision's Resize does; the side that decides fits exactly
+    width, height = (
+        want if factor == scale else max(want, int(own * scale))
+        for want, own, factor in zip(target, have, scales, strict=True)
+    )
+    left, top = (
+        round((own - want) * place)
+        for own, want, place in zip((width, height), target, corner, strict=True)
+    )
+    return (width, height), (left, top)
 
 
 def normalise(pixels: Tensor) -> Tensor:

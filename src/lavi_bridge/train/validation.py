@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.data import Visit
-from lavi_bridge.data.examples import Example, Examples, inputs
+from lavi_bridge.data.examples import Batch, Example, Examples, inputs
 from lavi_bridge.running.seeds import seed_of, seeded
 from lavi_bridge.train.options import TrainConfig
 
@@ -35,7 +35,7 @@ class Validation:
         rng = random.Random(seed_of(config.seed, "held out"))
         self.indices: list[int] = sorted(rng.sample(range(len(examples)), count))
         self.examples = examples.plain()
-        self._batches: list[tuple[Tensor, list[str], list[int]]] | None = None
+        self._batches: list[tuple[Batch, list[int]]] | None = None
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
@@ -45,10 +45,10 @@ class Validation:
         training = self.bridge.training
         self.bridge.eval()
         total, count = 0.0, 0
-        for latents, captions, seeds in self._batches:
+        for batch, seeds in self._batches:
             for draw in range(DRAWS):
                 generator = [seeded(seed, "validation", draw) for seed in seeds]
-                loss = self.bridge.loss(latents=latents, captions=captions, generator=generator)
+                loss = self.bridge.loss(**vars(replace(batch, generator=generator)))
                 total, count = total + loss.item() * len(seeds), count + len(seeds)
         found = {"word_sensitivity": self._sensitivity()} if count else {}
         self.bridge.train(training)
@@ -56,8 +56,8 @@ class Validation:
             return {}
         return {"val_loss" if self.indices else "probe_loss": total / count, **found}
 
-    def _encode(self) -> list[tuple[Tensor, list[str], list[int]]]:
-        """Latents, captions and seeds in batches of one size."""
+    def _encode(self) -> list[tuple[Batch, list[int]]]:
+        """Latents and captions in batches of one size, and seeds."""
         indices = self.indices or range(min(PROBE, len(self.examples)))
         by_size: dict[tuple[int, ...], list[Example]] = defaultdict(list)
         for example in (self.examples[Visit(0, index)] for index in indices):
@@ -68,17 +68,18 @@ class Validation:
             for start in range(0, len(same), self.config.batch_size):
                 part = same[start : start + self.config.batch_size]
                 batch = inputs(part, self.bridge.vision)
-                latents = batch.latents
                 if batch.pixels is not None:
                     latents = self.bridge.vision.encode(batch.pixels, batch.generator)
-                assert latents is not None
-                captions = [e.caption for e in part]
-                batches.append((latents, captions, [e.seed for e in part]))
+                    batch = replace(batch, latents=latents, pixels=None)
+                batches.append((batch, [e.seed for e in part]))
         return batches
 
     def _sensitivity(self) -> float:
         assert self._batches
-        latents, captions, seeds = self._batches[0]
+        batch, seeds = self._batches[0]
+        latents, captions = batch.latents, batch.captions
+        assert latents is not None
+        assert captions is not None
         vision = self.bridge.vision
         noised = vision.noise(latents, generator=[seeded(seed, "words") for seed in seeds])
         told, other, none = (

@@ -70,6 +70,8 @@ class Vision(Images):
     """Key of the backbone's config that holds the width of a pooled text vector."""
     even_sigmas: ClassVar[bool] = False
     """Whether the family's pipeline samples at sigmas evenly from 1 to 1/steps, then shifted."""
+    framed: ClassVar[bool] = False
+    """Whether it is told each picture's original size and crop (`Text.framing`), in training."""
     lora_targets: ClassVar[str]
     """Regular expression for the layers that get LoRA."""
     paper_sampling: ClassVar[tuple[int, float] | None] = None

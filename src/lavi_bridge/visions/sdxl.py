@@ -12,7 +12,7 @@ from lavi_bridge.visions.sd_unet import StableDiffusionUNet
 
 @VISIONS.register("StableDiffusionXLPipeline")
 class StableDiffusionXL(StableDiffusionUNet):
-    """Told the pooled text and the image's size, which is said in training, too."""
+    """Told the pooled text, and a picture's original size, its crop and the size that is drawn."""
 
     other_inputs: ClassVar[tuple[str, ...]] = (
         "class_embed_type",
@@ -28,6 +28,7 @@ class StableDiffusionXL(StableDiffusionUNet):
     )
     own_tokenizer: ClassVar[str | None] = "tokenizer"
     paper_sampling: ClassVar[tuple[int, float] | None] = None
+    framed: ClassVar[bool] = True
     pipeline_class: ClassVar[str] = "StableDiffusionXLPipeline"
     pipeline_options: ClassVar[dict[str, Any]] = {"add_watermarker": False}
 
@@ -45,7 +46,9 @@ class StableDiffusionXL(StableDiffusionUNet):
         height, width = (side * self.scale for side in x_t.shape[-2:])
         # original size, corner of the crop, target size; filled on the device, without a wait
         sides = [x_t.new_full((len(x_t), 1), side) for side in (height, width, 0, 0)]
-        sizes = torch.cat([*sides, *sides[:2]], 1)
+        whole = torch.cat(sides, 1)  # what is drawn was never larger, and nothing was cut off
+        told = whole if text.framing is None else text.framing
+        sizes = torch.cat([told, whole[:, :2]], 1)
         return self.backbone(
             x_t,
             timesteps,

@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lavi_bridge.data.order import Sample
+from lavi_bridge.data.transforms import Framing
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.atomic import make_folder
 from lavi_bridge.running import claims
@@ -38,6 +39,8 @@ class Moments:
 
     mean: Tensor
     std: Tensor | None
+    framing: Framing | None = None
+    """How the picture was cut out; caches of earlier versions do not say."""
 
 
 class LatentCache:
@@ -88,11 +91,14 @@ class LatentCache:
                 self._handles[shard] = safe_open(path, framework="pt")
             file = self._handles[shard]
             values, crc = file.get_slice("moments")[row], int(file.get_slice("crc")[row])
+            notes = file.metadata() or {}
+            framed = file.get_slice("framing")[row] if "framed" in notes else None
         except (SafetensorError, OSError) as error:
             raise BridgeError(f"{path} is damaged ({error}); delete it and cache again") from error
-        if zlib.crc32(values.numpy().tobytes()) != crc:
+        if _checksum(values, framed) != crc:
             raise BridgeError(f"{path} is damaged (row {row}); delete it and cache again")
-        return Moments(*values.chunk(2)) if self._variational(file) else Moments(values, None)
+        mean, std = values.chunk(2) if int(notes["variational"]) else (values, None)
+        return Moments(mean, std, None if framed is None else tuple(framed.tolist()))
 
     def get(self, key: Sample) -> Moments | None:
         """A picture's moments, also if they are not on disk yet; None where they are missing."""
@@ -117,7 +123,10 @@ class LatentCache:
             by_shape.setdefault(tuple(moments.mean.shape), []).append(key)
         for keys in by_shape.values():
             values = torch.stack([_joined(self._pending[key]) for key in keys])
-            crcs = [zlib.crc32(row.numpy().tobytes()) for row in values]
+            framings = [self._pending[key].framing for key in keys]
+            framed = torch.tensor(framings, dtype=torch.int32) if None not in framings else None
+            rows = [None] * len(keys) if framed is None else framed
+            crcs = [_checksum(*row) for row in zip(values, rows, strict=True)]
             indices = torch.tensor([key.index for key in keys])
             mirrored = torch.tensor([key.mirrored for key in keys])
             tensors = {
@@ -126,9 +135,11 @@ class LatentCache:
                 "mirrored": mirrored,
                 "crc": torch.tensor(crcs, dtype=torch.int64),
             }
-            variational = self._pending[keys[0]].std is not None
+            notes = {"variational": str(int(self._pending[keys[0]].std is not None))}
+            if framed is not None:
+                tensors["framing"], notes["framed"] = framed, "1"
             name = f"{keys[0].index:08d}-{uuid.uuid4().hex[:12]}.safetensors"
-            write_tensors(tensors, self.folder / name, {"variational": str(int(variational))})
+            write_tensors(tensors, self.folder / name, notes)
             self._hold(name, indices, mirrored)
         self._pending.clear()
 
@@ -148,10 +159,6 @@ class LatentCache:
         except (SafetensorError, OSError) as error:
             raise BridgeError(f"{path} is damaged ({error}); delete it and cache again") from error
         self._hold(path.name, indices, mirrored)
-
-    @staticmethod
-    def _variational(file: Any) -> bool:
-        return bool(int((file.metadata() or {})["variational"]))
 
 
 def check_about(folder: Path, about: dict[str, Any], kind: str) -> None:
@@ -186,6 +193,12 @@ def chunks(count: int, mirrored: bool) -> list[list[Sample]]:
     sides = (False, True) if mirrored else (False,)
     keys = [Sample(index, side) for index in range(count) for side in sides]
     return [keys[start : start + SHARD] for start in range(0, len(keys), SHARD)]
+
+
+def _checksum(values: Tensor, framing: Tensor | None) -> int:
+    """Of one row; that of caches of earlier versions where there is no framing."""
+    crc = zlib.crc32(values.numpy().tobytes())
+    return crc if framing is None else zlib.crc32(framing.numpy().tobytes(), crc)
 
 
 def _joined(moments: Moments) -> Tensor:

@@ -15,7 +15,7 @@ from typing import IO, Protocol
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from lavi_bridge.data.pixels import as_shown, shown_size
+from lavi_bridge.data.pixels import ORIGINAL, as_shown, shown_size
 from lavi_bridge.errors import BridgeError, first_line
 from lavi_bridge.show.output import whole
 
@@ -77,9 +77,13 @@ class Listed(ABC):
 
     def picture(self, index: int, at_least: int | None = None) -> Image.Image:
         with self._reading(index) as picture:
-            if at_least and picture.format == "JPEG":
-                picture.draft("RGB", (at_least, at_least))  # by halves, while decoding
-            return as_shown(picture)
+            if not at_least or picture.format != "JPEG":
+                return as_shown(picture)
+            original = shown_size(picture)
+            picture.draft("RGB", (at_least, at_least))  # by halves, while decoding
+            shown = as_shown(picture)
+            shown.info[ORIGINAL] = original
+            return shown
 
     def size(self, index: int) -> tuple[int, int]:
         with self._reading(index) as picture:
