@@ -28,11 +28,11 @@ class Text:
     def to(self, *, dtype: torch.dtype, device: torch.device | None = None) -> Text:
         """Cast the features, and move all to a device that is named; the mask keeps its type."""
         there = [x if x is None or device is None else to_device(x, device) for x in self._parts()]
-        hidden, mask, pooled, *rest = there
+        hidden, mask, pooled, guidance, framing = there
         assert hidden is not None
         pooled = None if pooled is None else pooled.to(dtype)
         more = tuple(one.to(dtype=dtype, device=device) for one in self.more)
-        return replace(Text(hidden.to(dtype), mask, pooled, *rest), more=more)
+        return Text(hidden.to(dtype), mask, pooled, guidance, framing, more)
 
     def expand(self, batch: int) -> Text:
         """Repeat a batch of one prompt `batch` times, without copying."""

@@ -101,7 +101,6 @@ ENCODERS: dict[str, dict[str, Encoder]] = {
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     "krea2": {"text_encoder_select_layers": [1, 2, 3]},
-    "longcat": {"text_processor": [None, None]},  # rewrites prompts, where that is asked for
     "sdxl": {"force_zeros_for_empty_prompt": True},
 }
 """What some model_index.json say of how the encoders are read."""
