@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -19,6 +20,12 @@ from lavi_bridge.text import Text
 ADAPTERS: Registry[Adapter] = Registry("adapter")
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 """The published layout, which is diffusers'."""
+WIDEST = 4096
+"""The most that a fresh adapter is wide inside: as that of the paper's widest pair, Llama-2-7B with
+PixArt. Some of today's models read texts of 15,360 or 30,720 numbers a token, for which a middle
+halfway would make 1.1 to 4 billion parameters."""
+INNER_STEP = 8
+"""Widths inside that are chosen by a number of parameters are multiples of this."""
 
 
 class Adapter(nn.Module):
@@ -28,6 +35,7 @@ class Adapter(nn.Module):
         pooled: width of the one vector a prompt that some vision models read beside its tokens; 0
             where there is none.
         more: widths of further sequences that some read; each has an adapter of the same kind.
+        inner: the width inside; `usual_inner` by default.
     """
 
     kind: ClassVar[str]
@@ -40,14 +48,18 @@ class Adapter(nn.Module):
         dropout: float = 0.0,
         pooled: int = 0,
         more: Sequence[int] = (),
+        inner: int | None = None,
     ) -> None:
         super().__init__()
         self.width_in, self.width_out, self.dropout = width_in, width_out, dropout
         self.width_pooled, self.widths_more = pooled, tuple(more)
+        self.inner = self.usual_inner(width_in, width_out) if inner is None else inner
         if pooled:
             self.pool = nn.Sequential(nn.LayerNorm(width_in), nn.Linear(width_in, pooled))
         if more:
-            self.further = nn.ModuleList(type(self)(width_in, w, dropout=dropout) for w in more)
+            self.further = nn.ModuleList(
+                type(self)(width_in, width, dropout=dropout, inner=self.inner) for width in more
+            )
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map language features of any precision to float32 vision features."""
@@ -73,6 +85,12 @@ class Adapter(nn.Module):
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG).write_text(json.dumps(self.config(), indent=2) + "\n", encoding="utf-8")
+        state = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+
+    def config(self) -> dict[str, Any]:
+        """What `load` needs to make this adapter again; keys beyond the published where needed."""
         config: dict[str, Any] = {
             "kind": self.kind,
             "in_dim": self.width_in,
@@ -83,9 +101,58 @@ class Adapter(nn.Module):
             config["pooled_dim"] = self.width_pooled
         if self.widths_more:
             config["more_dims"] = list(self.widths_more)
-        (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        state = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
-        save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+        if self.inner != self.usual_inner(self.width_in, self.width_out):
+            config["inner_dim"] = self.inner
+        return config
+
+    @classmethod
+    def usual_inner(cls, width_in: int, width_out: int) -> int:
+        """The width inside where nothing else was asked for; 0 for kinds that have none."""
+        return 0
+
+    @classmethod
+    def fresh(
+        cls,
+        width_in: int,
+        width_out: int,
+        *,
+        dropout: float = 0.0,
+        pooled: int = 0,
+        more: Sequence[int] = (),
+        parameters: int | None = None,
+    ) -> Self:
+        """Make an adapter to train; its width inside is `WIDEST` at most.
+
+        Args:
+            parameters: that it may have; it is as wide inside as fits.
+
+        Raises:
+            BridgeError: it cannot have so few, or has a size of its own.
+        """
+        usual = cls.usual_inner(width_in, width_out)
+
+        def make(inner: int) -> Self:
+            return cls(width_in, width_out, dropout=dropout, pooled=pooled, more=more, inner=inner)
+
+        if parameters is None:
+            return make(min(usual, WIDEST))
+        if not usual:
+            raise BridgeError(
+                f"the '{cls.kind}' adapter has one size: --adapter-parameters needs another"
+            )
+
+        def count(inner: int) -> int:
+            with torch.device("meta"):
+                return sum(p.numel() for p in make(inner).parameters())
+
+        steps = range(INNER_STEP, 8 * WIDEST + 1, INNER_STEP)
+        fitting = bisect_right(steps, parameters, key=count)
+        if not fitting:
+            raise BridgeError(
+                f"a '{cls.kind}' adapter from {width_in} to {width_out} has at least "
+                f"{count(INNER_STEP):,} parameters, not {parameters:,}"
+            )
+        return make(steps[fitting - 1])
 
     @staticmethod
     def load(place: Place, *, dropout: float | None = None) -> Adapter:
@@ -106,6 +173,7 @@ class Adapter(nn.Module):
                 dropout=kept,
                 pooled=config.get("pooled_dim", 0),
                 more=config.get("more_dims", ()),
+                inner=config.get("inner_dim"),
             )
         adapter.load_weights(place)
         return adapter

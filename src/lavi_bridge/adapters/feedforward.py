@@ -27,13 +27,20 @@ class FeedForwardAdapter(Adapter):
         dropout: float = 0.0,
         pooled: int = 0,
         more: Sequence[int] = (),
+        inner: int | None = None,
     ) -> None:
-        super().__init__(width_in, width_out, dropout=dropout, pooled=pooled, more=more)
-        middle = (width_in + width_out) // 2
+        super().__init__(
+            width_in, width_out, dropout=dropout, pooled=pooled, more=more, inner=inner
+        )
+        middle = self.inner
         self.norm1 = nn.LayerNorm(width_in)
         self.ff1 = FeedForward(width_in, middle, mult=4, activation_fn="geglu", dropout=dropout)
         self.norm2 = nn.LayerNorm(middle)
         self.ff2 = FeedForward(middle, width_out, mult=4, activation_fn="geglu", dropout=dropout)
+
+    @classmethod
+    def usual_inner(cls, width_in: int, width_out: int) -> int:
+        return (width_in + width_out) // 2
 
     def forward(self, hidden: Tensor) -> Tensor:
         return self.ff2(self.norm2(self.ff1(self.norm1(hidden.float()))))

@@ -25,10 +25,11 @@ class IdentityAdapter(Adapter):
         dropout: float = 0.0,
         pooled: int = 0,
         more: Sequence[int] = (),
+        inner: int | None = None,
     ) -> None:
         if width_in != width_out:
             raise BridgeError(f"the identity adapter cannot map width {width_in} to {width_out}")
-        super().__init__(width_in, width_out, dropout=dropout)
+        super().__init__(width_in, width_out, dropout=dropout, inner=inner)
         self.width_pooled, self.widths_more = pooled, tuple(more)
 
     def forward(self, hidden: Tensor) -> Tensor:

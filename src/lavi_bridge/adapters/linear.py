@@ -20,8 +20,11 @@ class LinearAdapter(Adapter):
         dropout: float = 0.0,
         pooled: int = 0,
         more: Sequence[int] = (),
+        inner: int | None = None,
     ) -> None:
-        super().__init__(width_in, width_out, dropout=dropout, pooled=pooled, more=more)
+        super().__init__(
+            width_in, width_out, dropout=dropout, pooled=pooled, more=more, inner=inner
+        )
         self.proj = nn.Linear(width_in, width_out)
 
     def forward(self, hidden: Tensor) -> Tensor:

@@ -199,7 +199,7 @@ def join(
         raise BridgeError(f"dropout is a fraction below 1, not {dropout}")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        fresh = ADAPTERS[adapter](
+        fresh = ADAPTERS[adapter].fresh(
             language.width,
             vision.text_width,
             dropout=dropout,
