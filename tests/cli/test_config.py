@@ -96,14 +96,15 @@ def test_a_missing_file_and_a_missing_required_flag_are_errors(
 def test_the_flags_are_these() -> None:
     """A new or renamed flag is a decision: change this list on purpose."""
     assert " ".join(TrainConfig.__dataclass_fields__) == (
-        "language vision data out recipe dry_run steps batch_size accumulate resolution "
-        "buckets crop min_size fast_decode flip caption_dropout cache cache_dtype text_cache "
-        "tokens adapter rank language_rank language_layers vision_rank dropout lr_adapter "
-        "lr_language lr_vision schedule warmup weight_decay optimizer clip min_snr flow_weighting "
-        "ema gradient_checkpointing quantize trust_remote_code compile shard warm_start "
-        "warm_start_match warm_start_pairs warm_start_teacher warm_start_batch lr_warm_start "
-        "warm_start_report dtype device workers seed tracker log_every sample_every "
-        "sample_prompts sample_steps validation validate_every save_every keep max_bad"
+        "language vision data out recipe dry_run steps batch_size accumulate resolution buckets "
+        "crop min_size fast_decode flip caption_dropout cache cache_dtype text_cache tokens "
+        "adapter rank language_rank language_layers vision_rank dropout lr_adapter lr_language "
+        "lr_vision schedule warmup weight_decay optimizer clip min_snr flow_weighting ema "
+        "gradient_checkpointing quantize quantize_vision trust_remote_code compile shard "
+        "warm_start warm_start_match warm_start_pairs warm_start_teacher warm_start_batch "
+        "lr_warm_start warm_start_report dtype device workers seed tracker log_every "
+        "sample_every sample_prompts sample_steps validation validate_every save_every keep "
+        "max_bad"
     )
     assert " ".join(ExpandConfig.__dataclass_fields__) == (
         "suite language out form pairs prompts limit seed temperature top_p max_new_tokens "

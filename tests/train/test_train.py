@@ -383,6 +383,7 @@ def test_a_model_distilled_for_few_steps_is_told(
         {"optimizer": "schedule-free"},
         {"quantize": "nf4"},
         {"quantize": "int8", "language": "llama"},
+        {"quantize_vision": "nf4"},
         {"ema": 0.8},
     ],
     ids=lambda changes: str(next(iter(changes.values()))),
@@ -408,7 +409,7 @@ def test_it_learns_and_goes_on_exactly_with(
     assert losses[-1] < 0.95 * losses[0]
     loaded = Bridge.load(tmp_path / "halves", dtype="float32")
     assert loaded.id == straight.id
-    if "quantize" not in changes:  # what was validated is what is saved
+    if not changes.keys() & {"quantize", "quantize_vision"}:  # what was validated is what is saved
         run = Run(config(tiny, captions, tmp_path / "again", **same))
         run.validation.bridge = loaded
         assert run.validation.measure()["probe_loss"] == pytest.approx(losses[-1], abs=1e-6)
@@ -420,6 +421,7 @@ def test_it_learns_and_goes_on_exactly_with(
         ({"optimizer": "schedule-free", "ema": 0.9}, "averages by itself"),
         ({"optimizer": "adamw-8bit", "shard": True}, "'shard' cannot spread .* 8 or 4 bits"),
         ({"quantize": "nf4", "shard": True}, "'shard' cannot spread .* 8 or 4 bits"),
+        ({"quantize_vision": "int8", "shard": True}, "'shard' cannot spread .* 8 or 4 bits"),
         ({"compile": "graphs", "accumulate": 2}, "compile blocks instead"),
         ({"compile": "graphs", "gradient_checkpointing": True}, "compile blocks instead"),
         ({"text_cache": Path("t"), "language_rank": 0, "shard": True}, "wait for each other"),

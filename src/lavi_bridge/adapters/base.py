@@ -143,7 +143,7 @@ class Adapter(nn.Module):
 
         def count(inner: int) -> int:
             with torch.device("meta"):
-                return sum(p.numel() for p in make(inner).parameters())
+                return sum(parameter.numel() for parameter in make(inner).parameters())
 
         steps = range(INNER_STEP, 8 * WIDEST + 1, INNER_STEP)
         fitting = bisect_right(steps, parameters, key=count)

@@ -18,7 +18,7 @@ from lavi_bridge.adapters import Adapter
 from lavi_bridge.bridge import lora
 from lavi_bridge.bridge.own import OwnEncoders, load_own
 from lavi_bridge.bridge.parts import Parts, Side, inject
-from lavi_bridge.config import LoRA
+from lavi_bridge.config import LoRA, Quantize
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.atomic import at_home, new_folder
 from lavi_bridge.files.locate import SINGLE, Place, locate
@@ -77,6 +77,9 @@ def read(
     language: str | Path | None,
     vision: str | Path | None,
     dtype: torch.dtype,
+    quantize: Quantize,
+    quantize_vision: Quantize,
+    device: torch.device,
     trust_remote_code: bool = False,
 ) -> tuple[Parts, dict[str, Any]]:
     """Read a bridge and its base models; return its parts and how it was trained.
@@ -95,11 +98,17 @@ def read(
     ]:
         raise BridgeError(f"the {INDEX} of '{place.id}' lacks '{missing[0]}'")
     bases = _base(place, record, "language", language), _base(place, record, "vision", vision)
-    image_model = load_vision(bases[1], dtype=dtype)
+    image_model = load_vision(bases[1], dtype=dtype, quantize=quantize_vision, device=device)
     if record["language"].get("family") == OwnEncoders.__name__:
         text_model = load_own(image_model, dtype=dtype, place=bases[0])
     else:
-        text_model = load_language(bases[0], dtype=dtype, trust_remote_code=trust_remote_code)
+        text_model = load_language(
+            bases[0],
+            dtype=dtype,
+            quantize=quantize,
+            device=device,
+            trust_remote_code=trust_remote_code,
+        )
     adapter = Adapter.load(place / "adapter")
     parts = Parts(text_model, image_model, adapter, _limit(record, place))
     for name, side in parts.sides.items():

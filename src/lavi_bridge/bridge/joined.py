@@ -66,6 +66,7 @@ class Joined(nn.Module):
         dropout: float = 0.1,
         dtype: str | torch.dtype | None = None,
         quantize: Quantize = "none",
+        quantize_vision: Quantize = "none",
         tokens: int | None = None,
         language_layers: str = "all",
         device: str | torch.device | None = None,
@@ -83,6 +84,7 @@ class Joined(nn.Module):
             dropout: inside the adapter and on the output of every LoRA layer (paper: 0.1).
             dtype: precision of the frozen models: bfloat16 on a GPU, float32 elsewhere by default.
             quantize: hold the language model in 8 or 4 bits (`int8`, `nf4`) by bitsandbytes.
+            quantize_vision: the same for the vision model's blocks; convolutions stay whole.
             tokens: that a prompt may have; the vision model's own number by default.
             language_layers: which of the language model's get LoRA: `all`, or `last:K`.
             device: where to put it all; a GPU by default, where there is one.
@@ -105,6 +107,7 @@ class Joined(nn.Module):
             dropout=dropout,
             dtype=dtype,
             quantize=quantize,
+            quantize_vision=quantize_vision,
             device=device,
             seed=seed,
             tokens=tokens,
@@ -145,6 +148,7 @@ class Joined(nn.Module):
         vision: str | Path,
         *,
         dtype: str | torch.dtype | None = None,
+        quantize_vision: Quantize = "none",
         device: str | torch.device | None = None,
     ) -> Self:
         """The vision model with the text encoder it came with: the baseline of comparisons.
@@ -153,7 +157,9 @@ class Joined(nn.Module):
             BridgeError: the folder has no text encoder of its own.
         """
         device = choose_device(device)
-        return cls._of(joining.own(vision, dtype=choose_dtype(dtype, device))).to(device)
+        precision = choose_dtype(dtype, device)
+        parts = joining.own(vision, dtype=precision, quantize_vision=quantize_vision, device=device)
+        return cls._of(parts).to(device)
 
     @classmethod
     def from_published(
@@ -189,6 +195,8 @@ class Joined(nn.Module):
         language: str | Path | None = None,
         vision: str | Path | None = None,
         dtype: str | torch.dtype | None = None,
+        quantize: Quantize = "none",
+        quantize_vision: Quantize = "none",
         device: str | torch.device | None = None,
         trust_remote_code: bool = False,
     ) -> Self:
@@ -197,6 +205,7 @@ class Joined(nn.Module):
         Args:
             folder: what `save` wrote, or a Hub id.
             language, vision: where the base models are now, if they have moved.
+            quantize, quantize_vision: hold them in 8 or 4 bits, however the bridge was trained.
             trust_remote_code: run code that comes with the language model; a bridge never says so
                 by itself.
 
@@ -210,6 +219,9 @@ class Joined(nn.Module):
             language=language,
             vision=vision,
             dtype=choose_dtype(dtype, device),
+            quantize=quantize,
+            quantize_vision=quantize_vision,
+            device=device,
             trust_remote_code=trust_remote_code,
         )
         bridge = cls._of(parts)

@@ -107,6 +107,7 @@ def connect(
     dropout: float,
     dtype: str | torch.dtype | None,
     quantize: Quantize,
+    quantize_vision: Quantize,
     device: torch.device,
     seed: int,
     tokens: int | None,
@@ -123,7 +124,7 @@ def connect(
             device=device,
             trust_remote_code=trust_remote_code,
         ),
-        load_vision(locate(vision), dtype=precision),
+        load_vision(locate(vision), dtype=precision, quantize=quantize_vision, device=device),
         adapter=adapter,
         ranks=ranks,
         dropout=dropout,
@@ -159,13 +160,15 @@ def outline(
         )
 
 
-def own(vision: str | Path, *, dtype: torch.dtype) -> Parts:
+def own(
+    vision: str | Path, *, dtype: torch.dtype, quantize_vision: Quantize, device: torch.device
+) -> Parts:
     """Join a vision model to the text encoder it came with; nothing of it is trained.
 
     Raises:
         BridgeError: its folder has no text encoder.
     """
-    image_model = load_vision(locate(vision), dtype=dtype)
+    image_model = load_vision(locate(vision), dtype=dtype, quantize=quantize_vision, device=device)
     language = load_own(image_model, dtype=dtype)
     identity = ADAPTERS["identity"](
         language.width, image_model.text_width, pooled=image_model.pooled_width

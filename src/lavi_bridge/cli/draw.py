@@ -6,11 +6,12 @@ import inspect
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
-from lavi_bridge.config import Count, Dtype, Sampling, Settings
+from lavi_bridge.config import Count, Dtype, Quantize, Sampling, Settings
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.evaluate.options import EvaluateConfig
 from lavi_bridge.prompts.options import ExpandConfig
@@ -45,6 +46,10 @@ class Generate(Settings):
     """Run code that comes with the language model (read it first)."""
     dtype: Dtype | None = None
     """Precision of the models (unset: bfloat16 on a GPU, float32 on a CPU)."""
+    quantize: Quantize = "none"
+    """Hold the language model in 8 or 4 bits, however the bridge was trained (extra `quantize`)."""
+    quantize_vision: Quantize = "none"
+    """Hold the blocks of the image model in 8 or 4 bits."""
     device: str | None = None
     """cpu, cuda, cuda:1 … (unset: cuda where there is one)."""
 
@@ -61,7 +66,11 @@ def generate(args: list[str]) -> None:
     if not prompts:
         raise BridgeError("no prompts: give some in quotes, or a --file with one a line")
     prompts = [p + options.suffix for p in prompts for _ in range(options.per_prompt)]
-    place = {"dtype": options.dtype, "device": options.device}
+    place: dict[str, Any] = {
+        "dtype": options.dtype,
+        "quantize_vision": options.quantize_vision,
+        "device": options.device,
+    }
     if is_pipeline(options.bridge):
         bridge = Bridge.own(options.bridge, **place)
     else:
@@ -69,6 +78,7 @@ def generate(args: list[str]) -> None:
             options.bridge,
             language=options.language,
             vision=options.vision,
+            quantize=options.quantize,
             trust_remote_code=options.trust_remote_code,
             **place,
         )

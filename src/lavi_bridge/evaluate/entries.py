@@ -172,7 +172,8 @@ class Joined(Drawn):
     def load(self, config: EvaluateConfig, device: torch.device) -> Bridge:
         return Bridge.load(
             self.spec,
-            **self.moved,
+            language=self.moved.get("language"),
+            vision=self.moved.get("vision"),
             dtype=config.dtype,
             device=device,
             trust_remote_code=config.trust_remote_code,

@@ -23,7 +23,7 @@ from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.locate import Place
 from lavi_bridge.files.pretrained import load_pretrained, loading
 from lavi_bridge.files.weights import Fingerprint, fingerprint_of, open_gguf
-from lavi_bridge.languages.loading.quantize import keep_trainable, quantized
+from lavi_bridge.languages.loading.quantize import quantized
 from lavi_bridge.languages.loading.tokenizer import (
     choose_pad_token,
     load_tokenizer,
@@ -31,6 +31,7 @@ from lavi_bridge.languages.loading.tokenizer import (
 )
 from lavi_bridge.registry import Registry
 from lavi_bridge.running.device import to_device
+from lavi_bridge.running.quantize import keep_trainable
 from lavi_bridge.show.output import whole
 
 DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "dropout_rate")

@@ -74,6 +74,7 @@ def connect(config: TrainConfig, device: torch.device) -> Bridge:
         dropout=config.dropout,
         dtype=config.dtype,
         quantize=config.quantize,
+        quantize_vision=config.quantize_vision,
         tokens=config.tokens,
         language_layers=config.language_layers,
         device=device,
@@ -134,6 +135,8 @@ def identity(
         about["pairs of texts"] = digest(open_pairs(config.warm_start_pairs, seed=config.seed))
     if config.language_layers == ALL:
         del about["language_layers"]  # runs from before there was a choice go on
+    if config.quantize_vision == "none":
+        del about["quantize_vision"]  # likewise
     about["dtype"] = str(bridge.vision.dtype)
     if config.schedule != "constant":
         about["steps"] = config.steps

@@ -125,6 +125,9 @@ class TrainConfig(Settings):
     quantize: Quantize = "none"
     """Hold the frozen language model in fewer bits, under LoRA in float32: `int8` or `nf4` (4 bits;
     extra `quantize`). The saved bridge is joined to the model as it was."""
+    quantize_vision: Quantize = "none"
+    """The same for the frozen image model: the linear layers of its blocks. Convolutions,
+    embeddings, norms, the final projection and the autoencoder stay as they are."""
     trust_remote_code: bool = False
     """Run code that comes with the language model (read it first); without this nothing of it runs,
     and no bridge or run remembers the consent."""
@@ -211,7 +214,8 @@ class TrainConfig(Settings):
             raise BridgeError(
                 "'optimizer' schedule-free averages by itself: no 'ema', and a constant 'schedule'"
             )
-        if self.shard and (self.quantize != "none" or self.optimizer == "adamw-8bit"):
+        bits = self.quantize != "none" or self.quantize_vision != "none"
+        if self.shard and (bits or self.optimizer == "adamw-8bit"):
             raise BridgeError("'shard' cannot spread weights or optimizer states of 8 or 4 bits")
         if self.shard and self.text_cache:
             raise BridgeError(
@@ -290,6 +294,7 @@ GROUPS = {
         "compile",
         "gradient_checkpointing",
         "quantize",
+        "quantize_vision",
         "shard",
     ),
 }

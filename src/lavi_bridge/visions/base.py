@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lavi_bridge.config import LoRA
+from lavi_bridge.config import LoRA, Quantize
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.locate import Place
 from lavi_bridge.files.weights import Fingerprint, joined
 from lavi_bridge.registry import Registry
 from lavi_bridge.running.device import to_device
+from lavi_bridge.running.quantize import quantize_blocks
 from lavi_bridge.text import Text
 from lavi_bridge.visions import autoencoder, stock
 from lavi_bridge.visions.components import load_part, part_fingerprint
@@ -93,10 +94,18 @@ class Vision(Images):
         return self.backbone
 
     @classmethod
-    def load(cls, place: Place, *, dtype: torch.dtype | None) -> Self:
+    def load(
+        cls,
+        place: Place,
+        *,
+        dtype: torch.dtype | None,
+        quantize: Quantize = "none",
+        device: torch.device | None = None,
+    ) -> Self:
         """Load the parts of a pipeline folder; without a dtype only their shapes (meta device).
 
-        Part by part, because pipelines refuse folders whose text encoder is null.
+        Part by part, because pipelines refuse folders whose text encoder is null. Where the
+        backbone is quantised, its layers are made on `device` one by one.
         """
         backbone = load_part(place / cls.backbone_folder, cls.backbone_class, dtype)
         vae = load_part(place / cls.vae_folder, None, dtype)
@@ -105,7 +114,11 @@ class Vision(Images):
             noising = process(config)
         except BridgeError as error:
             raise BridgeError(f"'{place.id}': {error}") from error
-        return cls(backbone, vae, noising, place)
+        vision = cls(backbone, vae, noising, place)
+        if quantize != "none" and dtype is not None:
+            where = device or torch.device("cpu")
+            quantize_blocks(backbone, vision.lora_targets, quantize, dtype=dtype, device=where)
+        return vision
 
     def _check_inputs(self) -> None:
         """Refuse a backbone that takes anything but an image's latents and a text.
@@ -295,12 +308,20 @@ class Vision(Images):
         return {"guidance_scale": guidance}
 
 
-def load_vision(place: Place, *, dtype: torch.dtype | None = None) -> Vision:
+def load_vision(
+    place: Place,
+    *,
+    dtype: torch.dtype | None = None,
+    quantize: Quantize = "none",
+    device: torch.device | None = None,
+) -> Vision:
     """Load the family of the pipeline class that the checkpoint names.
 
     Args:
         place: folder or Hub repository in diffusers' pipeline layout, or one file of weights.
         dtype: precision of the frozen weights; None builds the model without weights.
+        quantize: in which fewer bits the backbone's blocks are held; their products are in `dtype`.
+        device: where quantised weights are made.
 
     Raises:
         BridgeError: there is no model_index.json, or its class is not supported; or one file is no
@@ -313,4 +334,4 @@ def load_vision(place: Place, *, dtype: torch.dtype | None = None) -> Vision:
             f"model_index.json of '{place.id}' names no pipeline class that is known "
             f"(_class_name: {json.dumps(name)}); known: {', '.join(VISIONS)}"
         )
-    return VISIONS[name].load(place, dtype=dtype)
+    return VISIONS[name].load(place, dtype=dtype, quantize=quantize, device=device)

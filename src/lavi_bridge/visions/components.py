@@ -17,10 +17,14 @@ def telling(model: nn.Module) -> nn.Parameter:
     """The parameter that tells a model's device and precision.
 
     diffusers' own properties walk through all modules at every call, for milliseconds; some of its
-    models keep certain parameters in float32.
+    models keep certain parameters in float32, and others are held in 8 or 4 bits.
     """
     kept = getattr(model, "_keep_in_fp32_modules", None) or ()
-    return next(p for name, p in model.named_parameters() if not any(k in name for k in kept))
+    return next(
+        p
+        for name, p in model.named_parameters()
+        if p.is_floating_point() and not any(k in name for k in kept)
+    )
 
 
 def channels_last(model: nn.Module) -> nn.Module:
