@@ -131,7 +131,7 @@ class Adapter(nn.Module):
         """
         usual = cls.usual_inner(width_in, width_out)
 
-        def make(inner: int) -> Self:
+        def make(inner: int) -> Any:
             return cls(width_in, width_out, dropout=dropout, pooled=pooled, more=more, inner=inner)
 
         if parameters is None:
