@@ -21,6 +21,7 @@ from lavi_bridge.bridge import lora
 from lavi_bridge.bridge.joined import Joined
 from lavi_bridge.config import check_guidance
 from lavi_bridge.errors import BridgeError
+from lavi_bridge.running.device import visiting
 from lavi_bridge.running.progress import progress as bar
 from lavi_bridge.show.pictures import to_images
 from lavi_bridge.text import Text
@@ -246,23 +247,26 @@ class Bridge(Joined):
             generators = [Generator().manual_seed(s) for s in seeds[batch]]
             # everything is put back batch by batch: between two yields the caller may train
             with self._evaluating():
-                text, null = self.encode(prompts[batch]), self.encode(negative)
-                latents = gaussian(
-                    torch.empty(len(text), *shape, device=self.vision.device), generators
-                )
-                with lora.fused(self.vision.backbone):
-                    for step in self.sample(
-                        text,
-                        null,
-                        latents=latents,
-                        scheduler=name,
-                        steps=steps,
-                        guidance=guidance,
-                        generators=generators,
-                    ):
-                        if on_step:
-                            on_step(step)
-                pixels = self.vision.decode(step.latents)
+                with visiting([self.language, self.adapter], self._away):
+                    text, null = self.encode(prompts[batch]), self.encode(negative)
+                with visiting([self.vision.backbone], self._away):
+                    latents = gaussian(
+                        torch.empty(len(text), *shape, device=self.vision.device), generators
+                    )
+                    with lora.fused(self.vision.backbone):
+                        for step in self.sample(
+                            text,
+                            null,
+                            latents=latents,
+                            scheduler=name,
+                            steps=steps,
+                            guidance=guidance,
+                            generators=generators,
+                        ):
+                            if on_step:
+                                on_step(step)
+                with visiting([self.vision.vae], self._away):
+                    pixels = self.vision.decode(step.latents)
                 images = to_images(pixels, prompts[batch], hint=self.overflow_hint())
             yield from images
 

@@ -20,7 +20,7 @@ from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.atomic import at_home
 from lavi_bridge.languages import Language
 from lavi_bridge.languages.base import Tokens
-from lavi_bridge.running.device import choose_device, choose_dtype, to_device
+from lavi_bridge.running.device import choose_device, choose_dtype, stays, to_device
 from lavi_bridge.text import Text
 from lavi_bridge.visions import Vision
 
@@ -45,6 +45,7 @@ class Joined(nn.Module):
         super().__init__()
         Parts(language, vision, adapter, tokens)
         self._limit = tokens
+        self._away: torch.device | None = None
         self.language = language
         self.vision = vision
         self.adapter = adapter
@@ -149,6 +150,7 @@ class Joined(nn.Module):
         *,
         dtype: str | torch.dtype | None = None,
         quantize_vision: Quantize = "none",
+        offload: bool = False,
         device: str | torch.device | None = None,
     ) -> Self:
         """The vision model with the text encoder it came with: the baseline of comparisons.
@@ -159,7 +161,7 @@ class Joined(nn.Module):
         device = choose_device(device)
         precision = choose_dtype(dtype, device)
         parts = joining.own(vision, dtype=precision, quantize_vision=quantize_vision, device=device)
-        return cls._of(parts).to(device)
+        return cls._of(parts).offload(device) if offload else cls._of(parts).to(device)
 
     @classmethod
     def from_published(
@@ -197,6 +199,7 @@ class Joined(nn.Module):
         dtype: str | torch.dtype | None = None,
         quantize: Quantize = "none",
         quantize_vision: Quantize = "none",
+        offload: bool = False,
         device: str | torch.device | None = None,
         trust_remote_code: bool = False,
     ) -> Self:
@@ -206,6 +209,7 @@ class Joined(nn.Module):
             folder: what `save` wrote, or a Hub id.
             language, vision: where the base models are now, if they have moved.
             quantize, quantize_vision: hold them in 8 or 4 bits, however the bridge was trained.
+            offload: see `Bridge.offload`.
             trust_remote_code: run code that comes with the language model; a bridge never says so
                 by itself.
 
@@ -226,7 +230,19 @@ class Joined(nn.Module):
         )
         bridge = cls._of(parts)
         bridge.training_summary = summary
-        return bridge.to(device)
+        return bridge.offload(device) if offload else bridge.to(device)
+
+    def offload(self, device: str | torch.device | None = None) -> Self:
+        """Draw on `device` with no more than one model there at a time.
+
+        All live on the CPU and go there in turns: the language model and the adapter while prompts
+        are encoded, the backbone while it denoises, the autoencoder while it decodes. What is held
+        in 8 or 4 bits stays there. For `generate` and `stream`; everything else runs on the CPU.
+        """
+        self._away = choose_device(device)
+        for module in (self.language, self.adapter, self.vision.backbone, self.vision.vae):
+            module.to(self._away if stays(module) else "cpu")
+        return self
 
     @classmethod
     def _of(cls, parts: Parts) -> Self:

@@ -50,6 +50,9 @@ class Generate(Settings):
     """Hold the language model in 8 or 4 bits, however the bridge was trained (extra `quantize`)."""
     quantize_vision: Quantize = "none"
     """Hold the blocks of the image model in 8 or 4 bits."""
+    offload: bool = False
+    """Have each model on the GPU only while it is used: less memory, and more time for each batch.
+    What is held in 8 or 4 bits stays there."""
     device: str | None = None
     """cpu, cuda, cuda:1 … (unset: cuda where there is one)."""
 
@@ -66,9 +69,15 @@ def generate(args: list[str]) -> None:
     if not prompts:
         raise BridgeError("no prompts: give some in quotes, or a --file with one a line")
     prompts = [p + options.suffix for p in prompts for _ in range(options.per_prompt)]
+    if options.offload and options.sampling.compile == "graphs":
+        raise BridgeError(
+            "'compile' graphs holds the models' addresses, which 'offload' changes; compile blocks "
+            "instead"
+        )
     place: dict[str, Any] = {
         "dtype": options.dtype,
         "quantize_vision": options.quantize_vision,
+        "offload": options.offload,
         "device": options.device,
     }
     if is_pipeline(options.bridge):

@@ -2,14 +2,14 @@
 
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from lavi_bridge.errors import BridgeError
 
@@ -75,6 +75,24 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.contiguous().pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
+
+
+@contextmanager
+def visiting(modules: Iterable[nn.Module], device: torch.device | None) -> Iterator[None]:
+    """Inside, modules that live on the CPU are on `device`; None leaves them where they are."""
+    away = [] if device is None else [m for m in modules if not stays(m)]
+    try:
+        for module in away:
+            module.to(device)
+        yield
+    finally:
+        for module in away:
+            module.to("cpu")
+
+
+def stays(module: nn.Module) -> bool:
+    """Whether a module is held in 8 or 4 bits, which are best left where they were made."""
+    return not all(p.is_floating_point() for p in module.parameters())
 
 
 @contextmanager
