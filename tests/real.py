@@ -1,6 +1,6 @@
-"""The real sizes of the paper's models, as config-only folders in the Hub's layout.
+"""The real sizes of the paper's models and of today's, as config-only folders in the Hub's layout.
 
-Figures from the models' own config.json files on the Hub.
+Figures from the models' own config.json files on the Hub; what is not named is the class's default.
 """
 
 import json
@@ -80,6 +80,91 @@ NOISE = {
     "skip_prk_steps": True,
     "steps_offset": 1,
 }
+QWEN3_4B = {
+    "model_type": "qwen3",
+    "architectures": ["Qwen3ForCausalLM"],
+    "hidden_size": 2560,
+    "intermediate_size": 9728,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "vocab_size": 151936,
+    "max_position_embeddings": 40960,
+}
+GEMMA2_2B = {
+    "model_type": "gemma2",
+    "architectures": ["Gemma2ForCausalLM"],
+    "hidden_size": 2304,
+    "intermediate_size": 9216,
+    "num_hidden_layers": 26,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "vocab_size": 256000,
+    "max_position_embeddings": 8192,
+}
+VAE16 = VAE | {
+    "latent_channels": 16,
+    "scaling_factor": 0.3611,
+    "shift_factor": 0.1159,
+    "sample_size": 1024,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+}
+FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
+DYNAMIC = FLOW | {"use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15}
+SDXL_UNET = {
+    "_class_name": "UNet2DConditionModel",
+    "sample_size": 128,
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": [320, 640, 1280],
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    "layers_per_block": 2,
+    "transformer_layers_per_block": [1, 2, 10],
+    "attention_head_dim": [5, 10, 20],
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+SD35_MEDIUM = {
+    "_class_name": "SD3Transformer2DModel",
+    "sample_size": 128,
+    "patch_size": 2,
+    "in_channels": 16,
+    "out_channels": 16,
+    "num_layers": 24,
+    "attention_head_dim": 64,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 4096,
+    "caption_projection_dim": 1536,
+    "pooled_projection_dim": 2048,
+    "pos_embed_max_size": 384,
+    "dual_attention_layers": list(range(13)),
+    "qk_norm": "rms_norm",
+}
+FLUX_DEV = {"_class_name": "FluxTransformer2DModel", "guidance_embeds": True}
+QWEN_IMAGE = {"_class_name": "QwenImageTransformer2DModel"}
+Z_IMAGE = {"_class_name": "ZImageTransformer2DModel"}
+TODAY: dict[str, tuple[str, str, dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    # name: pipeline class, the backbone's folder, its config, the autoencoder's, the scheduler's
+    "sdxl": ("StableDiffusionXLPipeline", "unet", SDXL_UNET, VAE | {"sample_size": 1024}, NOISE),
+    "sd3.5-medium": ("StableDiffusion3Pipeline", "transformer", SD35_MEDIUM, VAE16, FLOW),
+    "flux-dev": ("FluxPipeline", "transformer", FLUX_DEV, VAE16, DYNAMIC),
+    "qwen-image": (
+        "QwenImagePipeline",
+        "transformer",
+        QWEN_IMAGE,
+        {"_class_name": "AutoencoderKLQwenImage"},
+        DYNAMIC,
+    ),
+    "z-image": ("ZImagePipeline", "transformer", Z_IMAGE, VAE16, FLOW),
+}
+"""Image models of today at their real sizes."""
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
@@ -100,6 +185,15 @@ def pixart(folder: Path) -> Path:
     write(folder / "transformer" / "config.json", PIXART)
     write(folder / "vae" / "config.json", VAE)
     write(folder / "scheduler" / "scheduler_config.json", NOISE)
+    return folder
+
+
+def today(folder: Path, name: str) -> Path:
+    pipeline, where, backbone, vae, scheduler = TODAY[name]
+    write(folder / "model_index.json", {"_class_name": pipeline})
+    write(folder / where / "config.json", backbone)
+    write(folder / "vae" / "config.json", vae)
+    write(folder / "scheduler" / "scheduler_config.json", scheduler)
     return folder
 
 

@@ -409,6 +409,8 @@ def test_it_learns_and_goes_on_exactly_with(
     assert losses[-1] < 0.95 * losses[0]
     loaded = Bridge.load(tmp_path / "halves", dtype="float32")
     assert loaded.id == straight.id
+    for name in ("quantize", "quantize_vision"):
+        assert loaded.training_summary.get(name) == changes.get(name)
     if not changes.keys() & {"quantize", "quantize_vision"}:  # what was validated is what is saved
         run = Run(config(tiny, captions, tmp_path / "again", **same))
         run.validation.bridge = loaded

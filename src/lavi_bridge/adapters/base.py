@@ -61,6 +61,11 @@ class Adapter(nn.Module):
                 type(self)(width_in, width, dropout=dropout, inner=self.inner) for width in more
             )
 
+    @property
+    def capped(self) -> int | None:
+        """The width inside, where it is less than usual: of very wide texts; see `WIDEST`."""
+        return self.inner if self.inner < self.usual_inner(self.width_in, self.width_out) else None
+
     def forward(self, hidden: Tensor) -> Tensor:
         """Map language features of any precision to float32 vision features."""
         raise NotImplementedError

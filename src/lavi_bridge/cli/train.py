@@ -46,6 +46,8 @@ class PlanOptions:
     """Precision of the frozen models."""
     quantize: Quantize = "none"
     """Hold the language model in 8 or 4 bits while training."""
+    quantize_vision: Quantize = "none"
+    """Hold the blocks of the vision model in 8 or 4 bits."""
     trust_remote_code: bool = False
     """Run code that comes with the language model (read it first)."""
     json: bool = False
@@ -126,6 +128,7 @@ def plan(args: list[str]) -> None:
         batch_size=options.batch_size,
         dtype=options.dtype,
         quantize=options.quantize,
+        quantize_vision=options.quantize_vision,
         trust_remote_code=options.trust_remote_code,
     )
     print(made.json() if options.json else made.table())

@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+import typing
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-)
+from torch import nn
 
 from lavi_bridge.bridge import lora
 from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.config import Quantize
 from lavi_bridge.errors import BridgeError
+from lavi_bridge.plan.fits import Fit, Needs, lines
+from lavi_bridge.plan.step import count_step
 from lavi_bridge.running.device import choose_dtype
-from lavi_bridge.text import Text
+from lavi_bridge.running.quantize import linears, quantizable, quantized_bytes
 
 PARTS = ("adapter", "language", "vision")
 
@@ -66,6 +64,11 @@ class Plan:
     """TFLOP of one image in sampling, for each denoising step with guidance."""
     counted: bool = True
     """Whether the image model runs on shapes alone; some look at values."""
+    checkpointed_gb: float | None = None
+    """`training_gb` with gradient checkpointing; None where not counted, or not to be had."""
+    capped: int | None = None
+    """The adapter's middle width, where it is less than halfway between the models'."""
+    fits: tuple[Fit, ...] = ()
 
     @property
     def trained(self) -> int:
@@ -92,7 +95,8 @@ class Plan:
             (
                 "adapter",
                 f"{self.adapter} {self.language_width} → {self.vision_text_width}, "
-                f"{_count(self.adapter_parameters)}",
+                f"{_count(self.adapter_parameters)}"
+                + (f", its middle width capped at {self.capped}" if self.capped else ""),
             ),
             ("language LoRA", _layers(self.language_lora_layers, self.language_lora_parameters)),
             ("vision LoRA", _layers(self.vision_lora_layers, self.vision_lora_parameters)),
@@ -103,7 +107,7 @@ class Plan:
                 "training memory",
                 f"{'≈' if self.counted else 'above'} {_size(self.training_gb)} at batch "
                 f"{self.batch_size}, frozen "
-                f"models in {self.dtype}, without checkpointing",
+                f"models in {self.dtype}{self._checkpointed()}",
             ),
             ("sampling memory", f"≈ {_size(self.sampling_gb)} for one image with guidance"),
             ("compute", self._compute(training)),
@@ -112,17 +116,19 @@ class Plan:
                 f"{_size(self.download_gb)} of base weights in float32, "
                 f"{_size(self.bridge_gb)} a saved bridge",
             ),
+            *lines(self.fits, counted=self.counted),
         ]
         return "\n".join(f"{name:16} {value}" for name, value in rows)
+
+    def _checkpointed(self) -> str:
+        if self.checkpointed_gb is None:
+            return ", without checkpointing"
+        return f"; {_size(self.checkpointed_gb)} with checkpointing"
 
     def _compute(self, training: str) -> str:
         if self.sampling_tflop is None:
             return "not counted: the image model looks at values, which a plan does not have"
-        return f"{training}{self.sampling_tflop:.2g} a step in sampling"
-
-
-QUANTIZED = {"none": 1.0, "int8": 0.52, "nf4": 0.28}
-"""Size of a quantised language model over that in bfloat16 (measured, benchmarks/RESULTS.md)."""
+        return f"{training}{float(f'{self.sampling_tflop:.2g}'):g} a step in sampling"
 
 
 def make_plan(
@@ -138,8 +144,10 @@ def make_plan(
     batch_size: int = 1,
     dtype: str = "bfloat16",
     quantize: Quantize = "none",
+    quantize_vision: Quantize = "none",
     processes: int = 1,
     compute: bool = True,
+    checkpointing: bool = True,
     trust_remote_code: bool = False,
 ) -> Plan:
     """Plan a pair; only JSON files are read.
@@ -148,8 +156,10 @@ def make_plan(
         tokens: that a prompt may have; the vision model's own number by default.
         language_layers: of the language model that get LoRA: `all`, or `last:K`.
         quantize: in how many bits the language model is held.
+        quantize_vision: in how many the vision model's blocks are.
         processes: over which weights, gradients and optimizer are spread (sharding).
         compute: count the compute of a backward pass, too, which takes some seconds.
+        checkpointing: count a step with gradient checkpointing, too, likewise.
         trust_remote_code: run code that comes with the language model.
 
     Raises:
@@ -179,17 +189,33 @@ def make_plan(
         "vision": _frozen(image_model),
         "vae": _frozen(bridge.vision.vae),
     }
-    held = frozen["language"] * (precision.itemsize if quantize == "none" else 2)
-    weights = (frozen["vision"] + frozen["vae"]) * precision.itemsize / 1e9
-    weights += held * QUANTIZED[quantize] / 1e9
     trained = sum(parts.values()) * 4 / 1e9
-    serving = max(_fused(image_model), _decoding(bridge, side, precision))
+    size, ways = precision.itemsize, typing.get_args(Quantize)
+    blocks = quantizable(image_model, bridge.vision.lora_targets).values()
+    few = {"language": linears(lm).values(), "vision": blocks}
+    held = {
+        name: {how: _held(frozen[name], layers, how, size) for how in ways}
+        for name, layers in few.items()
+    }
+    fused, decoding = _fused(image_model), _decoding(bridge, side, precision)
+    asked = 1 if bridge.vision.distilled else 2  # texts of a step of sampling
+    injected = len(lora.layers(lm)), len(lora.layers(image_model))
     # last: it turns the outline into fake tensors
-    try:
-        kept, forward, both = _one_step(bridge, batch_size, shape, backward=compute)
-        counted = True
-    except (DataDependentOutputException, DynamicOutputShapeException):  # Lumina2, Z-Image
-        kept, forward, both, counted = 0.0, 0.0, 0.0, False
+    step = count_step(bridge, batch_size, shape, backward=compute, checkpointing=checkpointing)
+    needs = Needs(
+        held["language"],
+        held["vision"],
+        vae=frozen["vae"] * size / 1e9,
+        trained=trained,
+        kept=step.kept_gb,
+        checkpointed=step.checkpointed_gb,
+        fused=fused,
+        decoding=decoding,
+    )
+    weights, bits = needs.weights(quantize, quantize_vision), (quantize, quantize_vision)
+    # processes share weights, gradients and optimizer, but not what autograd keeps
+    spared = (weights + 4 * trained) * (1 - 1 / processes)
+    less = needs.training(*bits, True) - spared
     return Plan(
         language=language,
         vision=vision,
@@ -200,10 +226,10 @@ def make_plan(
         adapter=adapter,
         adapter_parameters=parts["adapter"],
         language_parameters=frozen["language"],
-        language_lora_layers=len(lora.layers(lm)),
+        language_lora_layers=injected[0],
         language_lora_parameters=parts["language"],
         vision_parameters=frozen["vision"],
-        vision_lora_layers=len(lora.layers(image_model)),
+        vision_lora_layers=injected[1],
         vision_lora_parameters=parts["vision"],
         tokens=bridge.tokens,
         masked=bridge.vision.masks,
@@ -212,72 +238,24 @@ def make_plan(
         dtype=dtype,
         batch_size=batch_size,
         weights_gb=weights,
-        # weight, gradient and AdamW's two moments
-        training_gb=(weights + 4 * trained) / processes + kept,
-        sampling_gb=weights + trained + serving,
+        training_gb=needs.training(*bits) - spared,
+        sampling_gb=needs.drawing(*bits),
         download_gb=sum(frozen.values()) * 4 / 1e9,
         bridge_gb=trained,
-        training_tflop=both if compute and counted else None,
-        sampling_tflop=(1 if bridge.vision.distilled else 2) * forward if counted else None,
-        counted=counted,
+        training_tflop=step.tflop if compute and step.counted else None,
+        sampling_tflop=asked * step.forward_tflop if step.counted else None,
+        counted=step.counted,
+        checkpointed_gb=None if step.checkpointed_gb is None else less,
+        capped=bridge.adapter.capped,
+        fits=needs.fits(),
     )
 
 
-def _one_step(
-    bridge: Bridge, batch: int, shape: tuple[int, int, int], *, backward: bool
-) -> tuple[float, float, float]:
-    """One training step on shapes alone: the GB that autograd keeps, and TFLOP of an image.
-
-    The latter of the vision model's forward pass, and of all passes of the step.
-    """
-    from torch._subclasses.fake_tensor import FakeTensorMode
-    from torch.utils.flop_counter import FlopCounterMode
-
-    total = 0
-    # shapes that pass for real CPU tensors, so that attention takes its fused path as on a GPU
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        bridge.to_empty(device="cpu").train()
-        # parameters are counted elsewhere, and a tensor that is kept twice is stored once
-        seen = {p.untyped_storage()._cdata: p for p in [*bridge.parameters(), *bridge.buffers()]}
-
-        def keep(tensor: Tensor) -> Tensor:
-            nonlocal total
-            storage = tensor.untyped_storage()
-            if storage._cdata not in seen:
-                seen[storage._cdata] = tensor
-                total += storage.nbytes()
-            return tensor
-
-        attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-        attention_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-        counter = FlopCounterMode(
-            display=False,
-            custom_mapping={attention: _attended, attention_backward: _attended_backward},
-        )
-        with counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            ids = torch.zeros(batch, bridge.tokens, dtype=torch.long)
-            mask = torch.ones_like(ids) if bridge.vision.masks else None
-            text = bridge.adapt(Text(bridge.language.hidden(ids), mask))
-            before = counter.get_total_flops()
-            loss = bridge.predict(torch.zeros(batch, *shape), torch.zeros(batch), text).sum()
-            forward = counter.get_total_flops() - before
-            if backward:
-                loss.backward()
-    flop = counter.get_total_flops()
-    return total / 1e9, forward / batch / 1e12, flop / batch / 1e12
-
-
-def _attended(query: Sequence[int], key: Sequence[int], *_: Any, **__: Any) -> int:
-    """FLOP of attention, which torch counts on GPUs alone; shapes (batch, heads, tokens, width)."""
-    batch, heads, tokens, width = query
-    return 4 * batch * heads * tokens * key[2] * width
-
-
-def _attended_backward(
-    _gradient: Any, query: Sequence[int], key: Sequence[int], *_: Any, **__: Any
-) -> int:
-    """As torch counts it on GPUs: five products instead of two, the scores being made again."""
-    return _attended(query, key) * 5 // 2
+def _held(numbers: int, layers: Iterable[nn.Linear], how: Quantize, itemsize: int) -> float:
+    """GB of a model of so many numbers, `layers` of which are held in fewer bits."""
+    few = list(layers)
+    whole = numbers - sum(layer.weight.numel() for layer in few)
+    return (whole * itemsize + sum(quantized_bytes(layer, how, itemsize) for layer in few)) / 1e9
 
 
 def _frozen(model: nn.Module) -> int:

@@ -97,6 +97,7 @@ def _row(
             resolution=settings.resolution,
             batch_size=settings.batch_size,
             dtype=dtype,
+            checkpointing=False,
         )
     cost, seeds = made[key], len(seeds_of(row, config))
     pictures = settings.steps * settings.batch_size * settings.accumulate

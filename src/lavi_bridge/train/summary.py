@@ -64,7 +64,6 @@ def summary(
     if memory:
         lines.append(
             f"memory: about {_memory(config, bridge, examples, processes):.1f} GB on each device"
-            + (", less with checkpointing" if config.gradient_checkpointing else "")
         )
     if not config.caption_dropout and config.recipe == "default":
         lines.append("note: without caption_dropout guidance has no trained null prompt")
@@ -73,8 +72,10 @@ def summary(
 
 def card(config: TrainConfig, *, processes: int, resolution: int) -> dict[str, Any]:
     """What the model card says about the training, before its first step."""
+    fewer_bits = {name: getattr(config, name) for name in ("quantize", "quantize_vision")}
     return {
         **{name: getattr(config, name) for name in ON_CARD},
+        **{name: bits for name, bits in fewer_bits.items() if bits != "none"},
         "processes": processes,
         "resolution": resolution,
         "steps": 0,
@@ -89,7 +90,7 @@ def _memory(config: TrainConfig, bridge: Bridge, examples: Examples, processes: 
     )
     width, height = max(examples.sizes)
     side = round((width * height) ** 0.5) // bridge.vision.side_step
-    return make_plan(
+    plan = make_plan(
         config.language,
         config.vision,
         adapter=config.adapter,
@@ -101,10 +102,13 @@ def _memory(config: TrainConfig, bridge: Bridge, examples: Examples, processes: 
         batch_size=config.batch_size,
         dtype=str(bridge.vision.dtype).removeprefix("torch."),
         quantize=config.quantize,
+        quantize_vision=config.quantize_vision,
         processes=processes if config.shard else 1,
         compute=False,
+        checkpointing=config.gradient_checkpointing,
         trust_remote_code=config.trust_remote_code,
-    ).training_gb
+    )
+    return plan.training_gb if plan.checkpointed_gb is None else plan.checkpointed_gb
 
 
 def _sizes(examples: Examples) -> str:
