@@ -4,8 +4,8 @@
 
 Each load is in a process of its own. What is counted is the peak of resident memory over what the
 process had before: the weights, and whatever else was there at once; beside it, the peak of what is
-the process's own (looked at every 2 ms). Other pages are of the files, mapped into memory: the system
-takes them back when it needs them.
+the process's own (looked at every 2 ms). Other pages are of the files, mapped into memory, which
+the system takes back when it needs them.
 """
 
 import json
