@@ -21,6 +21,7 @@ class Text:
     guidance: Tensor | None = None  # (batch,), where guidance is an input of the vision model
     framing: Tensor | None = None  # (batch, 4), see `Bridge.loss`; None = whole pictures
     more: tuple[Text, ...] = ()  # further sequences, for vision models that read several
+    own: Text | None = None  # the own encoder's condition, for adapters that keep it
 
     def __len__(self) -> int:
         return len(self.hidden)
@@ -32,13 +33,15 @@ class Text:
         assert hidden is not None
         pooled = None if pooled is None else pooled.to(dtype)
         more = tuple(one.to(dtype=dtype, device=device) for one in self.more)
-        return Text(hidden.to(dtype), mask, pooled, guidance, framing, more)
+        own = None if self.own is None else self.own.to(dtype=dtype, device=device)
+        return Text(hidden.to(dtype), mask, pooled, guidance, framing, more, own)
 
     def expand(self, batch: int) -> Text:
         """Repeat a batch of one prompt `batch` times, without copying."""
         parts = (None if x is None else x.expand(batch, *x.shape[1:]) for x in self._parts())
         repeated = Text(*parts)  # type: ignore[arg-type]
-        return replace(repeated, more=tuple(one.expand(batch) for one in self.more))
+        more = tuple(one.expand(batch) for one in self.more)
+        return replace(repeated, more=more, own=self.own and self.own.expand(batch))
 
     @staticmethod
     def cat(texts: Sequence[Text]) -> Text:
@@ -49,12 +52,14 @@ class Text:
         columns = zip(*(text._parts() for text in texts), strict=True)
         more = tuple(Text.cat(each) for each in zip(*(text.more for text in texts), strict=True))
         joined = Text(*(None if c[0] is None else torch.cat(c) for c in columns))  # type: ignore[arg-type]
-        return replace(joined, more=more)
+        own = [text.own for text in texts if text.own is not None]
+        return replace(joined, more=more, own=Text.cat(own) if own else None)
 
     def pick(self, rows: Sequence[int]) -> Text:
         """The prompts at these places of the batch."""
         found = Text(*(None if x is None else x[list(rows)] for x in self._parts()))  # type: ignore[arg-type]
-        return replace(found, more=tuple(one.pick(rows) for one in self.more))
+        more = tuple(one.pick(rows) for one in self.more)
+        return replace(found, more=more, own=self.own and self.own.pick(rows))
 
     def _padded(self, length: int) -> Text:
         """The same text at a greater length, with a mask."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,14 @@ class Adapter(nn.Module):
     """
 
     kind: ClassVar[str]
+    timed: ClassVar[bool] = False
+    """Whether it depends on the timestep."""
+    needs_own: ClassVar[bool] = False
+    """Whether it reads the own encoder's condition beside the language model's features."""
+    appends: ClassVar[bool] = False
+    """Whether its tokens come after all of the own encoder's."""
+    per_token: ClassVar[bool] = True
+    """Whether it gives one feature for each token."""
 
     def __init__(
         self,
@@ -73,17 +82,38 @@ class Adapter(nn.Module):
     def read(self, features: Text) -> Text:
         """Language features as the vision model reads them: its tokens, a pooled vector of the mean
         of all tokens that are read, and further sequences, where it asks for them."""
+        return replace(
+            self.tokens_of(features),
+            pooled=self.pooled_of(features),
+            more=tuple(one.tokens_of(features) for one in self.others()),
+        )
+
+    def others(self) -> list[Self]:
+        """The adapters of further sequences."""
+        return cast("list[Self]", list(self.further)) if self.widths_more else []
+
+    def tokens_of(self, features: Text) -> Text:
+        """One sequence of tokens and its mask."""
+        return Text(self(features.hidden), features.mask)
+
+    def pooled_of(self, features: Text) -> Tensor | None:
+        """The pooled vector (batch, width), where the vision model reads one."""
+        if not self.width_pooled:
+            return None
         hidden = features.hidden
-        read, pooled = self(hidden), None
-        if self.width_pooled:
-            every = torch.ones(hidden.shape[:2], device=hidden.device)
-            mask = every if features.mask is None else features.mask
-            weights = mask.float().unsqueeze(-1)  # (batch, tokens, 1)
-            mean = (hidden.float() * weights).sum(1) / weights.sum(1).clamp(min=1)
-            pooled = self.pool(mean)
-        further = self.further if self.widths_more else ()
-        more = tuple(Text(one(hidden), features.mask) for one in further)
-        return Text(read, features.mask, pooled, more=more)
+        every = torch.ones(hidden.shape[:2], device=hidden.device)
+        mask = every if features.mask is None else features.mask
+        weights = mask.float().unsqueeze(-1)  # (batch, tokens, 1)
+        mean = (hidden.float() * weights).sum(1) / weights.sum(1).clamp(min=1)
+        return self.pool(mean)
+
+    def prepare(self, features: Text) -> Text:
+        """What is done once a prompt: all, unless the adapter depends on the timestep."""
+        return self.read(features)
+
+    def at(self, text: Text, timesteps: Tensor) -> Text:
+        """What is done at every step, to what `prepare` gave."""
+        return text
 
     def save(self, folder: Path) -> None:
         """Write config and weights into `folder`, in the layout of the published adapters."""

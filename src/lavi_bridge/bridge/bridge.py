@@ -21,7 +21,7 @@ from lavi_bridge.bridge import lora
 from lavi_bridge.bridge.joined import Joined
 from lavi_bridge.config import check_guidance
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.running.device import visiting
+from lavi_bridge.running.device import to_device, visiting
 from lavi_bridge.running.progress import progress as bar
 from lavi_bridge.show.pictures import to_images
 from lavi_bridge.text import Text
@@ -100,7 +100,7 @@ class Bridge(Joined):
             features = self.features(captions, trim=trim)
         if text is None:
             assert features is not None
-            text = self.adapt(features)
+            text = self.adapt(self.beside_own(features, captions))
         text = text if framing is None else replace(text, framing=framing)
         noised = self.vision.noise(latents, timesteps, noise=noise, generator=generator)
         prediction = self.predict(noised.x_t, noised.timesteps, text)
@@ -117,6 +117,9 @@ class Bridge(Joined):
 
         What loss, sampling, validation, warm start and plan ask for.
         """
+        if self.adapter.timed:
+            timesteps = to_device(timesteps, x_t.device).expand(len(x_t))
+            text = self.adapter.at(text, timesteps)
         return self.vision.predict(x_t, timesteps, text)
 
     # ---- sampling
@@ -131,6 +134,7 @@ class Bridge(Joined):
         steps: int = 50,
         guidance: float = 7.5,
         generators: Sequence[Generator] | None = None,
+        predict: Callable[[Tensor, Tensor, Text], Tensor] | None = None,
     ) -> Iterator[Step]:
         """Denoise `latents` (batch, channels, height, width), standard normal; yield each step.
 
@@ -141,6 +145,7 @@ class Bridge(Joined):
         Args:
             scheduler: a diffusers scheduler, or a name known to the vision model.
             generators: one per image, for samplers that draw noise on the way.
+            predict: what answers; the vision model's own for text that is not of this bridge.
         """
         check_guidance(guidance)
         scheduler = (
@@ -157,13 +162,14 @@ class Bridge(Joined):
             asked = [null.expand(len(text)) if len(null) == 1 else null, text]
         if len({one.hidden.shape for one in asked}) == 1:  # at once; others keep their lengths
             asked = [Text.cat(asked)]
+        answer = predict or self.predict
         for index, t in enumerate(scheduler.timesteps):
             x_t = latents
             if hasattr(scheduler, "scale_model_input"):
                 x_t = scheduler.scale_model_input(x_t, t)
             times = timesteps[index]
             answers = [
-                self.predict(x_t.repeat(len(one) // len(x_t), 1, 1, 1), times, one) for one in asked
+                answer(x_t.repeat(len(one) // len(x_t), 1, 1, 1), times, one) for one in asked
             ]
             prediction = torch.cat(answers)
             if guided:
@@ -247,7 +253,7 @@ class Bridge(Joined):
             generators = [Generator().manual_seed(s) for s in seeds[batch]]
             # everything is put back batch by batch: between two yields the caller may train
             with self._evaluating():
-                with visiting([self.language, self.adapter], self._away):
+                with visiting(self.readers, self._away):
                     text, null = self.encode(prompts[batch]), self.encode(negative)
                 with visiting([self.vision.backbone], self._away):
                     latents = gaussian(
@@ -311,6 +317,7 @@ class Bridge(Joined):
         with `side = bridge.vision.resolution`; PixArt's and Sana's pipelines also need
         `use_resolution_binning=False`, or they change the size.
         """
+        self._refuse_timed()
         name = scheduler or self.vision.default_scheduler
         pipeline = self.vision.pipeline(self.vision.process.scheduler(name))
         hooks = self.vision.backbone._forward_pre_hooks.values()
@@ -321,6 +328,7 @@ class Bridge(Joined):
     @torch.no_grad()
     def prompt_embeds(self, prompts: str | Sequence[str], negative: str = "") -> dict[str, Any]:
         """Encoded prompts as arguments of diffusers' pipelines, masks included."""
+        self._refuse_timed()
         text, null = self.encode(prompts), self.encode(negative)
         null = null.expand(len(text))
         if not self.vision.masks:  # those pipelines take no mask: what is masked is zero
@@ -331,6 +339,13 @@ class Bridge(Joined):
             null = replace(null, hidden=empty, mask=None)
         dtype = self.vision.dtype  # not all pipelines cast what they are given
         return self.vision.pipeline_text(text.to(dtype=dtype), null.to(dtype=dtype))
+
+    def _refuse_timed(self) -> None:
+        if self.adapter.timed:
+            raise BridgeError(
+                f"the '{self.adapter.kind}' adapter reads a prompt anew at every step: diffusers' "
+                "pipelines take embeddings that stay; draw with `generate`"
+            )
 
 
 def _mask_zeros(_backbone: nn.Module, args: Any, options: dict[str, Any]) -> Any:

@@ -49,6 +49,7 @@ def write(parts: Parts, summary: dict[str, Any], folder: Path) -> None:
         "format": FORMAT,
         "id": parts.id,
         **{name: _side(side) for name, side in parts.sides.items()},
+        **({} if parts.own is None else {"own": {"fingerprint": parts.own.fingerprint}}),
         "adapter": parts.adapter.kind,
         "tokens": parts.tokens,
         "padding": parts.padding,
@@ -110,7 +111,13 @@ def read(
             trust_remote_code=trust_remote_code,
         )
     adapter = Adapter.load(place / "adapter")
-    parts = Parts(text_model, image_model, adapter, _limit(record, place))
+    own = load_own(image_model, dtype=dtype) if adapter.needs_own else None
+    if own is not None and (noted := record.get("own", {}).get("fingerprint")) != own.fingerprint:
+        raise BridgeError(
+            f"'{place.id}' was trained beside another text encoder: that of '{bases[1].id}' has "
+            f"fingerprint {own.fingerprint}, the bridge needs {noted}"
+        )
+    parts = Parts(text_model, image_model, adapter, _limit(record, place), own)
     for name, side in parts.sides.items():
         if (noted := record[name]["fingerprint"]) not in (
             side.fingerprint,

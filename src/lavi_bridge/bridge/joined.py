@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,7 +14,7 @@ from lavi_bridge.adapters import Adapter
 from lavi_bridge.bridge import folder as on_disk
 from lavi_bridge.bridge import parts as joining
 from lavi_bridge.bridge import published
-from lavi_bridge.bridge.own import OwnEncoders
+from lavi_bridge.bridge.own import OwnEncoders, own_text
 from lavi_bridge.bridge.parts import Parts
 from lavi_bridge.config import Quantize
 from lavi_bridge.errors import BridgeError
@@ -32,23 +33,30 @@ class Joined(nn.Module):
     """
 
     def __init__(
-        self, language: Language, vision: Vision, adapter: Adapter, tokens: int | None = None
+        self,
+        language: Language,
+        vision: Vision,
+        adapter: Adapter,
+        tokens: int | None = None,
+        own: Language | None = None,
     ) -> None:
         """Take three parts that fit.
 
         Args:
             tokens: that a prompt may have; the vision model's own number where not given.
+            own: the vision model's own text encoders, for adapters that read them, too.
 
         Raises:
             BridgeError: they do not fit.
         """
         super().__init__()
-        Parts(language, vision, adapter, tokens)
+        Parts(language, vision, adapter, tokens, own)
         self._limit = tokens
         self._away: torch.device | None = None
         self.language = language
         self.vision = vision
         self.adapter = adapter
+        self.own_encoders = own if own is None else own.requires_grad_(False)
         self.training_summary: dict[str, Any] = {}
         self.eval()
 
@@ -61,6 +69,7 @@ class Joined(nn.Module):
         vision: str | Path,
         *,
         adapter: str = "feedforward",
+        adapter_parameters: int | None = None,
         rank: int = 32,
         language_rank: int | None = None,
         vision_rank: int | None = None,
@@ -80,6 +89,8 @@ class Joined(nn.Module):
             language: Hub id (`owner/name[/subfolder][@revision]`), folder, or `zoo:NAME`.
             vision: the same, of a pipeline in diffusers' layout.
             adapter: name of a registered adapter.
+            adapter_parameters: that it may have: it is as wide inside as fits; its usual size by
+                default.
             rank: LoRA rank on both models; `language_rank` and `vision_rank` set one alone, and
                 0 leaves a model untouched.
             dropout: inside the adapter and on the output of every LoRA layer (paper: 0.1).
@@ -104,6 +115,7 @@ class Joined(nn.Module):
             language,
             vision,
             adapter=adapter,
+            parameters=adapter_parameters,
             ranks=ranks,
             dropout=dropout,
             dtype=dtype,
@@ -124,6 +136,7 @@ class Joined(nn.Module):
         vision: str | Path,
         *,
         adapter: str = "feedforward",
+        adapter_parameters: int | None = None,
         language_rank: int = 32,
         vision_rank: int = 32,
         tokens: int | None = None,
@@ -136,6 +149,7 @@ class Joined(nn.Module):
                 language,
                 vision,
                 adapter=adapter,
+                parameters=adapter_parameters,
                 ranks=(language_rank, vision_rank),
                 tokens=tokens,
                 layers=language_layers,
@@ -160,7 +174,9 @@ class Joined(nn.Module):
         """
         device = choose_device(device)
         precision = choose_dtype(dtype, device)
-        parts = joining.own(vision, dtype=precision, quantize_vision=quantize_vision, device=device)
+        parts = joining.own_parts(
+            vision, dtype=precision, quantize_vision=quantize_vision, device=device
+        )
         return cls._of(parts).offload(device) if offload else cls._of(parts).to(device)
 
     @classmethod
@@ -240,13 +256,19 @@ class Joined(nn.Module):
         in 8 or 4 bits stays there. For `generate` and `stream`; everything else runs on the CPU.
         """
         self._away = choose_device(device)
-        for module in (self.language, self.adapter, self.vision.backbone, self.vision.vae):
+        for module in (*self.readers, self.vision.backbone, self.vision.vae):
             module.to(self._away if stays(module) else "cpu")
         return self
 
+    @property
+    def readers(self) -> list[nn.Module]:
+        """What reads prompts."""
+        own = [] if self.own_encoders is None else [self.own_encoders]
+        return [self.language, self.adapter, *own]
+
     @classmethod
     def _of(cls, parts: Parts) -> Self:
-        return cls(parts.language, parts.vision, parts.adapter, parts.limit)
+        return cls(parts.language, parts.vision, parts.adapter, parts.limit, parts.own)
 
     def save(self, folder: str | Path) -> None:
         """Write the trained parts and a model card into `folder`, atomically; safetensors only."""
@@ -260,7 +282,7 @@ class Joined(nn.Module):
 
     @property
     def _parts(self) -> Parts:
-        return Parts(self.language, self.vision, self.adapter, self._limit)
+        return Parts(self.language, self.vision, self.adapter, self._limit, self.own_encoders)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """All trained parameters, ready for an optimizer."""
@@ -271,6 +293,8 @@ class Joined(nn.Module):
         model without LoRA, whose features then are the same at every step."""
         super().train(mode)
         self.vision.vae.eval()
+        if self.own_encoders is not None:
+            self.own_encoders.eval()
         self.language.train(mode and self.language.lora is not None)
         return self
 
@@ -323,7 +347,20 @@ class Joined(nn.Module):
             return self.language.text(prompts)
         ids, mask = self.read(self.language.tokenize(prompts, self.tokens), trim=trim)
         hidden = self.language.hidden(ids, mask)
-        return Text(hidden, None if mask is None else to_device(mask, hidden.device))
+        text = Text(hidden, None if mask is None else to_device(mask, hidden.device))
+        return self.beside_own(text, prompts)
+
+    def beside_own(self, features: Text, prompts: Sequence[str] | None) -> Text:
+        """Features with the own encoders' reading of the same prompts, where the adapter wants it.
+
+        Raises:
+            BridgeError: it does, and there are no prompts.
+        """
+        if self.own_encoders is None or features.own is not None:
+            return features
+        if prompts is None:
+            raise BridgeError(f"the '{self.adapter.kind}' adapter needs the captions themselves")
+        return replace(features, own=own_text(self.own_encoders, self.vision, list(prompts)))
 
     def read(self, tokens: Tokens, *, trim: bool | None = None) -> tuple[Tensor, Tensor | None]:
         """What is read of tokenized prompts: ids (batch, length), and a mask or None for all.
@@ -352,4 +389,4 @@ class Joined(nn.Module):
 
     def adapt(self, features: Text) -> Text:
         """The language model's features as the vision model reads them."""
-        return self.adapter.read(features)
+        return self.adapter.prepare(features)

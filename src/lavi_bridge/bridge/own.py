@@ -21,6 +21,7 @@ from lavi_bridge.files.locate import Place
 from lavi_bridge.files.pretrained import load_pretrained, loading
 from lavi_bridge.files.weights import Fingerprint, joined
 from lavi_bridge.languages import Language, load_language
+from lavi_bridge.running.device import to_device
 from lavi_bridge.text import Text
 from lavi_bridge.visions import Vision, stock
 from lavi_bridge.visions.components import part_fingerprint
@@ -39,9 +40,8 @@ class OwnEncoders(Language):
         self.fields = vision.own_fields or ()
         self._width = vision.text_width
         self.pipeline = stock.pipeline(vision, None, parts | _settings(vision, place))
-        self.tokenizer = parts.get(vision.own_tokenizer or "") or next(
-            part for name, part in reversed(parts.items()) if name.startswith("tokenizer")
-        )
+        named = [part for name, part in parts.items() if name.startswith("tokenizer")]
+        self.tokenizer = parts.get(vision.own_tokenizer or "") or (named or [None])[-1]
         self.one_a_token = vision.own_tokenizer is not None
         """Whether there is one state for each token of the tokenizer."""
         call = inspect.signature(type(self.pipeline).__call__).parameters.items()
@@ -57,7 +57,8 @@ class OwnEncoders(Language):
     @property
     def max_tokens(self) -> int | None:
         """As many as the pipeline cuts a prompt to."""
-        return int(self._defaults.get("max_sequence_length") or self.tokenizer.model_max_length)
+        told = self._defaults.get("max_sequence_length")
+        return told or getattr(self.tokenizer, "model_max_length", None)
 
     @property
     def embeddings(self) -> int | None:
@@ -118,8 +119,27 @@ class OwnEncoders(Language):
         return Text(hidden.flatten(2), **parts)  # several layers are one width
 
 
-def load_own(vision: Vision, *, dtype: torch.dtype, place: Place | None = None) -> Language:
+@torch.no_grad()
+def own_text(own: Language, vision: Vision, prompts: Sequence[str]) -> Text:
+    """Prompts -> what the vision model was trained to read of them, with its mask policy."""
+    if isinstance(own, OwnEncoders):
+        return own.text(prompts)
+    tokens = own.tokenize(prompts, own_tokens(own, vision))
+    mask = tokens.mask if vision.masks else None
+    hidden = own.hidden(tokens.ids, mask).float()
+    return Text(hidden, None if mask is None else to_device(mask, hidden.device))
+
+
+def own_tokens(own: Language, vision: Vision) -> int:
+    """Tokens of a prompt that own encoders hand to a vision model."""
+    return min(vision.tokens, own.max_tokens or vision.tokens)
+
+
+def load_own(vision: Vision, *, dtype: torch.dtype | None, place: Place | None = None) -> Language:
     """Load the text encoders that a vision model came with, or those of another pipeline folder.
+
+    Args:
+        dtype: None builds them without weights and tokenizers, for plans.
 
     Raises:
         BridgeError: the folder has none, or they cannot be read as the model was trained on them.
@@ -156,8 +176,11 @@ def _none(place: Place) -> BridgeError:
     return BridgeError(f"'{place.id}' has no text encoder of its own{why * bool(place.single)}")
 
 
-def _component(place: Place, library: str, kind: str, dtype: torch.dtype) -> Any:
-    """Load one encoder or tokenizer, of the class that a model_index.json names."""
+def _component(place: Place, library: str, kind: str, dtype: torch.dtype | None) -> Any:
+    """Load one encoder or tokenizer, of the class that a model_index.json names.
+
+    Without a dtype an encoder's shapes alone, and no tokenizer.
+    """
     import transformers
 
     what = f"'{place.id}'"
@@ -165,6 +188,11 @@ def _component(place: Place, library: str, kind: str, dtype: torch.dtype) -> Any
     found = getattr(transformers if library == "transformers" else own, kind, None)
     if not isinstance(found, type):
         raise BridgeError(f"{what}: neither transformers nor diffusers has '{library}.{kind}'")
+    if dtype is None:
+        with loading(what), torch.device("meta"):
+            shapes: Any = found
+            config = getattr(shapes, "config_class", None)
+            return config and shapes(config.from_pretrained(**place.pretrained()))
     if issubclass(found, nn.Module):
         return load_pretrained(found, place, what, dtype=dtype)
     read: Any = found

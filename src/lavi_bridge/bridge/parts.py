@@ -14,7 +14,7 @@ from torch import nn
 
 from lavi_bridge.adapters import ADAPTERS, Adapter
 from lavi_bridge.bridge import lora
-from lavi_bridge.bridge.own import load_own
+from lavi_bridge.bridge.own import load_own, own_tokens
 from lavi_bridge.config import LoRA, Quantize
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.atomic import raw_bytes
@@ -41,6 +41,8 @@ class Parts:
     adapter: Adapter
     limit: int | None = None
     """Tokens that a prompt may have, where that was asked for; the vision model's own otherwise."""
+    own: Language | None = None
+    """The text encoders that the vision model came with, where the adapter reads them, too."""
 
     def __post_init__(self) -> None:
         if self.limit is not None:
@@ -56,10 +58,29 @@ class Parts:
                 f"the adapter gives a pooled vector of width {self.adapter.width_pooled}, but "
                 f"'{self.vision.place.id}' reads one of {self.vision.pooled_width}"
             )
+        if self.adapter.needs_own:
+            self._check_own()
         if self.adapter.widths_more != self.vision.more_widths:
             raise BridgeError(
                 f"the adapter gives further sequences of widths {list(self.adapter.widths_more)}, "
                 f"but '{self.vision.place.id}' reads {list(self.vision.more_widths)}"
+            )
+
+    def _check_own(self) -> None:
+        vision, own, kind = self.vision, self.own, self.adapter.kind
+        if own is None:
+            raise BridgeError(f"the '{kind}' adapter needs the own encoder of '{vision.place.id}'")
+        if own.width != vision.text_width:
+            raise BridgeError(
+                f"'{vision.place.id}' reads text of width {vision.text_width}; its own encoder "
+                f"gives {own.width}"
+            )
+        whole = own_tokens(own, vision) + self.tokens
+        if self.adapter.appends and vision.max_tokens is not None and whole > vision.max_tokens:
+            raise BridgeError(
+                f"'{vision.place.id}' reads {vision.max_tokens} tokens at most, not "
+                f"{own_tokens(own, vision)} of its own encoder and {self.tokens} more: take fewer "
+                "(--tokens), or the 'fusion' adapter"
             )
 
     @property
@@ -91,6 +112,8 @@ class Parts:
     def id(self) -> str:
         """12 hex digits that identify base models and trained weights; they go into every PNG."""
         bases = self.language.fingerprint + self.vision.fingerprint
+        if self.own is not None:
+            bases += self.own.fingerprint
         digest = hashlib.sha256(bases.encode())
         for part in self.trained().values():
             for parameter in part:
@@ -103,6 +126,7 @@ def connect(
     vision: str | Path,
     *,
     adapter: str,
+    parameters: int | None,
     ranks: tuple[int, int],
     dropout: float,
     dtype: str | torch.dtype | None,
@@ -126,6 +150,8 @@ def connect(
         ),
         load_vision(locate(vision), dtype=precision, quantize=quantize_vision, device=device),
         adapter=adapter,
+        parameters=parameters,
+        dtype=precision,
         ranks=ranks,
         dropout=dropout,
         seed=seed,
@@ -139,6 +165,7 @@ def outline(
     vision: str | Path,
     *,
     adapter: str,
+    parameters: int | None,
     ranks: tuple[int, int],
     tokens: int | None,
     layers: str,
@@ -152,6 +179,8 @@ def outline(
             text_model,
             image_model,
             adapter=adapter,
+            parameters=parameters,
+            dtype=None,
             ranks=ranks,
             dropout=0.0,
             seed=0,
@@ -160,7 +189,7 @@ def outline(
         )
 
 
-def own(
+def own_parts(
     vision: str | Path, *, dtype: torch.dtype, quantize_vision: Quantize, device: torch.device
 ) -> Parts:
     """Join a vision model to the text encoder it came with; nothing of it is trained.
@@ -184,6 +213,8 @@ def join(
     ranks: tuple[int, int],
     dropout: float,
     seed: int,
+    dtype: torch.dtype | None,
+    parameters: int | None = None,
     tokens: int | None = None,
     layers: str = ALL,
 ) -> Parts:
@@ -191,6 +222,8 @@ def join(
 
     Args:
         ranks: of the language model's LoRA and the vision model's; 0 leaves a model untouched.
+        dtype: of the own encoders, where the adapter reads them; None without weights.
+        parameters: that the adapter may have; its usual size by default.
         tokens: that a prompt may have; the vision model's own number where not given.
         layers: of the language model that get LoRA: `all`, or `last:K`.
 
@@ -208,8 +241,10 @@ def join(
             dropout=dropout,
             pooled=vision.pooled_width,
             more=vision.more_widths,
+            parameters=parameters,
         )
-        parts = Parts(language, vision, fresh, tokens)
+        own = load_own(vision, dtype=dtype) if fresh.needs_own else None
+        parts = Parts(language, vision, fresh, tokens, own)
         targets = lora_targets(language, layers), vision.lora_targets
         for side, rank, pattern in zip(parts.sides.values(), ranks, targets, strict=True):
             inject(side, LoRA(rank, pattern, dropout), seed=seed)

@@ -28,6 +28,8 @@ class PlanOptions:
     """Vision model: Hub id, folder, .safetensors file or zoo:NAME."""
     adapter: str = "feedforward"
     """Adapter between them (see `lavi-bridge list adapters`)."""
+    adapter_parameters: Count | None = None
+    """Parameters that it may have (unset: its usual size)."""
     rank: int = 32
     """LoRA rank on both models."""
     language_rank: int | None = None
@@ -120,6 +122,7 @@ def plan(args: list[str]) -> None:
         options.language,
         options.vision,
         adapter=options.adapter,
+        adapter_parameters=options.adapter_parameters,
         language_rank=options.rank if options.language_rank is None else options.language_rank,
         vision_rank=options.rank if options.vision_rank is None else options.vision_rank,
         language_layers=options.language_layers,

@@ -136,6 +136,7 @@ def make_plan(
     vision: str,
     *,
     adapter: str = "feedforward",
+    adapter_parameters: int | None = None,
     language_rank: int = 32,
     vision_rank: int = 32,
     tokens: int | None = None,
@@ -153,6 +154,7 @@ def make_plan(
     """Plan a pair; only JSON files are read.
 
     Args:
+        adapter_parameters: that the adapter may have; its usual size by default.
         tokens: that a prompt may have; the vision model's own number by default.
         language_layers: of the language model that get LoRA: `all`, or `last:K`.
         quantize: in how many bits the language model is held.
@@ -169,6 +171,7 @@ def make_plan(
         language,
         vision,
         adapter=adapter,
+        adapter_parameters=adapter_parameters,
         language_rank=language_rank,
         vision_rank=vision_rank,
         tokens=tokens,

@@ -18,6 +18,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from lavi_bridge.bridge.bridge import Bridge
+from lavi_bridge.bridge.own import own_tokens
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.text import Text
 
@@ -85,10 +86,22 @@ def _loss(
 ) -> tuple[Tensor, int]:
     ids = torch.zeros(batch, bridge.tokens, dtype=torch.long)
     mask = torch.ones_like(ids) if bridge.vision.masks else None
-    text = bridge.adapt(Text(bridge.language.hidden(ids), mask))
+    features = Text(bridge.language.hidden(ids), mask, own=_own(bridge, batch))
+    text = bridge.adapt(features)
     before = done()
     loss = bridge.predict(torch.zeros(batch, *shape), torch.zeros(batch), text).sum()
     return loss, done() - before
+
+
+def _own(bridge: Bridge, batch: int) -> Text | None:
+    """What the own encoder would give, where the adapter reads it: in its shapes."""
+    own, vision = bridge.own_encoders, bridge.vision
+    if own is None:
+        return None
+    length = own_tokens(own, vision)
+    mask = torch.ones(batch, length, dtype=torch.long) if vision.masks else None
+    pooled = torch.zeros(batch, vision.pooled_width) if vision.pooled_width else None
+    return Text(torch.zeros(batch, length, vision.text_width), mask, pooled)
 
 
 def _checkpointed(bridge: Bridge, batch: int, shape: tuple[int, int, int]) -> float | None:

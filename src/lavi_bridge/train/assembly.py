@@ -68,6 +68,7 @@ def connect(config: TrainConfig, device: torch.device) -> Bridge:
         config.language,
         config.vision,
         adapter=config.adapter,
+        adapter_parameters=config.adapter_parameters,
         rank=config.rank,
         language_rank=config.language_rank,
         vision_rank=config.vision_rank,

@@ -82,6 +82,8 @@ class TrainConfig(Settings):
     read more; where padding is not masked, it is read up to the own number."""
     adapter: str = "feedforward"
     """Adapter between the models (see `lavi-bridge list adapters`)."""
+    adapter_parameters: Count | None = None
+    """Parameters that the adapter may have, as wide inside as fits (unset: its usual size)."""
     rank: Natural = 32
     """LoRA rank on both models (paper: 32)."""
     language_rank: Natural | None = None
@@ -235,6 +237,7 @@ GROUPS = {
     "main": ("language", "vision", "data", "out", "recipe", "dry_run"),
     "the paper's": (
         "adapter",
+        "adapter_parameters",
         "rank",
         "dropout",
         "steps",

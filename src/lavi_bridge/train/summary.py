@@ -94,6 +94,7 @@ def _memory(config: TrainConfig, bridge: Bridge, examples: Examples, processes: 
         config.language,
         config.vision,
         adapter=config.adapter,
+        adapter_parameters=config.adapter_parameters,
         language_rank=language_rank,
         vision_rank=vision_rank,
         tokens=config.tokens,

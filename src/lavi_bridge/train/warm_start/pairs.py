@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lavi_bridge.bridge.bridge import Bridge
+from lavi_bridge.bridge.own import own_tokens
 from lavi_bridge.config import Match
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.atomic import at_home
@@ -188,7 +189,7 @@ def digest(pairs: Sequence[Pair]) -> str:
 
 def tokens_read(language: Language, bridge: Bridge) -> int:
     """Tokens of a prompt that the own encoder would hand to the bridge's vision model."""
-    return min(bridge.vision.tokens, language.max_tokens or bridge.vision.tokens)
+    return own_tokens(language, bridge.vision)
 
 
 def _check_lengths(pairs: Sequence[Pair], lengths: Sequence[int], limit: int, reader: str) -> None:

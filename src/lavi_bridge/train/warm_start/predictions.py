@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from lavi_bridge.bridge import lora
 from lavi_bridge.bridge.bridge import Bridge
-from lavi_bridge.bridge.own import OwnEncoders
+from lavi_bridge.bridge.own import own_text
 from lavi_bridge.languages import Language
 from lavi_bridge.running.seeds import seed_of, seeded
 from lavi_bridge.show.pictures import check_numbers
 from lavi_bridge.text import Text
 from lavi_bridge.train.warm_start.matching import NULL_SHARE
-from lavi_bridge.train.warm_start.pairs import Pair, tokens_read
+from lavi_bridge.train.warm_start.pairs import Pair
 from lavi_bridge.visions.noise.process import gaussian
 
 BANK = 128
@@ -129,6 +129,7 @@ class Predictions:
                     scheduler=scheduler,
                     steps=BANK_STEPS,
                     guidance=BANK_GUIDANCE,
+                    predict=vision.predict,
                 ):
                     latents = step.latents
                 check_numbers(latents, [pair.theirs for pair in batch], hint=bridge.overflow_hint())
@@ -163,9 +164,4 @@ class Predictions:
     @torch.no_grad()
     def _taught(self, pairs: Sequence[Pair]) -> Text:
         """What the vision model's own encoder makes of its side of pairs."""
-        texts = [pair.theirs for pair in pairs]
-        if isinstance(self.teacher, OwnEncoders):
-            return self.teacher.text(texts)
-        tokens = self.teacher.tokenize(texts, tokens_read(self.teacher, self.bridge))
-        mask = tokens.mask if self.bridge.vision.masks else None
-        return Text(self.teacher.hidden(tokens.ids, mask).float(), mask)
+        return own_text(self.teacher, self.bridge.vision, [pair.theirs for pair in pairs])

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-
-import torch
 
 from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.bridge.own import OwnEncoders, load_own
@@ -15,7 +12,7 @@ from lavi_bridge.languages import Language, load_language
 from lavi_bridge.train.warm_start.pairs import tokens_read
 
 
-def states_impossible(bridge: Bridge, teacher: Language, captions: Sequence[str]) -> str | None:
+def states_impossible(bridge: Bridge, teacher: Language) -> str | None:
     """Why the teacher's states cannot be matched one by one; None where they can."""
     theirs = tokens_read(teacher, bridge)
     if isinstance(teacher, OwnEncoders) and not teacher.one_a_token:
@@ -28,10 +25,7 @@ def states_impossible(bridge: Bridge, teacher: Language, captions: Sequence[str]
     for language in (bridge.language, teacher):
         if not language.tokenizer.is_fast:
             return f"the tokenizer of '{language.place.id}' gives no character offsets"
-    with torch.no_grad():
-        features = bridge.features(list(captions[:1]))
-        adapted = bridge.adapt(features)
-    if adapted.hidden.shape[1] != features.hidden.shape[1]:
+    if not bridge.adapter.per_token:
         return f"the '{bridge.adapter.kind}' adapter does not keep one feature a token"
     return None
 

@@ -126,7 +126,7 @@ class WarmStart(Task):
         self.bridge, self.match, self.steps, self.seed = bridge, match, steps, seed
         self.batch_size, self.lr = batch_size, lr
         check_pairs(bridge, self.teacher, pairs, match)
-        reason = states_impossible(bridge, self.teacher, [p.ours for p in self.held_out_pairs])
+        reason = states_impossible(bridge, self.teacher)
         if reason and match != "predictions":
             raise BridgeError(f"states cannot be matched: {reason}; match predictions instead")
         self.comparable = not reason

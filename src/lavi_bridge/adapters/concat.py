@@ -1,0 +1,53 @@
+"""The own encoder's condition, then the language model's tokens through the paper's adapter."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lavi_bridge.adapters.base import ADAPTERS
+from lavi_bridge.adapters.feedforward import FeedForwardAdapter
+from lavi_bridge.text import Text
+
+
+@ADAPTERS.register("concat")
+class ConcatAdapter(FeedForwardAdapter):
+    """For image models that read any number of tokens; the pooled vector is their own."""
+
+    kind: ClassVar[str] = "concat"
+    needs_own: ClassVar[bool] = True
+    appends: ClassVar[bool] = True
+    per_token: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        width_in: int,
+        width_out: int,
+        *,
+        dropout: float = 0.0,
+        pooled: int = 0,
+        more: Sequence[int] = (),
+        inner: int | None = None,
+    ) -> None:
+        super().__init__(width_in, width_out, dropout=dropout, more=more, inner=inner)
+        self.width_pooled = pooled
+
+    def read(self, features: Text) -> Text:
+        own = features.own
+        assert own is not None  # a bridge with this adapter has read it
+        ours = self(features.hidden)
+        hidden = torch.cat([own.hidden.float(), ours], 1)
+        mask = None
+        if own.mask is not None or features.mask is not None:
+            mask = torch.cat([_whole(own.mask, own.hidden), _whole(features.mask, ours)], 1)
+        pooled = None if own.pooled is None else own.pooled.float()
+        return replace(features, hidden=hidden, mask=mask, pooled=pooled, own=None)
+
+
+def _whole(mask: Tensor | None, hidden: Tensor) -> Tensor:
+    """A mask (batch, tokens); ones where there is none."""
+    if mask is not None:
+        return mask.long().to(hidden.device)
+    return torch.ones(hidden.shape[:2], dtype=torch.long, device=hidden.device)

@@ -1,0 +1,74 @@
+"""Keeps the own encoder and adds what a language model knows beside it (ours).
+
+The own encoder's states are the queries that attend to the language model's features; what they
+bring is added through a layer that starts at zero. So before the first step the vision model reads
+exactly what it was trained to read, and a bridge begins as good as the model that it joins. A gate
+for each token, open at first, lets the language model overrule the own encoder where that misreads.
+Length, mask and pooled vector stay the own encoder's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lavi_bridge.adapters.base import ADAPTERS, Adapter
+from lavi_bridge.adapters.blocks import Block
+from lavi_bridge.text import Text
+
+LAYERS = 2
+
+
+@ADAPTERS.register("fusion")
+class FusionAdapter(Adapter):
+    """Adds to the own encoder's states; needs an image model's folder with its encoder."""
+
+    kind: ClassVar[str] = "fusion"
+    needs_own: ClassVar[bool] = True
+    per_token: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        width_in: int,
+        width_out: int,
+        *,
+        dropout: float = 0.0,
+        pooled: int = 0,
+        more: Sequence[int] = (),
+        inner: int | None = None,
+    ) -> None:
+        super().__init__(width_in, width_out, dropout=dropout, more=more, inner=inner)
+        self.width_pooled = pooled
+        self.enter = nn.Sequential(nn.LayerNorm(width_in), nn.Linear(width_in, self.inner))
+        self.ask = nn.Sequential(nn.LayerNorm(width_out), nn.Linear(width_out, self.inner))
+        self.layers = nn.ModuleList(
+            Block(self.inner, dropout=dropout, crosses=True) for _ in range(LAYERS)
+        )
+        self.norm = nn.LayerNorm(self.inner)
+        self.add, self.gate = nn.Linear(self.inner, width_out), nn.Linear(self.inner, 1)
+        for layer in (self.add, self.gate):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    @classmethod
+    def usual_inner(cls, width_in: int, width_out: int) -> int:
+        return min(width_out, 1024)
+
+    def fused(self, hidden: Tensor, own: Tensor, mask: Tensor | None) -> Tensor:
+        """Features (batch, tokens, width_in) and own states (batch, own tokens, width_out) -> own
+        states and what is added, float32."""
+        own, keys = own.float(), self.enter(hidden.float())
+        x = self.ask(own)
+        for layer in self.layers:
+            x = layer(x, keys, mask)
+        x = self.norm(x)
+        return own * (1 - torch.tanh(self.gate(x))) + self.add(x)
+
+    def read(self, features: Text) -> Text:
+        own = features.own
+        assert own is not None  # a bridge with this adapter has read it
+        pooled = None if own.pooled is None else own.pooled.float()
+        hidden = self.fused(features.hidden, own.hidden, features.mask)
+        return replace(features, hidden=hidden, mask=own.mask, pooled=pooled, own=None)

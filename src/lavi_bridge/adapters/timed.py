@@ -1,0 +1,58 @@
+"""A resampler that depends on the timestep (ELLA's connector, arXiv 2403.05135).
+
+What a picture needs of a prompt changes while it is drawn: its layout first, details at the end.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+from torch import Tensor
+
+from lavi_bridge.adapters.base import ADAPTERS
+from lavi_bridge.adapters.blocks import Time
+from lavi_bridge.adapters.resampler import ResamplerAdapter
+from lavi_bridge.text import Text
+
+
+@ADAPTERS.register("timed")
+class TimedAdapter(ResamplerAdapter):
+    """Reads the language model's features anew at every step."""
+
+    kind: ClassVar[str] = "timed"
+    timed: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        width_in: int,
+        width_out: int,
+        *,
+        dropout: float = 0.0,
+        pooled: int = 0,
+        more: Sequence[int] = (),
+        inner: int | None = None,
+    ) -> None:
+        super().__init__(
+            width_in, width_out, dropout=dropout, pooled=pooled, more=more, inner=inner
+        )
+        self.time = Time(self.inner)
+
+    def prepare(self, features: Text) -> Text:
+        """Leave the features as they are; `at` reads them."""
+        return features
+
+    def at(self, text: Text, timesteps: Tensor) -> Text:
+        """Features as they are read at these timesteps (batch,)."""
+
+        def of(adapter: "TimedAdapter") -> Text:
+            time = adapter.time(timesteps)
+            return adapter.all_read(adapter(text.hidden, text.mask, time), text)
+
+        read = of(self)
+        return replace(
+            text,
+            hidden=read.hidden,
+            mask=read.mask,
+            pooled=self.pooled_of(text),
+            more=tuple(of(one) for one in self.others()),
+        )
