@@ -27,6 +27,10 @@ Quantize = Literal["none", "int8", "nf4"]
 FlowWeighting = Literal["logit-normal", "uniform", "mode", "cosmap", "sigma-sqrt"]
 
 
+SCALES = "language_scale", "vision_scale"
+"""Settings of how strong the LoRA of either model is in sampling."""
+
+
 @dataclass(frozen=True)
 class LoRA:
     """What is injected into one model; enough to inject it again. Scale is 1 (alpha = rank)."""
@@ -117,6 +121,10 @@ class Sampling:
     scheduler: str | None = None
     """Sampler: unipc (the paper's), ddim, ddpm, pndm, dpm++, euler, euler-a, heun; flow-euler,
     unipc, dpm++ for flow models (unset: the family's own)."""
+    language_scale: float = 1.0
+    """Strength of the language model's LoRA: 0 is the frozen model, 1 as trained."""
+    vision_scale: float = 1.0
+    """Strength of the vision model's LoRA: 0 is the frozen model, 1 as trained."""
     batch_size: int = 4
     """Pictures drawn at once; does not change them."""
     compile: Compile = "none"
@@ -126,6 +134,14 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.guidance is not None and is_number(self.guidance):
             check_guidance(self.guidance)
+        for name, scale in self.scales.items():
+            if is_number(scale):
+                check_finite(name, scale)
+
+    @property
+    def scales(self) -> dict[str, float]:
+        """Strengths of the LoRA, by the name of their setting."""
+        return {name: getattr(self, name) for name in SCALES}
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -179,8 +195,13 @@ def checked(cls: type, values: dict[str, Any], source: str) -> dict[str, Any]:
 
 def check_guidance(guidance: float) -> None:
     """Refuse a weight of guidance that makes every picture something else than numbers."""
-    if not math.isfinite(guidance):
-        raise BridgeError(f"'guidance' must be a finite number, not {guidance}")
+    check_finite("guidance", guidance)
+
+
+def check_finite(name: str, value: float) -> None:
+    """Refuse a setting that is infinite or no number."""
+    if not math.isfinite(value):
+        raise BridgeError(f"'{name}' must be a finite number, not {value}")
 
 
 def is_given(value: object) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from torch import Generator, Tensor, nn
 
 from lavi_bridge.bridge import lora
 from lavi_bridge.bridge.joined import Joined
-from lavi_bridge.config import check_guidance
+from lavi_bridge.config import check_finite, check_guidance
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.running.device import to_device, visiting
 from lavi_bridge.running.progress import progress as bar
@@ -202,6 +202,8 @@ class Bridge(Joined):
         height: int | None = None,
         width: int | None = None,
         scheduler: str | None = None,
+        language_scale: float = 1.0,
+        vision_scale: float = 1.0,
         batch_size: int = 4,
         on_step: Callable[[Step], object] | None = None,
     ) -> Iterator[Image]:
@@ -220,11 +222,12 @@ class Bridge(Joined):
             negative: what to steer away from; the paper's null prompt is empty.
             height, width: in pixels; the vision model's own size by default.
             scheduler: name of a sampler (paper: unipc); the family's own by default.
+            language_scale, vision_scale: strength of either model's LoRA; see `scaled`.
             batch_size: pictures drawn at once.
             on_step: called after every step of every batch.
 
         Raises:
-            BridgeError: bad size, scheduler, guidance or number of seeds.
+            BridgeError: bad size, scheduler, guidance, strength or number of seeds.
             NotANumber: a picture's values are no numbers; its batch yields none.
         """
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
@@ -252,10 +255,10 @@ class Bridge(Joined):
             batch = slice(start, start + batch_size)
             generators = [Generator().manual_seed(s) for s in seeds[batch]]
             # everything is put back batch by batch: between two yields the caller may train
-            with self._evaluating():
+            with self._evaluating(), self.scaled(language=language_scale, vision=vision_scale):
                 with visiting(self.readers, self._away):
                     text, null = self.encode(prompts[batch]), self.encode(negative)
-                with visiting([self.vision.backbone], self._away):
+                with visiting(self.answerers, self._away):
                     latents = gaussian(
                         torch.empty(len(text), *shape, device=self.vision.device), generators
                     )
@@ -275,6 +278,29 @@ class Bridge(Joined):
                     pixels = self.vision.decode(step.latents)
                 images = to_images(pixels, prompts[batch], hint=self.overflow_hint())
             yield from images
+
+    @contextmanager
+    def scaled(self, *, language: float = 1.0, vision: float = 1.0) -> Iterator[None]:
+        """Multiply what the LoRA of either model adds, while inside.
+
+        0 is the frozen model and 1 as trained; in between, and beyond, weights are W + scale · BA.
+
+        Raises:
+            BridgeError: a number is not finite, or other than 1 for a model without LoRA.
+        """
+        with ExitStack() as stack:
+            for side, name, scale in (
+                (self.language, "language", language),
+                (self.vision, "vision", vision),
+            ):
+                check_finite(f"{name}_scale", scale)
+                if scale != 1 and side.lora is None:
+                    raise BridgeError(
+                        f"{name}_scale cannot be {scale:g}: there is no LoRA in the {name} model "
+                        f"'{side.place.id}'"
+                    )
+                stack.enter_context(lora.scaled(side.trunk, scale))
+            yield
 
     def overflow_hint(self) -> str:
         """What to do where pictures are not numbers."""

@@ -68,7 +68,10 @@ def made_by(bridge: Bridge) -> dict[str, Any]:
 
 
 def settings_of(bridge: Bridge, sampling: Sampling) -> dict[str, Any]:
-    """Arguments of `Bridge.stream` that change a picture, with the model's own where unset."""
+    """Arguments of `Bridge.stream` that change a picture, with the model's own where unset.
+
+    Strengths of 1 are left out: they are what pictures had before there were others.
+    """
     vision = bridge.vision
     own = vision.size
     return {
@@ -78,6 +81,7 @@ def settings_of(bridge: Bridge, sampling: Sampling) -> dict[str, Any]:
         "height": sampling.height or own[0],
         "width": sampling.width or own[1],
         "scheduler": sampling.scheduler or vision.default_scheduler,
+        **{name: float(scale) for name, scale in sampling.scales.items() if scale != 1},
     }
 
 

@@ -266,6 +266,11 @@ class Joined(nn.Module):
         own = [] if self.own_encoders is None else [self.own_encoders]
         return [self.language, self.adapter, *own]
 
+    @property
+    def answerers(self) -> list[nn.Module]:
+        """What is asked at every step of sampling."""
+        return [self.vision.backbone, *([self.adapter] if self.adapter.timed else [])]
+
     @classmethod
     def _of(cls, parts: Parts) -> Self:
         return cls(parts.language, parts.vision, parts.adapter, parts.limit, parts.own)

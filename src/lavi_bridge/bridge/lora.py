@@ -151,6 +151,8 @@ def fused(model: nn.Module) -> Iterator[None]:
             base = layer.get_base_layer()
             if isinstance(base.weight, DTensor) or layer.merged or NAME in layer.lora_variant:
                 continue  # the latter two within a call of this
+            if layer.disable_adapters:
+                continue  # merged, it would be taken out again, which leaves rounding behind
             if base.weight.dtype == torch.float32:
                 kept = base.weight.detach().clone()
                 layer.merge(adapter_names=[NAME])
@@ -206,6 +208,22 @@ def disabled(model: nn.Module) -> Iterator[None]:
     finally:
         for layer in found:
             layer.enable_adapters(True)
+
+
+@contextmanager
+def scaled(model: nn.Module, scale: float) -> Iterator[None]:
+    """Multiply what the LoRA adds to each layer, while inside: W + scale · BA; 1 does nothing.
+
+    `fused` follows where it comes after.
+    """
+    found = [(layer, layer.scaling[NAME]) for layer in layers(model).values() if scale != 1]
+    for layer, own in found:
+        layer.scaling[NAME] = scale * own
+    try:
+        yield
+    finally:
+        for layer, own in found:
+            layer.scaling[NAME] = own
 
 
 def _unfuse(layer: LoraLayer, kept: Tensor) -> None:

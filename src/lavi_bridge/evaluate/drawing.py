@@ -90,7 +90,7 @@ def draw(
     options = {
         k: getattr(sampling, k)
         for k in ("steps", "guidance", "negative", "height", "width", "scheduler")
-    }
+    } | sampling.scales
     with (
         stopping() as asked,
         progress(
