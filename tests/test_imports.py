@@ -132,6 +132,7 @@ def test_nothing_in_the_package_imports_torchvision() -> None:
         ["zoo", "build", "--help"],
         ["evaluate", "--help"],
         ["reproduce", "--help"],
+        ["interpolate", "--help"],
     ],
 )
 def test_help_imports_no_torch(arguments: list[str]) -> None:

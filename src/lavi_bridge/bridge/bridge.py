@@ -18,7 +18,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from lavi_bridge.bridge import lora
-from lavi_bridge.bridge.joined import Joined
+from lavi_bridge.bridge.made import Made
 from lavi_bridge.config import check_finite, check_guidance
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.running.device import to_device, visiting
@@ -40,7 +40,7 @@ class Step:
     latents: Tensor  # (batch, channels, height, width)
 
 
-class Bridge(Joined):
+class Bridge(Made):
     """A language model joined to a vision model.
 
     Both stay frozen; what trains is the adapter and the LoRA layers injected into either. As a

@@ -88,16 +88,7 @@ def read(
     Raises:
         BridgeError: see `Bridge.load`.
     """
-    place = find_bridge(folder)
-    record = place.json(INDEX)
-    if record.get("format") != FORMAT:
-        raise BridgeError(
-            f"'{place.id}' has format {record.get('format')}; this version reads {FORMAT}"
-        )
-    if missing := [
-        k for k in ("id", "language", "vision", "tokens", "training") if k not in record
-    ]:
-        raise BridgeError(f"the {INDEX} of '{place.id}' lacks '{missing[0]}'")
+    place, record = opened(folder)
     bases = _base(place, record, "language", language), _base(place, record, "vision", vision)
     image_model = load_vision(bases[1], dtype=dtype, quantize=quantize_vision, device=device)
     if record["language"].get("family") == OwnEncoders.__name__:
@@ -141,6 +132,25 @@ def read(
     if parts.id != record["id"]:
         raise BridgeError(f"the weights in '{place.id}' are not those of bridge {record['id']}")
     return parts, record["training"]
+
+
+def opened(folder: str | Path) -> tuple[Place, dict[str, Any]]:
+    """Where a bridge is, and its record; neither weights nor base models are read.
+
+    Raises:
+        BridgeError: there is no bridge, or its record is damaged or of another format.
+    """
+    place = find_bridge(folder)
+    record = place.json(INDEX)
+    if record.get("format") != FORMAT:
+        raise BridgeError(
+            f"'{place.id}' has format {record.get('format')}; this version reads {FORMAT}"
+        )
+    if missing := [
+        k for k in ("id", "language", "vision", "tokens", "training") if k not in record
+    ]:
+        raise BridgeError(f"the {INDEX} of '{place.id}' lacks '{missing[0]}'")
+    return place, record
 
 
 def _limit(record: dict[str, Any], place: Place) -> int | None:

@@ -68,11 +68,7 @@ def inject(model: nn.Module, lora: LoRA, *, seed: int = 0, name: str = "the mode
             f"LoRA pattern '{lora.targets}' hits nothing usable in {name}, whose linear layers "
             f"end in: {kinds} (peft: {first_line(error)[:120]})"
         ) from error
-    widest = max(_full_rank(layer) for layer in layers(model).values())
-    if lora.rank > widest:
-        raise BridgeError(
-            f"LoRA rank {lora.rank} is above what any layer of {name} can have: {widest}"
-        )
+    check_rank(model, lora.rank, name=name)
     for layer in layers(model).values():
         # PEFT creates them in the base's precision; bf16 steps of 5e-6 would round to nothing
         layer.lora_A[NAME].float()
@@ -81,6 +77,13 @@ def inject(model: nn.Module, lora: LoRA, *, seed: int = 0, name: str = "the mode
             layer.lora_B[NAME].register_forward_hook(_Dropout(lora.dropout))
     model.train(model.training)  # new layers start in training mode, whatever the model's
     return len(layers(model))
+
+
+def check_rank(model: nn.Module, rank: int, *, name: str) -> None:
+    """Refuse a rank above the full rank of every layer that has LoRA."""
+    widest = max(_full_rank(layer) for layer in layers(model).values())
+    if rank > widest:
+        raise BridgeError(f"LoRA rank {rank} is above what any layer of {name} can have: {widest}")
 
 
 def layers(model: nn.Module) -> dict[str, LoraLayer]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from lavi_bridge.cli.draw import evaluate, expand, generate, reproduce
 from lavi_bridge.cli.train import cache, data, plan, train
-from lavi_bridge.cli.zoo import convert, demo, show_list, zoo
+from lavi_bridge.cli.zoo import convert, demo, interpolate, show_list, zoo
 from lavi_bridge.errors import BridgeError, nearest
 from lavi_bridge.running.openmp import sleep_while_waiting
 from lavi_bridge.show.output import tolerate_all_signs
@@ -36,6 +36,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "cache": cache,
     "list": show_list,
     "convert": convert,
+    "interpolate": interpolate,
     "demo": demo,
     "zoo": zoo,
 }

@@ -1,4 +1,4 @@
-"""`list`, `convert`, `demo` and `zoo`."""
+"""`list`, `convert`, `interpolate`, `demo` and `zoo`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 import tyro
 from tyro.conf import Positional
 
-from lavi_bridge.config import Settings
+from lavi_bridge.config import Fraction, Settings
 from lavi_bridge.errors import BridgeError, nearest
 
 
@@ -46,6 +46,26 @@ class Convert(Settings):
     """The language model that it was trained with."""
     vision: str
     """The vision model that it was trained with."""
+    trust_remote_code: bool = False
+    """Run code that comes with the language model (read it first)."""
+
+
+@dataclass
+class Interpolate(Settings):
+    """Write the bridge between two bridges of one pair, linear in all that they have learned."""
+
+    a: Positional[str]
+    """Folder of a bridge or of its training run, or a Hub id."""
+    b: Positional[str]
+    """Another of the same models, with the same adapter."""
+    out: Path
+    """Folder for the new bridge; its LoRA has the ranks of both together."""
+    at: Fraction = 0.5
+    """How far from the first to the second: 0 is the first, 1 the second."""
+    language: str | None = None
+    """Where the language model is now, if it has moved since training."""
+    vision: str | None = None
+    """Where the vision model is now, if it has moved since training."""
     trust_remote_code: bool = False
     """Run code that comes with the language model (read it first)."""
 
@@ -120,6 +140,24 @@ def convert(args: list[str]) -> None:
         trust_remote_code=options.trust_remote_code,
     )
     bridge.training_summary = {"converted_from": str(options.published)}
+    bridge.save(options.out)
+    print(f"'{options.out}' holds bridge {bridge.id}")
+
+
+def interpolate(args: list[str]) -> None:
+    """Write the bridge that lies between two bridges of one pair."""
+    options = tyro.cli(Interpolate, args=args, prog="lavi-bridge interpolate")
+    from lavi_bridge.bridge.bridge import Bridge
+
+    bridge = Bridge.interpolated(
+        options.a,
+        options.b,
+        options.at,
+        language=options.language,
+        vision=options.vision,
+        device="cpu",
+        trust_remote_code=options.trust_remote_code,
+    )
     bridge.save(options.out)
     print(f"'{options.out}' holds bridge {bridge.id}")
 
