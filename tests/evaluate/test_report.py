@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from lavi_bridge import BridgeError
-from lavi_bridge.evaluate.report.forest import _ticks
+from lavi_bridge.evaluate.report.forest import round_numbers
 from lavi_bridge.evaluate.report.report import write_report
 from lavi_bridge.evaluate.report.tables import (
     PAPER_COLUMNS,
@@ -425,11 +425,11 @@ def test_the_same_evaluation_gives_the_same_bytes(shapes: Evaluation, tmp_path: 
 
 
 def test_ticks_are_round_and_few() -> None:
-    assert _ticks(0.0, 1.0) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    assert _ticks(0.301, 0.319) == [0.305, 0.31, 0.315]
-    assert _ticks(5.0, 5.0)
+    assert round_numbers(0.0, 1.0) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert round_numbers(0.301, 0.319) == [0.305, 0.31, 0.315]
+    assert round_numbers(5.0, 5.0)
     for span in range(1, 200):
-        assert 1 <= len(_ticks(0.013, 0.013 + span / 100)) <= 6
+        assert 1 <= len(round_numbers(0.013, 0.013 + span / 100)) <= 6
 
 
 def test_the_terminal_gets_the_tables_in_columns(shapes: Evaluation) -> None:

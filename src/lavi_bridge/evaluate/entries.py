@@ -6,7 +6,7 @@ import gc
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,8 +15,9 @@ import torch
 
 from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.bridge.drawing import made_by, settings_of
-from lavi_bridge.bridge.folder import find_bridge, is_pipeline
-from lavi_bridge.errors import BridgeError
+from lavi_bridge.bridge.folder import find_bridge, is_pipeline, opened
+from lavi_bridge.config import SCALES, Sampling, check_finite
+from lavi_bridge.errors import BridgeError, nearest
 from lavi_bridge.evaluate.drawing import Picture, draw, drawn, finish, found
 from lavi_bridge.evaluate.judging import sizes_note
 from lavi_bridge.evaluate.options import EvaluateConfig
@@ -60,6 +61,8 @@ class Contestant(ABC):
     name: str
     spec: str
     """The place or id that the user gave."""
+    scales: dict[str, float] = field(default_factory=dict)
+    """Strengths of its LoRA by their settings, where it is a bridge."""
 
     def check(self, suites: Sequence[Asked]) -> None:  # noqa: B027 - what is drawn cannot lack yet
         """Raise where something is missing, before anything is drawn."""
@@ -112,13 +115,18 @@ class Drawn(Contestant):
         """The paper's row of the same models, if it has one."""
         return None
 
+    def sampling(self, config: EvaluateConfig) -> Sampling:
+        """How it draws: with strengths of its own."""
+        language, vision = (self.scales.get(option, 1.0) for option in SCALES)
+        return replace(config.sampling, language_scale=language, vision_scale=vision)
+
     def images(
         self, suites: Sequence[Asked], config: EvaluateConfig
     ) -> tuple[Entry, dict[str, Files]]:
         device = own_device(config.device)
         bridge = self.load(config, device)
         compile_sampling(bridge.vision.backbone, config.sampling.compile)
-        identity = _identity(bridge, config)
+        identity = _identity(bridge, config, self.sampling(config))
         files = {one.suite: self._draw(bridge, one, identity, config) for one in suites}
         about = {"kind": self.kind, **identity, **_about(bridge, device)}
         recipe = self.recipe(bridge)
@@ -135,7 +143,7 @@ class Drawn(Contestant):
             bridge,
             asked.jobs,
             folder,
-            config.sampling,
+            self.sampling(config),
             identity=identity | about,
             suffix=config.suffix,
             name=f"{self.name}, {asked.suite}",
@@ -169,6 +177,15 @@ class Joined(Drawn):
     moved: dict[str, str] = field(default_factory=dict)
     """Where its language and vision model are now, if not where they were in training."""
 
+    def check(self, suites: Sequence[Asked]) -> None:
+        _, record = opened(self.spec)
+        for option, scale in self.scales.items():
+            side = option.removesuffix("_scale")
+            if scale != 1 and not record[side].get("lora"):
+                raise BridgeError(
+                    f"'{self.name}' has no LoRA in its {side} model, and so no {_flag(option)}"
+                )
+
     def load(self, config: EvaluateConfig, device: torch.device) -> Bridge:
         return Bridge.load(
             self.spec,
@@ -194,11 +211,13 @@ def contestants_of(specs: Sequence[str]) -> list[Contestant]:
         raise BridgeError("nothing to evaluate: give bridges, image models, or folders of images")
     all_of_them: list[Contestant] = []
     for text in specs:
-        name, given, spec = text.partition("=")
-        if not given or at_home(text).exists():
-            name, spec = "", text
+        name, spec, scales = _read(text)
         spec = str(at_home(spec)) if spec.startswith("~") else spec
-        all_of_them.append(_class_of(spec)(name or _name(spec), spec))
+        told = "".join(f" {_flag(option)}={scale:g}" for option, scale in scales.items())
+        one = _class_of(spec)(name or _name(spec) + told, spec, scales)
+        if scales and not isinstance(one, Joined):
+            raise BridgeError(f"'{text}': a strength is of a bridge's LoRA; this is no bridge")
+        all_of_them.append(one)
     names = [one.name.casefold() for one in all_of_them]
     for one in all_of_them:
         if not re.fullmatch(r"[\w +=-][\w. +=-]{0,79}", one.name):
@@ -206,6 +225,37 @@ def contestants_of(specs: Sequence[str]) -> list[Contestant]:
         if names.count(one.name.casefold()) > 1:
             raise BridgeError(f"two entries are called '{one.name}'; give NAME=… to tell them")
     return all_of_them
+
+
+def _read(text: str) -> tuple[str, str, dict[str, float]]:
+    """`NAME=PLACE,language-scale=0.5` -> name (or nothing), place, and strengths.
+
+    Raises:
+        BridgeError: an option is not known, or its value is no number.
+    """
+    name, given, spec = text.partition("=")
+    if at_home(text).exists():  # a folder may be called anything
+        return "", text, {}
+    if given and at_home(spec).exists():
+        return name, spec, {}
+    found = re.fullmatch(r"(.*?)((?:,[\w-]*-scale=[^,]*)*)", text, re.DOTALL)
+    assert found is not None  # anything matches
+    first, known = found[1], {_flag(scale): scale for scale in SCALES}
+    scales = {}
+    for option, _, value in (part.partition("=") for part in found[2].split(",")[1:]):
+        if option not in known:
+            raise BridgeError(f"'{text}': unknown option '{option}'{nearest(option, known)}")
+        try:
+            scales[known[option]] = float(value)
+        except ValueError:
+            raise BridgeError(f"'{text}': {option} is a number, not '{value}'") from None
+        check_finite(option, scales[known[option]])
+    name, given, spec = first.partition("=")
+    return (name, spec, scales) if given and not at_home(first).exists() else ("", first, scales)
+
+
+def _flag(option: str) -> str:
+    return option.replace("_", "-")
 
 
 def place_bases(contestants: Sequence[Contestant], config: EvaluateConfig) -> None:
@@ -235,6 +285,13 @@ def place_bases(contestants: Sequence[Contestant], config: EvaluateConfig) -> No
                 bridge.moved.setdefault(option, common[0])
 
 
+def share_scales(contestants: Sequence[Contestant], sampling: Sampling) -> None:
+    """Give every bridge the strengths that are asked of all, where it has none of its own."""
+    for one in contestants:
+        if isinstance(one, Joined):
+            one.scales = sampling.scales | one.scales
+
+
 def _class_of(spec: str) -> type[Contestant]:
     if is_pipeline(spec):
         return ImageModel
@@ -257,12 +314,12 @@ def _name(spec: str) -> str:
     return path.parent.name if path.name == "bridge" and path.parent.name else path.resolve().name
 
 
-def _identity(bridge: Bridge, config: EvaluateConfig) -> dict[str, Any]:
+def _identity(bridge: Bridge, config: EvaluateConfig, sampling: Sampling) -> dict[str, Any]:
     """What the images depend on beside prompts and seeds."""
-    settings, made = settings_of(bridge, config.sampling), made_by(bridge)
+    settings, made = settings_of(bridge, sampling), made_by(bridge)
     if not bridge.trainable_parameters():  # then its id is of the two models alone
         made["bridge"] = joined(bridge.language.fingerprint, bridge.vision.fingerprint, digits=12)
-    return made | {"seed": config.sampling.seed} | settings | {"suffix": config.suffix}
+    return made | {"seed": sampling.seed} | settings | {"suffix": config.suffix}
 
 
 def _about(bridge: Bridge, device: torch.device) -> dict[str, Any]:

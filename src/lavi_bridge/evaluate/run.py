@@ -17,7 +17,7 @@ from pathlib import Path
 
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.evaluate.drawing import jobs_of
-from lavi_bridge.evaluate.entries import Asked, contestants_of, place_bases
+from lavi_bridge.evaluate.entries import Asked, contestants_of, place_bases, share_scales
 from lavi_bridge.evaluate.judging import (
     THREE,
     add_three_in_one,
@@ -57,6 +57,7 @@ def _evaluate(config: EvaluateConfig, stack: ExitStack) -> Evaluation:
     """The evaluation; `stack` takes the lock of its folder once all that was asked for is there."""
     contestants = contestants_of(config.entries)
     place_bases(contestants, config)
+    share_scales(contestants, config.sampling)
     prompts_of = _suites(config)
     names = {suite: chosen(suite, config) for suite in prompts_of}
     judges = load_judges(dict.fromkeys(n for those in names.values() for n in those), config)

@@ -58,7 +58,7 @@ def forest(
     width = WIDTH - LEFT + left
     known = [e for part in found.values() for e in part.values() if e]
     ends = [x for e in known for x in (e.low, e.value, e.high) if x is not None]
-    ticks = _ticks(min(ends), max(ends))
+    ticks = round_numbers(min(ends), max(ends))
     low, high = min(ticks[0], *ends), max(ticks[-1], *ends)
     height = TOP + len(found) * (len(entries) * STEP + GAP) + BOTTOM
 
@@ -106,15 +106,19 @@ def standalone(title: str, found: Mapping[str, Mapping[str, Estimate | None]]) -
 def _entry(index: int, name: str, e: Estimate, places: Sequence[str], y: float) -> Markup:
     """Mark and interval, and what a pointer is told of them."""
     low, middle, high = places
-    told = f"{name}: {e.value:.4g}" if name else f"{e.value:.4g}"
-    told += f" ({e.low:.4g} to {e.high:.4g})" if e.low is not None else ""
     return Markup(
         '<g><title>{}</title><path class="e{} range" d="M{} {y}H{}"/>'
         '<g transform="translate({} {y})">{}</g></g>'
-    ).format(told, index % COLORS, low, high, middle, mark(index), y=f"{y:.1f}")
+    ).format(told(name, e), index % COLORS, low, high, middle, mark(index), y=f"{y:.1f}")
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def told(name: str, e: Estimate) -> str:
+    """An estimate in words."""
+    words = f"{name}: {e.value:.4g}" if name else f"{e.value:.4g}"
+    return words + (f" ({e.low:.4g} to {e.high:.4g})" if e.low is not None else "")
+
+
+def round_numbers(low: float, high: float) -> list[float]:
     """Up to six round numbers between two."""
     span = (high - low) or abs(low) or 1.0
     step = 10.0 ** math.floor(math.log10(span))

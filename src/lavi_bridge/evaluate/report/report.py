@@ -20,6 +20,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from lavi_bridge.evaluate.report.forest import COLORS, forest, mark
+from lavi_bridge.evaluate.report.sweep import curve, sweeps
 from lavi_bridge.evaluate.report.tables import (
     NONE,
     PAPER_COLUMNS,
@@ -337,7 +338,7 @@ def _page(
         first=evaluation.entries[0].name,
         paper=paper,
         parts=[
-            (section, _forests(evaluation, summary))
+            (section, _forests(evaluation, summary), _curves(evaluation, summary))
             for section, summary in zip(sections, summaries, strict=True)
         ],
         provenance=_provenance(evaluation),
@@ -358,6 +359,13 @@ def _forests(evaluation: Evaluation, summary: Summary) -> list[Markup]:
     names = [entry.name for entry in evaluation.entries]
     shown = titles(evaluation)
     return [forest(shown[metric], found, names) for metric, found in summary.estimates.items()]
+
+
+def _curves(evaluation: Evaluation, summary: Summary) -> list[Markup]:
+    shown, swept = titles(evaluation), sweeps(evaluation.entries)
+    whole = {metric: next(iter(found.values())) for metric, found in summary.estimates.items()}
+    drawn = [curve(shown[metric], one, found) for one in swept for metric, found in whole.items()]
+    return [one for one in drawn if one is not None]
 
 
 def _score_shown(score: float | None) -> str:
