@@ -12,6 +12,7 @@ from torch import nn
 from lavi_bridge import Bridge, BridgeError
 from lavi_bridge.bridge import lora
 from lavi_bridge.config import LoRA
+from lavi_bridge.languages.calm import whole_gelu
 from tests.real import Kernels
 
 Tiny = Callable[[str], Path]
@@ -187,7 +188,7 @@ def test_small_layers_fold_into_one_product_with_the_same_gradients(tiny: Tiny) 
         return [hidden, *torch.autograd.grad(hidden.square().sum(), lora.parameters(model))]
 
     plain, layer = answer(), next(iter(lora.layers(model).values()))
-    with lora.folded(model), bridge.language.whole_gelu():
+    with lora.folded(model), whole_gelu(bridge.language.model):
         assert "forward" in vars(layer)
         torch.testing.assert_close(answer(), plain, rtol=1e-4, atol=1e-4)
     assert "forward" not in vars(layer)

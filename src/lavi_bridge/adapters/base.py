@@ -29,6 +29,20 @@ INNER_STEP = 8
 """Widths inside that are chosen by a number of parameters are multiples of this."""
 
 
+class Mix(nn.Module):
+    """The mean of several layers' states by weights that are learned, alike at first (arXiv
+    1802.05365, equation 1)."""
+
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(layers))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """States side by side (batch, tokens, layers × width) -> (batch, tokens, width)."""
+        states = hidden.float().unflatten(-1, (len(self.logits), -1))
+        return torch.einsum("btlw,l->btw", states, self.logits.softmax(0))
+
+
 class Adapter(nn.Module):
     """Maps hidden states (batch, tokens, width_in) -> (batch, tokens', width_out), in float32.
 
@@ -63,6 +77,8 @@ class Adapter(nn.Module):
         self.width_in, self.width_out, self.dropout = width_in, width_out, dropout
         self.width_pooled, self.widths_more = pooled, tuple(more)
         self.inner = self.usual_inner(width_in, width_out) if inner is None else inner
+        self.mixed = 0
+        """Layers of the language model that are mixed first; 0 where one state a token comes."""
         if pooled:
             self.pool = nn.Sequential(nn.LayerNorm(width_in), nn.Linear(width_in, pooled))
         if more:
@@ -79,6 +95,12 @@ class Adapter(nn.Module):
         """Map language features of any precision to float32 vision features."""
         raise NotImplementedError
 
+    def mix_layers(self, count: int) -> None:
+        """Learn how much each of so many layers counts; 0 changes nothing."""
+        self.mixed = count
+        if count:
+            self.mix = Mix(count)
+
     def read(self, features: Text) -> Text:
         """Language features as the vision model reads them: its tokens, a pooled vector of the mean
         of all tokens that are read, and further sequences, where it asks for them."""
@@ -87,6 +109,10 @@ class Adapter(nn.Module):
             pooled=self.pooled_of(features),
             more=tuple(one.tokens_of(features) for one in self.others()),
         )
+
+    def mixing(self, features: Text) -> Text:
+        """Features whose layers are mixed into one state a token, where several are handed on."""
+        return replace(features, hidden=self.mix(features.hidden)) if self.mixed else features
 
     def others(self) -> list[Self]:
         """The adapters of further sequences."""
@@ -109,7 +135,7 @@ class Adapter(nn.Module):
 
     def prepare(self, features: Text) -> Text:
         """What is done once a prompt: all, unless the adapter depends on the timestep."""
-        return self.read(features)
+        return self.read(self.mixing(features))
 
     def at(self, text: Text, timesteps: Tensor) -> Text:
         """What is done at every step, to what `prepare` gave."""
@@ -138,6 +164,8 @@ class Adapter(nn.Module):
             config["more_dims"] = list(self.widths_more)
         if self.inner != self.usual_inner(self.width_in, self.width_out):
             config["inner_dim"] = self.inner
+        if self.mixed:
+            config["mixed_layers"] = self.mixed
         return config
 
     @classmethod
@@ -210,6 +238,7 @@ class Adapter(nn.Module):
                 more=config.get("more_dims", ()),
                 inner=config.get("inner_dim"),
             )
+            adapter.mix_layers(config.get("mixed_layers", 0))
         adapter.load_weights(place)
         return adapter
 

@@ -38,8 +38,8 @@ class TimedAdapter(ResamplerAdapter):
         self.time = Time(self.inner)
 
     def prepare(self, features: Text) -> Text:
-        """Leave the features as they are; `at` reads them."""
-        return features
+        """Leave the features of one layer as they are; `at` reads them."""
+        return self.mixing(features)
 
     def at(self, text: Text, timesteps: Tensor) -> Text:
         """Features as they are read at these timesteps (batch,)."""

@@ -23,7 +23,7 @@ from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.atomic import at_home, new_folder
 from lavi_bridge.files.locate import SINGLE, Place, locate
 from lavi_bridge.files.weights import Fingerprint, earlier
-from lavi_bridge.languages import Language, load_language
+from lavi_bridge.languages import Language, asked, load_language
 from lavi_bridge.running.lock import LOCK
 from lavi_bridge.version import __version__
 from lavi_bridge.visions import load_vision
@@ -58,7 +58,7 @@ def write(parts: Parts, summary: dict[str, Any], folder: Path) -> None:
         "versions": {"lavi-bridge": __version__}
         | {name: version(name) for name in ("torch", "diffusers", "transformers", "peft")},
         "training": summary,
-    }
+    } | asked.record(parts.language)
     others = folder.exists() and any(entry.name != LOCK for entry in folder.iterdir())
     if others and not (folder / INDEX).is_file():
         raise BridgeError(f"'{folder}' holds something else than a bridge; choose another folder")
@@ -101,6 +101,10 @@ def read(
             device=device,
             trust_remote_code=trust_remote_code,
         )
+    try:
+        asked.ask_again(text_model, record)
+    except BridgeError as error:
+        raise BridgeError(f"the {INDEX} of '{place.id}': {error}") from error
     adapter = Adapter.load(place / "adapter")
     own = load_own(image_model, dtype=dtype) if adapter.needs_own else None
     if own is not None and (noted := record.get("own", {}).get("fingerprint")) != own.fingerprint:
@@ -248,6 +252,7 @@ def model_card(parts: Parts, summary: dict[str, Any]) -> str:
         for key, value in summary.items()
         if not isinstance(value, dict)  # such as the warm start's report: it is in bridge.json
     )
+    told = "".join(f"\n{key}: {value}" for key, value in asked.record(parts.language).items())
     return f"""---
 {metadata.to_yaml()}
 ---
@@ -266,7 +271,7 @@ bridge.generate(["a red circle left of a blue square"])[0].save("picture.png")
 | part | trained parameters |
 |---|---|
 {trained}
-Prompts: {parts.tokens} tokens, padding {"masked" if parts.vision.masks else "read as it is"}.
+Prompts: {parts.tokens} tokens, padding {"masked" if parts.vision.masks else "read as it is"}.{told}
 
 ## Base models and their licences
 - language: {bases[0].id}: {licence(bases[0])}

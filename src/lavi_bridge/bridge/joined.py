@@ -143,7 +143,7 @@ class Joined(nn.Module):
         return self.adapt(self.features(prompts))
 
     def features(self, prompts: str | Sequence[str], *, trim: bool | None = None) -> Text:
-        """Prompts -> the language model's hidden states (batch, tokens, width) and their mask.
+        """Prompts -> the language model's hidden states (batch, tokens, handed width), their mask.
 
         Own encoders that are read through their pipeline give a pooled vector, too.
 

@@ -13,6 +13,7 @@ from lavi_bridge.bridge import parts as joining
 from lavi_bridge.bridge.joined import Joined
 from lavi_bridge.bridge.parts import Parts
 from lavi_bridge.config import Quantize
+from lavi_bridge.languages.asked import Asked
 from lavi_bridge.running.device import choose_device, choose_dtype
 
 
@@ -36,6 +37,8 @@ class Made(Joined):
         quantize_vision: Quantize = "none",
         tokens: int | None = None,
         language_layers: str = "all",
+        layers: str | int = "last",
+        template: str | None = None,
         device: str | torch.device | None = None,
         seed: int = 0,
         trust_remote_code: bool = False,
@@ -56,6 +59,9 @@ class Made(Joined):
             quantize_vision: the same for the vision model's blocks; convolutions stay whole.
             tokens: that a prompt may have; the vision model's own number by default.
             language_layers: which of the language model's get LoRA: `all`, or `last:K`.
+            layers: which of its layers are read: `last`, `penultimate`, a number (0: the
+                embeddings), `mean`, `mix` or `stack:K`.
+            template: a text before every prompt, not handed on, or `chat`: the tokenizer's own.
             device: where to put it all; a GPU by default, where there is one.
             seed: draws the adapter's and the LoRA layers' first weights.
             trust_remote_code: run code that comes with the language model.
@@ -82,6 +88,7 @@ class Made(Joined):
             seed=seed,
             tokens=tokens,
             layers=language_layers,
+            asked=Asked(layers, template),
             trust_remote_code=trust_remote_code,
         )
         return cls._of(parts).to(device)
@@ -98,6 +105,8 @@ class Made(Joined):
         vision_rank: int = 32,
         tokens: int | None = None,
         language_layers: str = "all",
+        layers: str | int = "last",
+        template: str | None = None,
         trust_remote_code: bool = False,
     ) -> Self:
         """The same bridge without weights, on the meta device: only configs are read."""
@@ -110,6 +119,7 @@ class Made(Joined):
                 ranks=(language_rank, vision_rank),
                 tokens=tokens,
                 layers=language_layers,
+                asked=Asked(layers, template),
                 trust_remote_code=trust_remote_code,
             )
         )

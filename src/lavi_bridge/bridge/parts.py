@@ -6,6 +6,7 @@ What makes, reads or writes a bridge handles these; `Bridge`, which learns and d
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.atomic import raw_bytes
 from lavi_bridge.files.locate import locate
 from lavi_bridge.languages import Language, load_language
+from lavi_bridge.languages.asked import Asked, record
 from lavi_bridge.languages.layers import ALL, lora_targets
 from lavi_bridge.running.device import choose_dtype
 from lavi_bridge.visions import Vision, load_vision
@@ -47,11 +49,18 @@ class Parts:
     def __post_init__(self) -> None:
         if self.limit is not None:
             _check_limit(self.limit, self.language, self.vision)
+        reading = self.language.reading
+        mixed = 0 if reading is None else reading.mixed
+        if self.adapter.mixed != mixed:
+            raise BridgeError(
+                f"the adapter mixes {self.adapter.mixed} layers, but {mixed} are to be mixed"
+            )
         widths = self.adapter.width_in, self.adapter.width_out
-        if widths != (self.language.width, self.vision.text_width):
+        needed = self.language.handed_width // max(1, mixed), self.vision.text_width
+        if widths != needed:
             raise BridgeError(
                 f"the adapter maps {widths[0]} to {widths[1]}, but these models "
-                f"need {self.language.width} to {self.vision.text_width}"
+                f"need {needed[0]} to {needed[1]}"
             )
         if self.adapter.width_pooled != self.vision.pooled_width:
             raise BridgeError(
@@ -100,7 +109,7 @@ class Parts:
     def tokens(self) -> int:
         """Tokens of a prompt that are read at most; what the language model can read, if fewer."""
         wanted = self.limit or self.vision.tokens
-        return min(wanted, self.language.max_tokens or wanted)
+        return min(wanted, self.language.room or wanted)
 
     @property
     def padding(self) -> int:
@@ -115,6 +124,8 @@ class Parts:
         if self.own is not None:
             bases += self.own.fingerprint
         digest = hashlib.sha256(bases.encode())
+        if asked := record(self.language):
+            digest.update(json.dumps(asked, sort_keys=True).encode())
         for part in self.trained().values():
             for parameter in part:
                 digest.update(raw_bytes(parameter))
@@ -136,18 +147,21 @@ def connect(
     seed: int,
     tokens: int | None,
     layers: str,
+    asked: Asked,
     trust_remote_code: bool,
 ) -> Parts:
     """Join two pre-trained models by a fresh adapter and fresh LoRA; see `Bridge.connect`."""
     precision = choose_dtype(dtype, device)
+    text_model = load_language(
+        locate(language),
+        dtype=precision,
+        quantize=quantize,
+        device=device,
+        trust_remote_code=trust_remote_code,
+    )
+    asked.of(text_model)
     return join(
-        load_language(
-            locate(language),
-            dtype=precision,
-            quantize=quantize,
-            device=device,
-            trust_remote_code=trust_remote_code,
-        ),
+        text_model,
         load_vision(locate(vision), dtype=precision, quantize=quantize_vision, device=device),
         adapter=adapter,
         parameters=parameters,
@@ -169,10 +183,12 @@ def outline(
     ranks: tuple[int, int],
     tokens: int | None,
     layers: str,
+    asked: Asked,
     trust_remote_code: bool,
 ) -> Parts:
     """Join two models without weights, on the meta device: only configs are read."""
     text_model = load_language(locate(language), trust_remote_code=trust_remote_code)
+    asked.of(text_model, trust_remote_code=trust_remote_code)
     image_model = load_vision(locate(vision))
     with torch.device("meta"):
         return join(
@@ -235,19 +251,21 @@ def join(
         raise BridgeError(f"dropout is a fraction below 1, not {dropout}")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
+        mixed = 0 if language.reading is None else language.reading.mixed
         fresh = ADAPTERS[adapter].fresh(
-            language.width,
+            language.handed_width // max(1, mixed),
             vision.text_width,
             dropout=dropout,
             pooled=vision.pooled_width,
             more=vision.more_widths,
             parameters=parameters,
         )
+        fresh.mix_layers(mixed)
         own = load_own(vision, dtype=dtype) if fresh.needs_own else None
         parts = Parts(language, vision, fresh, tokens, own)
         targets = lora_targets(language, layers), vision.lora_targets
         for side, rank, pattern in zip(parts.sides.values(), ranks, targets, strict=True):
-            inject(side, LoRA(rank, pattern, dropout), seed=seed)
+            inject(side, LoRA(rank if pattern else 0, pattern, dropout), seed=seed)
     return parts
 
 
@@ -267,7 +285,8 @@ def _check_limit(limit: int, language: Language, vision: Vision) -> None:
         raise BridgeError(
             f"'{vision.place.id}' reads {vision.max_tokens} tokens at most, not {limit}"
         )
-    if language.max_tokens is not None and limit > language.max_tokens:
+    if language.room is not None and limit > language.room:
+        beside = f" beside the template's {len(language.template)}" if language.template else ""
         raise BridgeError(
-            f"'{language.place.id}' reads {language.max_tokens} tokens at most, not {limit}"
+            f"'{language.place.id}' reads {language.room} tokens at most{beside}, not {limit}"
         )

@@ -37,7 +37,11 @@ class PlanOptions:
     vision_rank: int | None = None
     """LoRA rank on the vision model alone; 0 leaves it untouched."""
     language_layers: str = "all"
-    """Layers of the language model that get LoRA: `all`, or `last:K`."""
+    """Layers of the language model that get LoRA (not which are read): `all`, or `last:K`."""
+    layers: int | str = "last"
+    """Layers of the language model that are read (not which get LoRA); see `train --help`."""
+    template: str | None = None
+    """A text before every prompt, or `chat`; see `train --help`."""
     tokens: Count | None = None
     """Tokens that a prompt may have (unset: the vision model's own number)."""
     resolution: int | None = None
@@ -69,6 +73,8 @@ class DataCheck(Settings):
     """Vision model that limits the tokens: Hub id, folder or zoo:NAME."""
     tokens: Count | None = None
     """Tokens that a prompt may have (unset: the vision model's own number)."""
+    template: str | None = None
+    """A text before every caption, or `chat`, whose tokens do not count; see `train --help`."""
     trust_remote_code: bool = False
     """Run code that comes with the language model (read it first)."""
     resolution: int | None = None
@@ -126,6 +132,8 @@ def plan(args: list[str]) -> None:
         language_rank=options.rank if options.language_rank is None else options.language_rank,
         vision_rank=options.rank if options.vision_rank is None else options.vision_rank,
         language_layers=options.language_layers,
+        layers=options.layers,
+        template=options.template,
         tokens=options.tokens,
         resolution=options.resolution,
         batch_size=options.batch_size,
@@ -157,6 +165,7 @@ def data(args: list[str]) -> None:
         vision=options.vision,
         resolution=options.resolution,
         tokens=options.tokens,
+        template=options.template,
         out=options.out,
         trust_remote_code=options.trust_remote_code,
     )

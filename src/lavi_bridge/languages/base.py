@@ -7,8 +7,7 @@ read, and what to pad with.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,13 +28,13 @@ from lavi_bridge.languages.loading.tokenizer import (
     load_tokenizer,
     unknown_token,
 )
+from lavi_bridge.languages.reading import Reading
+from lavi_bridge.languages.template import Template
 from lavi_bridge.registry import Registry
 from lavi_bridge.running.device import to_device
 from lavi_bridge.running.quantize import keep_trainable
 from lavi_bridge.show.output import whole
 
-DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "dropout_rate")
-"""Attributes by which modules of transformers hold the share that attention drops."""
 LANGUAGES: Registry[Language] = Registry("language family")
 
 
@@ -63,6 +62,8 @@ class Language(nn.Module):
     pads: ClassVar[tuple[str, ...]] = ("eos", "unk", "bos")
     """Special tokens to pad with, best first, for a tokenizer that names no pad token."""
     float16_safe: ClassVar[bool] = True
+    shortens: ClassVar[bool] = True
+    """Whether layers above those that are read may be let go."""
 
     model: Any  # a module whose class is known only when it is loaded
 
@@ -72,6 +73,12 @@ class Language(nn.Module):
         self.tokenizer = tokenizer
         self.place = place
         self.lora: LoRA | None = None
+        self.reading: Reading | None = None
+        """What is read of its layers; None for the last hidden states."""
+        self.let_go = 0
+        """Parameters of layers that are not read, and not kept."""
+        self.template: Template | None = None
+        """What stands before every prompt."""
         if tokenizer is not None:
             choose_pad_token(tokenizer, self.pads, self.embeddings, place)
 
@@ -154,6 +161,17 @@ class Language(nn.Module):
         return int(width)
 
     @property
+    def handed_width(self) -> int:
+        """Numbers of a token that are handed on: a hidden state, or several side by side."""
+        return self.width * (1 if self.reading is None else self.reading.many)
+
+    @property
+    def room(self) -> int | None:
+        """The longest prompt that the model can read, beside what stands before it."""
+        before = 0 if self.template is None else len(self.template)
+        return None if self.max_tokens is None else self.max_tokens - before
+
+    @property
     def max_tokens(self) -> int | None:
         """The longest text the model can read; None where positions have no end."""
         return getattr(self.config, "max_position_embeddings", None)
@@ -181,13 +199,25 @@ class Language(nn.Module):
         return self.hidden(input_ids, attention_mask)
 
     def hidden(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Token ids (batch, tokens) -> last hidden states (batch, tokens, width).
+        """Token ids of prompts (batch, tokens) -> what is handed on (batch, tokens, handed width).
 
-        Without a mask every token is read, padding too: as published for the U-Nets.
+        These are the last hidden states, where no `reading` asks for others. Without a mask every
+        token is read, padding too: as published for the U-Nets.
         """
+        if self.template is not None:
+            input_ids, attention_mask = self.template.before(input_ids, attention_mask)
         mask: Any = None if attention_mask is None else self._mask(attention_mask)
-        output = self.model(input_ids=to_device(input_ids, self.device), attention_mask=mask)
-        return output.last_hidden_state
+        options = {} if self.reading is None else {"output_hidden_states": True}
+        output = self._run(to_device(input_ids, self.device), mask, **options)
+        if self.reading is None:
+            states: Tensor = output.last_hidden_state
+        else:
+            states = self.reading(getattr(output, "hidden_states", None))
+        return states if self.template is None else states[:, len(self.template) :]
+
+    def _run(self, input_ids: Tensor, mask: Any, **options: bool) -> Any:
+        """The model's answer to token ids and a mask in its form; both are on its device."""
+        return self.model(input_ids=input_ids, attention_mask=mask, **options)
 
     def _mask(self, mask: Tensor) -> Any:
         """A mask (batch, tokens) in the form that the model takes, on its device."""
@@ -211,15 +241,18 @@ class Language(nn.Module):
             BridgeError: a token is not in the model's table.
         """
         prompts = [whole(prompt) for prompt in prompts]
-        encoded = self.tokenizer(
-            prompts,
-            padding="max_length",
-            truncation=True,
-            max_length=length,
-            padding_side="right",
-            return_tensors="pt",
-        )
-        ids, mask = encoded["input_ids"].long(), encoded["attention_mask"].long()
+        if self.template is not None:
+            ids, mask = self.template.padded(prompts, length)
+        else:
+            encoded = self.tokenizer(
+                prompts,
+                padding="max_length",
+                truncation=True,
+                max_length=length,
+                padding_side="right",
+                return_tensors="pt",
+            )
+            ids, mask = encoded["input_ids"].long(), encoded["attention_mask"].long()
         empty = mask.sum(1) == 0  # Qwen and Mistral give no token at all for ""
         ids[empty, 0] = self._first_token()
         mask[empty, 0] = 1
@@ -235,10 +268,16 @@ class Language(nn.Module):
 
     def lengths(self, prompts: Sequence[str]) -> list[int]:
         """Tokens of each text when nothing is cut."""
+        return [len(row) for row in self.token_ids(prompts)]
+
+    def token_ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text when nothing is cut; those of a template are not among them."""
         if not prompts:
             return []
+        if self.template is not None:
+            return [ids for ids, _ in self.template.own(prompts)]
         encoded = self.tokenizer([whole(prompt) for prompt in prompts], verbose=False)
-        return [len(row) for row in encoded["input_ids"]]
+        return list(encoded["input_ids"])
 
     def spans(self, prompts: Sequence[str], length: int) -> list[list[tuple[int, int]]]:
         """First and last + 1 character of each token of `tokenize`, without blanks at its ends.
@@ -250,6 +289,10 @@ class Language(nn.Module):
         """
         if not self.tokenizer.is_fast:
             raise BridgeError(f"the tokenizer of '{self.place.id}' gives no character offsets")
+        if self.template is not None:
+            rows = zip(prompts, self.template.own(prompts, length), strict=True)
+            padding = [(0, 0)] * length
+            return [[*(_trimmed(p, *s) for s in row[1]), *padding][:length] for p, row in rows]
         encoded = self.tokenizer(
             [whole(prompt) for prompt in prompts],
             padding="max_length",
@@ -262,41 +305,6 @@ class Language(nn.Module):
             [_trimmed(prompt, start, stop) for start, stop in row]
             for prompt, row in zip(prompts, encoded["offset_mapping"], strict=True)
         ]
-
-    @contextmanager
-    def without_dropout(self) -> Iterator[None]:
-        """Inside, the model's own dropout is off, whatever its mode; that of LoRA is not."""
-        kept = []
-        for module in self.model.modules():
-            names = ("p",) if isinstance(module, nn.Dropout) else DROPOUTS
-            found = {n: v for n in names if isinstance(v := vars(module).get(n), float)}
-            kept += [(module, name, value) for name, value in found.items()]
-            for name in found:
-                setattr(module, name, 0.0)
-        try:
-            yield
-        finally:
-            for module, name, value in kept:
-                setattr(module, name, value)
-
-    @contextmanager
-    def whole_gelu(self) -> Iterator[None]:
-        """Inside, GELU by its tanh is one operation and not eight: the same but for rounding."""
-        from transformers.activations import NewGELUActivation
-
-        found = [
-            (module, name, child)
-            for module in self.model.modules()
-            for name, child in module.named_children()
-            if type(child) is NewGELUActivation
-        ]
-        for module, name, _ in found:
-            setattr(module, name, nn.GELU(approximate="tanh"))
-        try:
-            yield
-        finally:
-            for module, name, child in found:
-                setattr(module, name, child)
 
     def _first_token(self) -> int:
         tok = self.tokenizer

@@ -1,7 +1,7 @@
 """Any other text model that transformers can load: last hidden states, LoRA on its attention."""
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -11,6 +11,8 @@ from lavi_bridge.languages.base import LANGUAGES, Language
 @LANGUAGES.register("default")
 class AnyLanguage(Language):
     """Finds the attention projections by class name; all linear layers where there are none."""
+
+    shortens: ClassVar[bool] = False  # some count their layers otherwise than by the list of them
 
     @classmethod
     def prepare(cls, model: Any) -> Any:

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.languages.base import Language
+from lavi_bridge.languages.calm import without_dropout
+from lavi_bridge.languages.reading import LAST
+from lavi_bridge.languages.reading import reading as parsed
 
 HALF = 2.0**15
 """States below this are kept in float16, whose largest number is twice as much."""
@@ -45,25 +48,70 @@ def _stacks(language: Language) -> list[tuple[str, nn.ModuleList]]:
 def lora_targets(language: Language, layers: str = ALL) -> str:
     """The regular expression for what gets LoRA, in all layers or in the last K (`last:K`).
 
+    Layers above those that are read get none, as they would have no gradient; empty where no layer
+    is read.
+
     Raises:
         BridgeError: it is neither, or there are fewer layers.
     """
+    top = _top(language)
     if layers == ALL:
-        return language.lora_targets
+        return language.lora_targets if top is None else _within(language, 0, top)
     kind, _, count = layers.partition(":")
     if kind != "last" or not count.isdecimal() or int(count) < 1:
         raise BridgeError(f"language layers are '{ALL}' or 'last:K', not '{layers}'")
-    name, stack = stack_of(language)
-    if int(count) > len(stack):
-        raise BridgeError(f"'{language.place.id}' has {len(stack)} layers, fewer than '{layers}'")
-    numbers = "|".join(str(n) for n in range(len(stack) - int(count), len(stack)))
-    return rf"(?={re.escape(name)}\.({numbers})\.)({language.lora_targets})"
+    has = "has" if top is None else "is read after"
+    top = len(stack_of(language)[1]) if top is None else top
+    if int(count) > top:
+        raise BridgeError(f"'{language.place.id}' {has} {top} layers, fewer than '{layers}'")
+    return _within(language, top - int(count), top)
+
+
+def _within(language: Language, first: int, end: int) -> str:
+    """The pattern of LoRA's targets in some layers; empty for none."""
+    name, numbers = stack_of(language)[0], "|".join(map(str, range(first, end)))
+    return rf"(?={re.escape(name)}\.({numbers})\.)({language.lora_targets})" if numbers else ""
+
+
+def read_layers(language: Language, layers: str | int) -> None:
+    """Choose which layers are read (see `reading`); what lies far above them is let go.
+
+    One layer more is kept, as the last states that a model gives are after its final norm.
+
+    Raises:
+        BridgeError: there are no such layers.
+    """
+    count = getattr(language.config, "num_hidden_layers", None)
+    if count is None and str(layers) != LAST:
+        raise BridgeError(f"'{language.place.id}' does not say how many layers it has")
+    language.reading = reading = parsed(layers, int(count or 0), language.place.id)
+    if reading is not None and language.shortens and _one_a_layer(language):
+        _, stack = stack_of(language)
+        language.let_go = sum(p.numel() for p in stack[reading.top + 1 :].parameters())
+        del stack[reading.top + 1 :]
+
+
+def _top(language: Language) -> int | None:
+    """How many of the first layers have a say in what is read; None for all of them."""
+    reading = language.reading
+    if reading is None or reading.top == reading.count or not _one_a_layer(language):
+        return None
+    return reading.top
+
+
+def _one_a_layer(language: Language) -> bool:
+    """Whether the stack has an entry for each layer that is counted, as far as it is kept."""
+    reading = language.reading
+    length = max((len(stack) for _, stack in _stacks(language)), default=0)
+    return reading is not None and length in (reading.count, reading.top + 1)
 
 
 def frozen_layers(language: Language) -> int:
     """How many of the first layers come before all that trains; 0 where none of them trains."""
     if language.lora is None or not _stacks(language):
         return 0
+    if language.reading is not None and len(language.reading.places) > 1:
+        return 0  # what lies below is read, too
     name, _ = stack_of(language)
     trained = [n for n, p in language.model.named_parameters() if p.requires_grad]
     inside = [n.removeprefix(f"{name}.") for n in trained if n.startswith(f"{name}.")]
@@ -109,6 +157,8 @@ class Upper:
     def below(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """The states (batch, tokens, width) that enter the first layer that trains.
 
+        Those of a template's tokens come first: the layers above read them.
+
         They are to be kept, so they are in 16 bits where float16 holds them.
         """
         found: list[Tensor] = []
@@ -119,7 +169,7 @@ class Upper:
 
         hook = self._stack[self.frozen].register_forward_pre_hook(take, with_kwargs=True)
         try:
-            with suppress(_Reached), self.language.without_dropout():
+            with suppress(_Reached), without_dropout(self.language.model):
                 self.language.hidden(input_ids, attention_mask)
         finally:
             hook.remove()

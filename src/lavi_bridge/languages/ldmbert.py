@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from lavi_bridge.languages.base import LANGUAGES, Language
-from lavi_bridge.running.device import to_device
 
 
 @LANGUAGES.register("ldmbert")
@@ -23,9 +22,6 @@ class LDMBert(Language):
 
         return LDMBertModel
 
-    def hidden(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        mask = None if attention_mask is None else self._mask(attention_mask)
+    def _run(self, input_ids: Tensor, mask: Any, **options: bool) -> Any:
         # return_dict: without it the class asks for a deprecated setting, which warns
-        return self.model(
-            to_device(input_ids, self.device), attention_mask=mask, return_dict=True
-        ).last_hidden_state
+        return self.model(input_ids, attention_mask=mask, return_dict=True, **options)

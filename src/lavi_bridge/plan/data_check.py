@@ -87,6 +87,7 @@ def check(
     vision: str | None = None,
     resolution: int | None = None,
     tokens: int | None = None,
+    template: str | None = None,
     out: Path | None = None,
     trust_remote_code: bool = False,
 ) -> DataReport:
@@ -97,6 +98,7 @@ def check(
             tokenizer alone are read.
         resolution: of the training images; the vision model's own by default.
         tokens: that a prompt may have; the vision model's own number by default.
+        template: a text before every caption, whose tokens do not count.
         out: folder for `report.json` and `index.html`.
         trust_remote_code: run code that comes with the language model.
 
@@ -110,7 +112,11 @@ def check(
     outline = None
     if language and vision:
         outline = Bridge.outline(
-            language, vision, tokens=tokens, trust_remote_code=trust_remote_code
+            language,
+            vision,
+            tokens=tokens,
+            template=template,
+            trust_remote_code=trust_remote_code,
         )
     if outline and not resolution:
         resolution = outline.vision.resolution
@@ -152,12 +158,13 @@ def check(
         model = outline.language
         unknown: Counter[str] = Counter()
         tokenizer = load_tokenizer(model.place, trust_remote_code=trust_remote_code)
+        model.tokenizer = tokenizer
         for start in progress(range(0, len(captions), 1000), desc="reading captions", unit="k"):
-            given = tokenizer(captions[start : start + 1000], verbose=False)
-            lengths += [len(ids) for ids in given["input_ids"]]
+            given = model.token_ids(captions[start : start + 1000])
+            lengths += [len(ids) for ids in given]
             unknown.update(
                 reason
-                for ids in given["input_ids"]
+                for ids in given
                 if (reason := unknown_token(ids, tokenizer, model.embeddings, model.place))
             )
         errors += [f"{reason} ({count:,} captions)" for reason, count in unknown.items()]

@@ -141,6 +141,8 @@ def make_plan(
     vision_rank: int = 32,
     tokens: int | None = None,
     language_layers: str = "all",
+    layers: str | int = "last",
+    template: str | None = None,
     resolution: int | None = None,
     batch_size: int = 1,
     dtype: str = "bfloat16",
@@ -157,6 +159,7 @@ def make_plan(
         adapter_parameters: that the adapter may have; its usual size by default.
         tokens: that a prompt may have; the vision model's own number by default.
         language_layers: of the language model that get LoRA: `all`, or `last:K`.
+        layers, template: what is read of it; see `Bridge.connect`.
         quantize: in how many bits the language model is held.
         quantize_vision: in how many the vision model's blocks are.
         processes: over which weights, gradients and optimizer are spread (sharding).
@@ -176,6 +179,8 @@ def make_plan(
         vision_rank=vision_rank,
         tokens=tokens,
         language_layers=language_layers,
+        layers=layers,
+        template=template,
         trust_remote_code=trust_remote_code,
     )
     if batch_size < 1:
@@ -224,7 +229,7 @@ def make_plan(
         vision=vision,
         language_family=type(bridge.language).__name__,
         vision_family=type(bridge.vision).__name__,
-        language_width=bridge.language.width,
+        language_width=bridge.language.handed_width,
         vision_text_width=bridge.vision.text_width,
         adapter=adapter,
         adapter_parameters=parts["adapter"],
@@ -243,7 +248,7 @@ def make_plan(
         weights_gb=weights,
         training_gb=needs.training(*bits) - spared,
         sampling_gb=needs.drawing(*bits),
-        download_gb=sum(frozen.values()) * 4 / 1e9,
+        download_gb=(sum(frozen.values()) + bridge.language.let_go) * 4 / 1e9,
         bridge_gb=trained,
         training_tflop=step.tflop if compute and step.counted else None,
         sampling_tflop=asked * step.forward_tflop if step.counted else None,

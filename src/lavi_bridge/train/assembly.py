@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.data import Source
 from lavi_bridge.data.examples import Examples, Look, sizes_of
+from lavi_bridge.languages.asked import record
 from lavi_bridge.languages.layers import ALL
 from lavi_bridge.running.blocks import compile_blocks, shard
 from lavi_bridge.train.caching import open_cache
@@ -78,6 +79,8 @@ def connect(config: TrainConfig, device: torch.device) -> Bridge:
         quantize_vision=config.quantize_vision,
         tokens=config.tokens,
         language_layers=config.language_layers,
+        layers=config.layers,
+        template=config.template,
         device=device,
         seed=config.seed,
         trust_remote_code=config.trust_remote_code,
@@ -136,8 +139,12 @@ def identity(
         about["pairs of texts"] = digest(open_pairs(config.warm_start_pairs, seed=config.seed))
     if config.language_layers == ALL:
         del about["language_layers"]  # runs from before there was a choice go on
+    if config.adapter_parameters is None:
+        del about["adapter_parameters"]  # likewise
     if config.quantize_vision == "none":
         del about["quantize_vision"]  # likewise
+    del about["layers"], about["template"]
+    about |= {f"{key} asked for": value for key, value in record(bridge.language).items()}
     about["dtype"] = str(bridge.vision.dtype)
     if config.schedule != "constant":
         about["steps"] = config.steps

@@ -17,6 +17,7 @@ from lavi_bridge.data.sources.finding import left_out
 from lavi_bridge.data.sources.opening import open_source
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.locate import locate
+from lavi_bridge.languages.asked import record
 from lavi_bridge.languages.layers import Upper, frozen_layers
 from lavi_bridge.running.device import choose_dtype, own_device, processes, to_device
 from lavi_bridge.running.lock import held, refuse_if_held
@@ -70,7 +71,14 @@ def open_text_cache(bridge: Bridge, config: TrainConfig) -> FeatureCache | None:
         "tokens": bridge.tokens,
         "masked": bridge.vision.masks,
     }
+    about |= {f"{key} asked for": value for key, value in record(bridge.language).items()}
     if bridge.language.lora is not None:
+        reading = bridge.language.reading
+        if reading is not None and len(reading.places) > 1:
+            raise BridgeError(
+                f"'text_cache' keeps what lies below the layers that train, and layers "
+                f"'{reading.name}' reads that, too: set 'language_rank' 0, or read one layer"
+            )
         about["layers"] = frozen_layers(bridge.language)
         if not about["layers"]:
             raise BridgeError(
@@ -99,17 +107,20 @@ def cached_features(
         upper: the layers that train, where some do: the cache has what enters them, and they run.
     """
     language = bridge.language
+    before = language.template if upper else None  # what is kept begins with its states
     tokens = language.tokenize(captions, bridge.tokens)
     if not all(caption in cache for caption in captions):
         ids, mask = bridge.read(tokens)
         with torch.no_grad():
             fresh = (upper.below if upper else language.hidden)(ids, mask).cpu()
-        masks = [None] * len(captions) if mask is None else mask.bool()
+        real_ones = mask if mask is None or not before else before.widened(mask)
+        masks = [None] * len(captions) if real_ones is None else real_ones.bool()
         for caption, hidden, real in zip(captions, fresh, masks, strict=True):
             cache.add(caption, hidden if real is None else hidden[real])
     ids, mask = bridge.read(tokens, trim=trim)
     device = bridge.vision.device
-    hidden = to_device(padded([cache[caption] for caption in captions], ids.shape[1])[0], device)
+    length = ids.shape[1] + (len(before) if before else 0)
+    hidden = to_device(padded([cache[caption] for caption in captions], length)[0], device)
     if upper:
         hidden = upper.above(hidden, ids, mask)
     return Text(hidden, None if mask is None else to_device(mask, device))

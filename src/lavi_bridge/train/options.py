@@ -75,7 +75,7 @@ class TrainConfig(Settings):
     text_cache: Path | None = None
     """Folder of encoded captions, filled while training, where the language model does not train
     (`language_rank` 0), or its last layers alone (`language_layers`): the rest of it reads every
-    caption once. Takes 2 to 4 bytes x its width a token."""
+    caption once. Takes 2 to 4 bytes x its width a token (of all `layers` for a mix)."""
 
     tokens: Count | None = None
     """Tokens that a prompt may have (unset: the vision model's own number). A U-Net and PixArt can
@@ -89,8 +89,16 @@ class TrainConfig(Settings):
     language_rank: Natural | None = None
     """LoRA rank on the language model alone; 0 leaves it untouched (unset: rank)."""
     language_layers: str = "all"
-    """Layers of the language model that get LoRA: `all`, or `last:K`. What lies below the last K is
+    """Layers of the language model that get LoRA (not which are read: that is `layers`): `all`, or
+    `last:K` of those that count for what is read. What lies below the last K is
     the same in every step and computed once, so that large models train in less time."""
+    layers: int | str = "last"
+    """Layers of the language model that are read (not which get LoRA: that is `language_layers`):
+    `last`; `penultimate`; a number (0 the embeddings, -1 the last); `mean` of all; `mix`, their
+    mean by weights that are learned; `stack:K`, K of them side by side."""
+    template: str | None = None
+    """A text before every prompt, which the language model reads and does not hand on, or `chat`:
+    what its tokenizer puts before a user's message."""
     vision_rank: Natural | None = None
     """LoRA rank on the vision model alone; 0 leaves it untouched (unset: rank)."""
     dropout: Fraction = 0.1
@@ -286,6 +294,8 @@ GROUPS = {
     "advanced bridge": (
         "language_rank",
         "language_layers",
+        "layers",
+        "template",
         "vision_rank",
         "tokens",
         "trust_remote_code",

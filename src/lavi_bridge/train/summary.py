@@ -99,6 +99,8 @@ def _memory(config: TrainConfig, bridge: Bridge, examples: Examples, processes: 
         vision_rank=vision_rank,
         tokens=config.tokens,
         language_layers=config.language_layers,
+        layers=config.layers,
+        template=config.template,
         resolution=side * bridge.vision.side_step,
         batch_size=config.batch_size,
         dtype=str(bridge.vision.dtype).removeprefix("torch."),

@@ -40,7 +40,8 @@ class Matched:
     states: Tensor  # (texts, tokens, teacher's width)
     weights: Tensor  # (texts, tokens): of the tokens' errors, in sum 1; 0 where none is matched
     loose: Tensor  # (texts, tokens): nothing says which of their states is whose
-    below: Tensor  # (texts, tokens, our width): enter the first layer that trains; 0 wide without
+    below: Tensor  # (texts, tokens, our width): enter the first layer that trains, a template's
+    # tokens before; 0 wide without
     pooled: Tensor  # (texts, teacher's pooled width): the vector beside them; 0 wide without
 
     def __len__(self) -> int:

@@ -33,6 +33,8 @@ from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.config import Match
 from lavi_bridge.errors import BridgeError, NotANumber
 from lavi_bridge.files.atomic import make_folder
+from lavi_bridge.languages.asked import record
+from lavi_bridge.languages.calm import whole_gelu, without_dropout
 from lavi_bridge.running.engine import Task, train
 from lavi_bridge.running.run_state import RunState
 from lavi_bridge.running.seeds import seed_of
@@ -161,8 +163,8 @@ class WarmStart(Task):
         try:
             with (
                 lora.folded(bridge.language.model),
-                bridge.language.whole_gelu(),
-                bridge.language.without_dropout(),  # what is copied has none
+                whole_gelu(bridge.language.model),
+                without_dropout(bridge.language.model),  # what is copied has none
                 closing(train(self, save_seconds=save_seconds)) as losses,
             ):
                 for loss in losses:
@@ -358,6 +360,7 @@ class WarmStart(Task):
         }
         if self.bridge.tokens > self.bridge.padding:
             settings["tokens"] = self.bridge.tokens
+        settings |= {f"{key} asked for": v for key, v in record(self.bridge.language).items()}
         names = {id(p): n for n, p in self.bridge.named_parameters()}
         tensors = {names[id(p)]: p for p in self.parameters}
         state = RunState(
