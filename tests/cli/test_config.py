@@ -72,6 +72,8 @@ def test_yaml_reads_2e_5_as_text_and_we_as_a_number(tmp_path: Path) -> None:
         ("sample_steps: 0", r"'sample_steps' must be at least 1"),
         ("lr_vision: -1", r"'lr_vision' must be at least 0"),
         ("dtype: float16", "float16 underflows in training; use bfloat16 or float32"),
+        ("{shard: true, layers: mix}", "'shard' hides the inner layers"),
+        ("layers: [1]", "'layers': input should be a valid integer"),
         ("a: [1", r"config\.yaml:\d: not valid YAML"),
         ("just words", r"config\.yaml: expected `key: value` lines"),
         ("recipe: papper", r"unknown recipe 'papper'; known: .*did you mean 'paper'\?"),

@@ -82,12 +82,9 @@ def shard(models: Sequence[nn.Module], device: torch.device) -> None:
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module", category=UserWarning)
     for model in models:
         model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # it takes no other
-        heads = [  # called on their own
-            child
-            for name, child in model.named_children()
-            if name == "mix" or (name == "pool" and isinstance(child, nn.Sequential))
-        ]
-        for block in [*blocks(model), *heads, model]:
+        head = getattr(model, "pool", None)
+        heads = [head] if isinstance(head, nn.Sequential) else []
+        for block in [*blocks(model), *heads, model]:  # a head is called on its own
             # always: weights that stayed gathered would miss what is written to their parts
             fully_shard(block, mesh=mesh, reshard_after_forward=True)
 

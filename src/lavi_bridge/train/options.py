@@ -232,6 +232,10 @@ class TrainConfig(Settings):
                 "'text_cache' with 'shard': processes that lack different captions would wait for "
                 "each other; leave one out"
             )
+        if self.shard and self.layers != "last":
+            raise BridgeError(
+                "'shard' hides the inner layers of the language model: 'layers' must be last"
+            )
         if self.compile == "graphs" and (
             self.accumulate > 1 or self.shard or self.gradient_checkpointing
         ):
