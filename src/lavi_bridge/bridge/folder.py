@@ -101,10 +101,10 @@ def read(
             device=device,
             trust_remote_code=trust_remote_code,
         )
-    try:
-        asked.ask_again(text_model, record)
-    except BridgeError as error:
-        raise BridgeError(f"the {INDEX} of '{place.id}': {error}") from error
+        try:
+            asked.ask_again(text_model, record)
+        except BridgeError as error:
+            raise BridgeError(f"the {INDEX} of '{place.id}': {error}") from error
     adapter = Adapter.load(place / "adapter")
     own = load_own(image_model, dtype=dtype) if adapter.needs_own else None
     if own is not None and (noted := record.get("own", {}).get("fingerprint")) != own.fingerprint:
