@@ -15,11 +15,13 @@ from lavi_bridge import Bridge, BridgeError
 from lavi_bridge.bridge.parts import Parts
 from lavi_bridge.files.locate import locate
 from lavi_bridge.plan.plan import make_plan
+from lavi_bridge.testing import make_vision
 from lavi_bridge.text import Text
 from lavi_bridge.visions import Vision, load_vision
 from lavi_bridge.visions.hunyuan_dit import corners
 from lavi_bridge.visions.noise.process import Flow, process
 from lavi_bridge.visions.patches import pack, places, unpack
+from tests.visions import checks
 
 Tiny = Callable[[str], Path]
 
@@ -326,6 +328,19 @@ def test_steps_and_guidance_are_the_familys_own(
 ) -> None:
     vision = loaded(tiny(name))
     assert (vision.default_steps, vision.default_guidance) == (steps, guidance)
+
+
+@pytest.mark.parametrize(("name", "guidance"), [("flux2-klein", 1.0), ("krea2", 5.5)])
+def test_a_distilled_model_draws_as_its_pipeline_draws_it(
+    name: str, guidance: float, tmp_path: Path, tiny: Tiny
+) -> None:
+    folder = make_vision(tmp_path / name, name)
+    index = folder / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"is_distilled": True}))
+    bridge = Bridge.connect(tiny("t5"), folder, rank=4, device="cpu")
+    assert bridge.vision.default_guidance == guidance
+    checks.make_loud(bridge)
+    assert checks.off_pipeline(bridge, wide=True) <= 1
 
 
 # ---- what is refused, and what a plan says

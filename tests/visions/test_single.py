@@ -334,6 +334,7 @@ def test_a_file_of_something_else_is_told_in_one_line(
     [
         ("sd", {f"{FRONT}out.2.scale_weight": ONE}, "is quantized"),
         ("sd", {"edm_mean": ONE}, "EDM's noise levels"),
+        ("sd", {"edm_vpred.sigma_max": ONE}, "EDM's noise levels"),
         ("sd", {f"{FRONT}input_blocks.0.0.weight": torch.zeros(64, 9, 3, 3)}, "takes 9 channels"),
         ("sdxl", {f"{FRONT}label_emb.0.0.weight": torch.zeros(256, 2560)}, "SDXL's refiner"),
         (
@@ -346,7 +347,7 @@ def test_a_file_of_something_else_is_told_in_one_line(
             "2.x, and nothing in it says whether it answers noise or velocity",
         ),
     ],
-    ids=["quantized", "EDM", "inpainting", "refiner", "SD 2.x"],
+    ids=["quantized", "EDM", "EDM velocity", "inpainting", "refiner", "SD 2.x"],
 )
 def test_a_model_that_a_bridge_cannot_use_is_refused(
     tmp_path: Path, name: str, more: dict[str, Tensor], what: str
@@ -373,6 +374,30 @@ def test_pickles_damaged_and_missing_files_are_told(tmp_path: Path, name: str) -
     match = "no safetensors file, or damaged" if "safe" in name else "is a pickle, which can run"
     with pytest.raises(BridgeError, match=match):
         load_vision(locate(tmp_path / name))
+
+
+def test_a_link_such_as_the_hubs_cache_has_is_read_under_its_own_name(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    _, file = both(tmp_path, "sd")
+    (tmp_path / "snapshot").mkdir()
+    link = tmp_path / "snapshot" / "Model.SAFETENSORS"
+    link.symlink_to(file.rename(tmp_path / "deadbeef"))
+    bridge = Bridge.connect(tiny("t5"), link, rank=2, device="cpu")
+    bridge.save(tmp_path / "bridge")
+    assert Bridge.load(tmp_path / "bridge", device="cpu").vision.place.id == str(link)
+
+
+def test_more_than_the_model_has_is_refused(tmp_path: Path) -> None:
+    more = {"model.diffusion_model.encoder_hid_proj.weight": torch.zeros(4, 4)}
+    _, file = both(tmp_path, "sd", more)
+    with pytest.raises(BridgeError, match="has 16 numbers more than the UNet2DConditionModel"):
+        load_vision(locate(file), dtype=torch.float32)
+
+
+def test_a_scaled_text_encoder_beside_does_not_matter(tmp_path: Path) -> None:
+    _, file = both(tmp_path, "sd", {"text_encoders.t5xxl.scaled_fp8": torch.zeros(1)})
+    assert load_vision(locate(file), dtype=torch.float32).latent_channels == 4
 
 
 def test_a_files_own_text_encoder_is_not_read(tmp_path: Path) -> None:

@@ -183,8 +183,8 @@ def _single(path: Path, text: str) -> Place:
             f"'{text}' is a pickle, which can run code of whoever made it, and is not opened: take "
             "the model's .safetensors file or its folder, or convert it where you trust it"
         )
-    path = path.resolve()
-    return Place(str(path), str(path.parent), single=path.name)
+    folder = path.parent.resolve()  # not where a link leads: the Hub's cache has other names there
+    return Place(str(folder / path.name), str(folder), single=path.name)
 
 
 def _installed(text: str) -> Place:

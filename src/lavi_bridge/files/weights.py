@@ -194,7 +194,7 @@ def _tensors(path: Path) -> Iterator[tuple[str, list[int], str, bytes]]:
     """Name, shape, dtype as the file's format calls it, and first bytes of each tensor, by name."""
     import torch
 
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(size))

@@ -143,6 +143,8 @@ def identity(
         del about["adapter_parameters"]  # likewise
     if config.quantize_vision == "none":
         del about["quantize_vision"]  # likewise
+    if bridge.vision.framed:
+        about["framing"] = "each picture's own"  # at first all were told to be whole
     del about["layers"], about["template"]
     about |= {f"{key} asked for": value for key, value in record(bridge.language).items()}
     about["dtype"] = str(bridge.vision.dtype)

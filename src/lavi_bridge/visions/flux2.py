@@ -54,3 +54,8 @@ class Flux2Klein(Flux2):
     """Guided by a null prompt, as usual."""
 
     pipeline_class: ClassVar[str] = "Flux2KleinPipeline"
+
+    @property
+    def default_guidance(self) -> float:
+        """Without where it was distilled, as its pipeline."""
+        return 1.0 if self.few_steps else super().default_guidance

@@ -1,12 +1,13 @@
 """Krea 2: reads twelve inner layers of a language model, side by side; a video autoencoder."""
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from lavi_bridge.text import Text
+from lavi_bridge.visions import stock
 from lavi_bridge.visions.base import VISIONS, Fields, Padding, Vision
 from lavi_bridge.visions.patches import pack, places, unpack
 
@@ -51,6 +52,10 @@ class Krea2(Vision):
             encoder_attention_mask=text.mask,
         ).sample
         return unpack(tokens, height, width)
+
+    def pipeline(self, scheduler: Any) -> Any:
+        """Told whether it was distilled: its time shift depends on it."""
+        return stock.pipeline(self, scheduler, {"is_distilled": self.few_steps})
 
     def pipeline_guidance(self, guidance: float) -> dict[str, float]:
         """Its pipeline counts from the answer with the prompt, where 0 is without guidance."""

@@ -53,7 +53,7 @@ def diffusion(checkpoint: Checkpoint, shapes: Shapes) -> dict[str, Any]:
     """
     told = checkpoint.notes.get("modelspec.prediction_type", "").lower()
     velocity = told.startswith("v") or "v_pred" in checkpoint.shapes
-    if "edm_mean" in checkpoint.shapes:
+    if any(name.startswith(("edm_mean", "edm_vpred")) for name in checkpoint.shapes):
         raise BridgeError(f"'{checkpoint.path}' has EDM's noise levels, which are not known here")
     second = shapes["middle_block.1.transformer_blocks.0.attn2.to_k.weight"][1] == 1024
     if second and not (velocity or told.startswith("eps")):
@@ -137,13 +137,14 @@ LAYOUTS = (  # the first that fits
         flow_by_size,
     ),
 )
+BACKBONES = (FRONT, "double_blocks.", "model.double_layers.")
+"""Begin the names of a backbone, of a known family or not."""
+FIRST = ("down_blocks.", "transformer_blocks.")
+"""Marks that tell something at the beginning of a name alone."""
 OTHERS = {  # what else a file may be -> names that tell it
     "a LoRA, which adds to a model and is none": ("lora_", ".lora", "hada_w1", "lokr_w"),
     "a ControlNet, which steers a model and is none": ("control_model.", "controlnet_"),
-    "one part of a model's folder (the one to give has a model_index.json)": (
-        "down_blocks.",
-        "transformer_blocks.",
-    ),
+    "one part of a model's folder (the one to give has a model_index.json)": (*FIRST,),
     "an autoencoder alone": ("encoder.down.", "first_stage_model."),
     "a text encoder alone": ("text_model.", "encoder.block.", "cond_stage_model.", "model.layers."),
 }
@@ -161,8 +162,12 @@ def recognise(checkpoint: Checkpoint) -> tuple[Layout, str]:
             if all(sign in shapes for sign in layout.signs):
                 return layout, front
     names = list(checkpoint.shapes)
+    whole = any(name.startswith(BACKBONES) for name in names)
     told = (
-        what for what, marks in OTHERS.items() if any(m in name for name in names for m in marks)
+        what
+        for what, marks in OTHERS.items()
+        if any(m in name if m not in FIRST else name.startswith(m) for name in names for m in marks)
+        and not (whole and what.endswith("alone"))
     )
     known = ", ".join(layout.name for layout in LAYOUTS)
     raise BridgeError(
