@@ -1,6 +1,7 @@
 """Adapters of all kinds between tiny models: they train, are saved, and fit where they can."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from lavi_bridge import Bridge, BridgeError, warm_start
 from lavi_bridge.adapters import ADAPTERS
 from lavi_bridge.testing import add_encoders, make_vision
+from lavi_bridge.text import Text
 
 Tiny = Callable[[str], Path]
 KINDS = ("refiner", "resampler", "timed", "concat", "fusion")
@@ -46,8 +48,12 @@ def pictures(bridge: Bridge, prompts: list[str], batch_size: int = 4) -> np.ndar
     return np.stack([np.asarray(image, int) for image in images])
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("vision", ["sd", "pixart-sigma", "sdxl", "lumina2", "wan"])
+FIT = [(kind, vision) for kind in KINDS for vision in ("sd", "pixart-sigma", "sdxl", "lumina2")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "vision"), [*FIT, ("concat", "chroma"), ("fusion", "cogview4"), ("fusion", "wan")]
+)
 def test_it_trains_draws_and_is_saved(
     kind: str, vision: str, whole: Tiny, tiny: Tiny, tmp_path: Path
 ) -> None:
@@ -66,6 +72,37 @@ def test_it_trains_draws_and_is_saved(
     again = Bridge.load(tmp_path / "bridge", device="cpu")
     assert again.id == bridge.id
     assert np.array_equal(pictures(again, PROMPTS), together)
+
+
+@pytest.mark.parametrize("vision", ["chroma", "lumina2", "pixart-sigma"])
+def test_concat_gives_real_tokens_alone(vision: str, whole: Tiny, tiny: Tiny) -> None:
+    bridge = Bridge.connect(
+        tiny("llama"), whole(vision), adapter="concat", rank=4, tokens=40, device="cpu"
+    )
+    features = bridge.features(PROMPTS[:1])
+    text = bridge.adapt(features)
+    assert text.mask is not None
+    padding = (1 - text.mask).unsqueeze(-1)
+    latents = torch.randn(1, *bridge.vision.latent_shape(*bridge.vision.size))
+
+    def answer(given: Text) -> torch.Tensor:
+        return bridge.predict(latents, torch.tensor([500.0]), given)
+
+    noisy = replace(text, hidden=text.hidden + padding * torch.randn_like(text.hidden))
+    torch.testing.assert_close(answer(noisy), answer(text))
+    other = bridge.adapt(replace(features, hidden=features.hidden.flip(-1)))
+    assert not torch.allclose(answer(other), answer(text), atol=1e-6)
+
+
+def test_a_warm_start_of_another_adapter_is_not_taken_over(few: None, tmp_path: Path) -> None:
+    def start(kind: str) -> None:
+        bridge = Bridge.connect("zoo:tiny-llama", "zoo:tiny-sd", adapter=kind, rank=2, device="cpu")
+        captions = ["a red circle", "a ring"]
+        warm_start(bridge, captions, match="predictions", steps=1, folder=tmp_path)
+
+    start("feedforward")
+    with pytest.raises(BridgeError, match="adapter"):
+        start("concat")
 
 
 @pytest.mark.parametrize("vision", ["sd", "sdxl", "sd3", "flux-dev", "pixart-sigma"])
@@ -129,6 +166,10 @@ def test_one_size_is_the_only_one_of_a_linear_layer() -> None:
 
 
 def test_what_a_family_cannot_take_is_a_line(whole: Tiny, tiny: Tiny) -> None:
+    with pytest.raises(BridgeError, match=r"reads 333 tokens at most, .* 'fusion' adapter"):
+        Bridge.connect(
+            tiny("llama"), whole("sd3"), adapter="concat", rank=4, tokens=40, device="cpu"
+        )
     with pytest.raises(BridgeError, match=r"reads 512 tokens at most, .* 'fusion' adapter"):
         Bridge.connect(tiny("llama"), whole("flux-dev"), adapter="concat", rank=4, device="cpu")
     with pytest.raises(BridgeError, match="has no text encoder of its own"):

@@ -89,7 +89,8 @@ class Adapter(nn.Module):
     @property
     def capped(self) -> int | None:
         """The width inside, where it is less than usual: of very wide texts; see `WIDEST`."""
-        return self.inner if self.inner < self.usual_inner(self.width_in, self.width_out) else None
+        usual = self.usual_inner(self.width_in, self.width_out)
+        return self.inner if self.inner == WIDEST < usual else None
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map language features of any precision to float32 vision features."""

@@ -42,6 +42,10 @@ class ConcatAdapter(FeedForwardAdapter):
         mask = None
         if own.mask is not None or features.mask is not None:
             mask = torch.cat([_whole(own.mask, own.hidden), _whole(features.mask, ours)], 1)
+            # real tokens first: some image models count them from there
+            order = mask.argsort(stable=True, dim=1, descending=True)
+            mask = mask.gather(1, order)
+            hidden = hidden.gather(1, order.unsqueeze(-1).expand_as(hidden))
         pooled = None if own.pooled is None else own.pooled.float()
         return replace(features, hidden=hidden, mask=mask, pooled=pooled, own=None)
 

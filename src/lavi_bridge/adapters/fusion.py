@@ -56,7 +56,9 @@ class FusionAdapter(Adapter):
     def usual_inner(cls, width_in: int, width_out: int) -> int:
         return min(width_out, 1024)
 
-    def fused(self, hidden: Tensor, own: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(  # type: ignore[override]
+        self, hidden: Tensor, own: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
         """Features (batch, tokens, width_in) and own states (batch, own tokens, width_out) -> own
         states and what is added, float32."""
         own, keys = own.float(), self.enter(hidden.float())
@@ -70,5 +72,5 @@ class FusionAdapter(Adapter):
         own = features.own
         assert own is not None  # a bridge with this adapter has read it
         pooled = None if own.pooled is None else own.pooled.float()
-        hidden = self.fused(features.hidden, own.hidden, features.mask)
+        hidden = self(features.hidden, own.hidden, features.mask)
         return replace(features, hidden=hidden, mask=own.mask, pooled=pooled, own=None)

@@ -37,6 +37,12 @@ class TimedAdapter(ResamplerAdapter):
         )
         self.time = Time(self.inner)
 
+    def forward(
+        self, hidden: Tensor, mask: Tensor | None = None, timesteps: Tensor | None = None
+    ) -> Tensor:
+        """Map features as they are read at these timesteps (batch,)."""
+        return super().forward(hidden, mask, None if timesteps is None else self.time(timesteps))
+
     def prepare(self, features: Text) -> Text:
         """Leave the features of one layer as they are; `at` reads them."""
         return self.mixing(features)
@@ -45,8 +51,7 @@ class TimedAdapter(ResamplerAdapter):
         """Features as they are read at these timesteps (batch,)."""
 
         def of(adapter: "TimedAdapter") -> Text:
-            time = adapter.time(timesteps)
-            return adapter.all_read(adapter(text.hidden, text.mask, time), text)
+            return adapter.all_read(adapter(text.hidden, text.mask, timesteps), text)
 
         read = of(self)
         return replace(

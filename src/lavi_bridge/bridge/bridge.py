@@ -19,6 +19,7 @@ from torch import Generator, Tensor, nn
 
 from lavi_bridge.bridge import lora
 from lavi_bridge.bridge.made import Made
+from lavi_bridge.bridge.own import OwnEncoders
 from lavi_bridge.config import check_finite, check_guidance
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.running.device import to_device, visiting
@@ -151,6 +152,8 @@ class Bridge(Made):
         scheduler = (
             self.vision.process.scheduler(scheduler) if isinstance(scheduler, str) else scheduler
         )
+        if steps == 1 and getattr(scheduler, "config", {}).get("shift_terminal"):
+            raise BridgeError("this sampler ends at a noise level of its own: take 2 steps or more")
         timesteps = self.vision.start(scheduler, steps, latents)
         latents = latents * getattr(scheduler, "init_noise_sigma", 1.0)
         guided = null is not None and guidance != 1 and not self.vision.distilled
@@ -246,11 +249,14 @@ class Bridge(Made):
             if value < 1:
                 raise BridgeError(f"{option} must be at least 1, not {value}")
         check_guidance(guidance)
-        own = self.vision.size
-        shape = self.vision.latent_shape(height or own[0], width or own[1])
+        size = self.vision.size
+        shape = self.vision.latent_shape(height or size[0], width or size[1])
         name = scheduler or self.vision.default_scheduler
         self.warn_of_cut(prompts)
         self.warn_of_cut([negative])
+        own = isinstance(self.language, OwnEncoders) or self.own_encoders is not None
+        if own and self.vision.own_alone:
+            batch_size = 1
         for start in range(0, len(prompts), batch_size):
             batch = slice(start, start + batch_size)
             generators = [Generator().manual_seed(s) for s in seeds[batch]]

@@ -135,6 +135,12 @@ def own_tokens(own: Language, vision: Vision) -> int:
     return min(vision.tokens, own.max_tokens or vision.tokens)
 
 
+def own_length(own: Language, vision: Vision) -> int:
+    """Tokens of own encoders that a vision model reads of a prompt, of several side by side."""
+    several = isinstance(own, OwnEncoders) and not own.one_a_token
+    return vision.tokens if several else own_tokens(own, vision)
+
+
 def load_own(vision: Vision, *, dtype: torch.dtype | None, place: Place | None = None) -> Language:
     """Load the text encoders that a vision model came with, or those of another pipeline folder.
 

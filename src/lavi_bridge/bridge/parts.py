@@ -15,7 +15,7 @@ from torch import nn
 
 from lavi_bridge.adapters import ADAPTERS, Adapter
 from lavi_bridge.bridge import lora
-from lavi_bridge.bridge.own import load_own, own_tokens
+from lavi_bridge.bridge.own import load_own, own_length
 from lavi_bridge.config import LoRA, Quantize
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.atomic import raw_bytes
@@ -84,11 +84,11 @@ class Parts:
                 f"'{vision.place.id}' reads text of width {vision.text_width}; its own encoder "
                 f"gives {own.width}"
             )
-        whole = own_tokens(own, vision) + self.tokens
+        whole = own_length(own, vision) + self.tokens
         if self.adapter.appends and vision.max_tokens is not None and whole > vision.max_tokens:
             raise BridgeError(
                 f"'{vision.place.id}' reads {vision.max_tokens} tokens at most, not "
-                f"{own_tokens(own, vision)} of its own encoder and {self.tokens} more: take fewer "
+                f"{own_length(own, vision)} of its own encoder and {self.tokens} more: take fewer "
                 "(--tokens), or the 'fusion' adapter"
             )
 

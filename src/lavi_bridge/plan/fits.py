@@ -63,10 +63,12 @@ class Needs:
     fused: float
     """Weights that are kept aside while LoRA is fused into them, which quantised ones are not."""
     decoding: float
+    own: float = 0.0
+    """The own text encoders, where the adapter reads them, too; they are held as they are."""
 
     def weights(self, quantize: Quantize, quantize_vision: Quantize) -> float:
         """The frozen models."""
-        return self.language[quantize] + self.vision[quantize_vision] + self.vae
+        return self.language[quantize] + self.vision[quantize_vision] + self.vae + self.own
 
     def training(
         self, quantize: Quantize, quantize_vision: Quantize, checkpointing: bool = False
@@ -85,7 +87,7 @@ class Needs:
             return self.weights(quantize, quantize_vision) + self.trained + serving
         turns = {
             "vae": self.vae + self.decoding,
-            "language": self.language[quantize],
+            "language": self.language[quantize] + self.own,
             "vision": self.vision[quantize_vision] + fused,
         }
         bits = {"language": quantize, "vision": quantize_vision}

@@ -189,13 +189,15 @@ def make_plan(
     side = resolution or bridge.vision.resolution
     shape = bridge.vision.latent_shape(side, side)
     lm, image_model = bridge.language.model, bridge.vision.backbone
-    for model in (lm, image_model, bridge.vision.vae):
+    own = [] if bridge.own_encoders is None else [bridge.own_encoders]
+    for model in (lm, image_model, bridge.vision.vae, *own):
         _cast_frozen(model, precision)
     parts = {name: sum(p.numel() for p in part) for name, part in bridge.parts().items()}
     frozen = {
         "language": _frozen(lm),
         "vision": _frozen(image_model),
         "vae": _frozen(bridge.vision.vae),
+        "own": 0 if bridge.own_encoders is None else _frozen(bridge.own_encoders),
     }
     trained = sum(parts.values()) * 4 / 1e9
     size, ways = precision.itemsize, typing.get_args(Quantize)
@@ -214,6 +216,7 @@ def make_plan(
         held["language"],
         held["vision"],
         vae=frozen["vae"] * size / 1e9,
+        own=frozen["own"] * size / 1e9,
         trained=trained,
         kept=step.kept_gb,
         checkpointed=step.checkpointed_gb,
@@ -222,7 +225,7 @@ def make_plan(
     )
     weights, bits = needs.weights(quantize, quantize_vision), (quantize, quantize_vision)
     # processes share weights, gradients and optimizer, but not what autograd keeps
-    spared = (weights + 4 * trained) * (1 - 1 / processes)
+    spared = (weights - needs.own + 4 * trained) * (1 - 1 / processes)
     less = needs.training(*bits, True) - spared
     return Plan(
         language=language,

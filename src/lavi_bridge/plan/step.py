@@ -18,7 +18,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from lavi_bridge.bridge.bridge import Bridge
-from lavi_bridge.bridge.own import own_tokens
+from lavi_bridge.bridge.own import own_length
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.text import Text
 
@@ -98,7 +98,7 @@ def _own(bridge: Bridge, batch: int) -> Text | None:
     own, vision = bridge.own_encoders, bridge.vision
     if own is None:
         return None
-    length = own_tokens(own, vision)
+    length = own_length(own, vision)
     mask = torch.ones(batch, length, dtype=torch.long) if vision.masks else None
     pooled = torch.zeros(batch, vision.pooled_width) if vision.pooled_width else None
     return Text(torch.zeros(batch, length, vision.text_width), mask, pooled)

@@ -143,6 +143,8 @@ def identity(
         del about["adapter_parameters"]  # likewise
     if config.quantize_vision == "none":
         del about["quantize_vision"]  # likewise
+    if bridge.own_encoders is not None:
+        about["own encoder"] = bridge.own_encoders.fingerprint
     if bridge.vision.framed:
         about["framing"] = "each picture's own"  # at first all were told to be whole
     del about["layers"], about["template"]

@@ -56,6 +56,8 @@ class Vision(Images):
     one call does not give all that it reads."""
     own_tokenizer: ClassVar[str | None] = None
     """The tokenizer that those states are one a token of; None where there is none."""
+    own_alone: ClassVar[bool] = False
+    """Whether what is read of a prompt depends on those that it is encoded with."""
     text_config: ClassVar[str] = "caption_channels"
     """Key of the backbone's config that holds the width of its text features."""
     other_inputs: ClassVar[tuple[str, ...]] = ()

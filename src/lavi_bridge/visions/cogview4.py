@@ -23,6 +23,7 @@ class CogView4(Vision):
     lora_targets: ClassVar[str] = r".*attn1\.(to_q|to_k|to_v|to_out\.0)"
     even_sigmas: ClassVar[bool] = True
     own_fields: ClassVar[Fields] = ("hidden", "null_hidden")
+    own_alone: ClassVar[bool] = True  # GLM pads to the longest, and padding is read
     pipeline_class: ClassVar[str] = "CogView4Pipeline"
 
     def mu(self, height: int, width: int, steps: int | None = None) -> float | None:

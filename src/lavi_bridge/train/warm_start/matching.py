@@ -127,8 +127,10 @@ class Matcher:
         """Our language model's states of texts, with the mask of what is read."""
         mask = None if not self.masked and bool(matched.mask.all()) else matched.mask
         if self.upper is None:
-            return Text(self.bridge.language.hidden(matched.ids, mask), mask)
-        return Text(self.upper.above(matched.below, matched.ids, mask), mask)
+            hidden = self.bridge.language.hidden(matched.ids, mask)
+        else:
+            hidden = self.upper.above(matched.below, matched.ids, mask)
+        return Text(hidden, None if mask is None else to_device(mask, hidden.device))
 
     def _targets(
         self, pairs: Sequence[Pair], ours: Tokens, theirs: Tokens, length: int, mask: Tensor | None

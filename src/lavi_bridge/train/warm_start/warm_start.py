@@ -360,6 +360,10 @@ class WarmStart(Task):
         }
         if self.bridge.tokens > self.bridge.padding:
             settings["tokens"] = self.bridge.tokens
+        if self.bridge.adapter.kind != "feedforward":
+            settings["adapter"] = self.bridge.adapter.kind
+        if self.bridge.own_encoders is not None:
+            settings["own encoder"] = self.bridge.own_encoders.fingerprint
         settings |= {f"{key} asked for": v for key, v in record(self.bridge.language).items()}
         names = {id(p): n for n, p in self.bridge.named_parameters()}
         tensors = {names[id(p)]: p for p in self.parameters}
