@@ -48,11 +48,17 @@ def pictures(bridge: Bridge, prompts: list[str], batch_size: int = 4) -> np.ndar
     return np.stack([np.asarray(image, int) for image in images])
 
 
-FIT = [(kind, vision) for kind in KINDS for vision in ("sd", "pixart-sigma", "sdxl", "lumina2")]
+FIT = [(kind, vision) for kind in KINDS for vision in ("sd", "lumina2")]
+MORE = [
+    pytest.param(kind, vision, marks=pytest.mark.slow)
+    for kind in KINDS
+    for vision in ("pixart-sigma", "sdxl")
+]
 
 
 @pytest.mark.parametrize(
-    ("kind", "vision"), [*FIT, ("concat", "chroma"), ("fusion", "cogview4"), ("fusion", "wan")]
+    ("kind", "vision"),
+    [*FIT, ("concat", "chroma"), ("fusion", "cogview4"), ("fusion", "wan"), *MORE],
 )
 def test_it_trains_draws_and_is_saved(
     kind: str, vision: str, whole: Tiny, tiny: Tiny, tmp_path: Path

@@ -164,6 +164,7 @@ def done(few: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_a_search_takes_the_rate_of_the_lower_loss(few: None, tmp_path: Path) -> None:
     places, row = Places(tmp_path), Row("", "t5-small")
     search(row, quick(tmp_path, rates=[1.0, 300.0]), places)  # the second is far too high
@@ -194,6 +195,7 @@ def test_a_run_leaves_bridges_scores_and_tables(done: Path) -> None:
     assert (done / "paper-in-miniature" / "visions.png").is_file()
 
 
+@pytest.mark.slow
 def test_what_is_lost_is_made_again_to_the_digit(done: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     shutil.copytree(done, out)
@@ -235,6 +237,7 @@ def test_a_row_that_another_process_is_at_is_left_to_it(tmp_path: Path) -> None:
     assert _take(jobs, places)[0] == 0
 
 
+@pytest.mark.slow
 def test_a_rate_that_diverges_is_passed_over(few: None, tmp_path: Path) -> None:
     places, row = Places(tmp_path), Row("", "t5-small")
     search(row, quick(tmp_path, rates=[1.0, 1e30]), places)

@@ -50,6 +50,7 @@ def test_importing_the_package_sets_nothing() -> None:
     assert told.stdout == "False\n"
 
 
+@pytest.mark.slow
 def test_openmp_reads_it_when_torch_is_imported_by_a_command() -> None:
     """GNU's OpenMP prints what it has read, once it is loaded."""
     done = subprocess.run(

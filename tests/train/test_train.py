@@ -379,11 +379,11 @@ def test_a_model_distilled_for_few_steps_is_told(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"optimizer": "adamw-8bit"},
-        {"optimizer": "schedule-free"},
-        {"quantize": "nf4"},
-        {"quantize": "int8", "language": "llama"},
-        {"quantize_vision": "nf4"},
+        pytest.param({"optimizer": "adamw-8bit"}, marks=pytest.mark.slow),
+        pytest.param({"optimizer": "schedule-free"}, marks=pytest.mark.slow),
+        pytest.param({"quantize": "nf4"}, marks=pytest.mark.slow),
+        pytest.param({"quantize": "int8", "language": "llama"}, marks=pytest.mark.slow),
+        pytest.param({"quantize_vision": "nf4"}, marks=pytest.mark.slow),
         {"ema": 0.8},
     ],
     ids=lambda changes: str(next(iter(changes.values()))),

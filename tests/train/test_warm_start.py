@@ -110,7 +110,14 @@ def stopped(start: WarmStart, after: int, fresh: Callable[[Path], WarmStart]) ->
 # ---- it learns
 
 
-@pytest.mark.parametrize("match", ["states", "predictions", "both"])
+@pytest.mark.parametrize(
+    "match",
+    [
+        "states",
+        pytest.param("predictions", marks=pytest.mark.slow),
+        pytest.param("both", marks=pytest.mark.slow),
+    ],
+)
 def test_it_brings_the_bridge_close_to_the_own_encoder(match: str) -> None:
     bridge = Bridge.connect("zoo:tiny-llama", "zoo:tiny-sd", rank=8, dropout=0.0, device="cpu")
     before = [p.clone() for p in bridge.parts()["vision"]]
