@@ -147,6 +147,13 @@ SD35_MEDIUM = {
     "dual_attention_layers": list(range(13)),
     "qk_norm": "rms_norm",
 }
+SD35_LARGE = SD35_MEDIUM | {
+    "num_layers": 38,
+    "num_attention_heads": 38,
+    "caption_projection_dim": 2432,
+    "pos_embed_max_size": 192,
+    "dual_attention_layers": [],
+}
 FLUX_DEV = {"_class_name": "FluxTransformer2DModel", "guidance_embeds": True}
 QWEN_IMAGE = {"_class_name": "QwenImageTransformer2DModel"}
 Z_IMAGE = {"_class_name": "ZImageTransformer2DModel"}
@@ -154,6 +161,7 @@ TODAY: dict[str, tuple[str, str, dict[str, Any], dict[str, Any], dict[str, Any]]
     # name: pipeline class, the backbone's folder, its config, the autoencoder's, the scheduler's
     "sdxl": ("StableDiffusionXLPipeline", "unet", SDXL_UNET, VAE | {"sample_size": 1024}, NOISE),
     "sd3.5-medium": ("StableDiffusion3Pipeline", "transformer", SD35_MEDIUM, VAE16, FLOW),
+    "sd3.5-large": ("StableDiffusion3Pipeline", "transformer", SD35_LARGE, VAE16, FLOW),
     "flux-dev": ("FluxPipeline", "transformer", FLUX_DEV, VAE16, DYNAMIC),
     "qwen-image": (
         "QwenImagePipeline",

@@ -151,12 +151,20 @@ def test_an_unknown_adapter_lists_the_known() -> None:
         make_plan("zoo:tiny-t5-base", "zoo:tiny-sd", adapter="liner")
 
 
-LAYERS = {"sdxl": 692, "sd3.5-medium": 242, "flux-dev": 266, "qwen-image": 478, "z-image": 136}
+LAYERS = {
+    "sdxl": 692,
+    "sd3.5-medium": 242,
+    "sd3.5-large": 302,
+    "flux-dev": 266,
+    "qwen-image": 478,
+    "z-image": 136,
+}
 """Layers that get LoRA, without those whose answers are thrown away (one in SD3.5, two in
 Qwen-Image)."""
 BILLIONS = {
     "sdxl": 2.57,
     "sd3.5-medium": 2.24,
+    "sd3.5-large": 8.06,
     "flux-dev": 11.9,
     "qwen-image": 20.4,
     "z-image": 6.15,
