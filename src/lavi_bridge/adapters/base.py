@@ -62,6 +62,8 @@ class Adapter(nn.Module):
     """Whether its tokens come after all of the own encoder's."""
     per_token: ClassVar[bool] = True
     """Whether it gives one feature for each token."""
+    pools: ClassVar[bool] = True
+    """Whether pooled vector and further sequences are its own, not the own encoder's."""
 
     def __init__(
         self,
@@ -79,12 +81,16 @@ class Adapter(nn.Module):
         self.inner = self.usual_inner(width_in, width_out) if inner is None else inner
         self.mixed = 0
         """Layers of the language model that are mixed first; 0 where one state a token comes."""
-        if pooled:
+        if pooled and self.pools:
             self.pool = nn.Sequential(nn.LayerNorm(width_in), nn.Linear(width_in, pooled))
-        if more:
+        if more and self.pools:
             self.further = nn.ModuleList(
                 type(self)(width_in, width, dropout=dropout, inner=self.inner) for width in more
             )
+        self.build()
+
+    def build(self) -> None:
+        """Make the layers, of the widths that are known by now."""
 
     @property
     def capped(self) -> int | None:

@@ -1,6 +1,5 @@
 """The own encoder's condition, then the language model's tokens through the paper's adapter."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -17,22 +16,10 @@ class ConcatAdapter(FeedForwardAdapter):
     """For image models that read any number of tokens; the pooled vector is their own."""
 
     kind: ClassVar[str] = "concat"
+    pools: ClassVar[bool] = False
     needs_own: ClassVar[bool] = True
     appends: ClassVar[bool] = True
     per_token: ClassVar[bool] = False
-
-    def __init__(
-        self,
-        width_in: int,
-        width_out: int,
-        *,
-        dropout: float = 0.0,
-        pooled: int = 0,
-        more: Sequence[int] = (),
-        inner: int | None = None,
-    ) -> None:
-        super().__init__(width_in, width_out, dropout=dropout, more=more, inner=inner)
-        self.width_pooled = pooled
 
     def read(self, features: Text) -> Text:
         own = features.own

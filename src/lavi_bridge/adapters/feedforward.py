@@ -4,7 +4,6 @@ LayerNorm, GEGLU feed-forward, LayerNorm, GEGLU feed-forward; token by token, wi
 and without a norm at the end. The middle width is halfway between the two models'.
 """
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 from diffusers.models.attention import FeedForward
@@ -19,24 +18,16 @@ class FeedForwardAdapter(Adapter):
 
     kind: ClassVar[str] = "feedforward"
 
-    def __init__(
-        self,
-        width_in: int,
-        width_out: int,
-        *,
-        dropout: float = 0.0,
-        pooled: int = 0,
-        more: Sequence[int] = (),
-        inner: int | None = None,
-    ) -> None:
-        super().__init__(
-            width_in, width_out, dropout=dropout, pooled=pooled, more=more, inner=inner
-        )
+    def build(self) -> None:
         middle = self.inner
-        self.norm1 = nn.LayerNorm(width_in)
-        self.ff1 = FeedForward(width_in, middle, mult=4, activation_fn="geglu", dropout=dropout)
+        self.norm1 = nn.LayerNorm(self.width_in)
+        self.ff1 = FeedForward(
+            self.width_in, middle, mult=4, activation_fn="geglu", dropout=self.dropout
+        )
         self.norm2 = nn.LayerNorm(middle)
-        self.ff2 = FeedForward(middle, width_out, mult=4, activation_fn="geglu", dropout=dropout)
+        self.ff2 = FeedForward(
+            middle, self.width_out, mult=4, activation_fn="geglu", dropout=self.dropout
+        )
 
     @classmethod
     def usual_inner(cls, width_in: int, width_out: int) -> int:

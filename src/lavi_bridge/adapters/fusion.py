@@ -7,7 +7,6 @@ for each token, open at first, lets the language model overrule the own encoder 
 Length, mask and pooled vector stay the own encoder's.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -26,28 +25,22 @@ class FusionAdapter(Adapter):
     """Adds to the own encoder's states; needs an image model's folder with its encoder."""
 
     kind: ClassVar[str] = "fusion"
+    pools: ClassVar[bool] = False
     needs_own: ClassVar[bool] = True
     per_token: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        width_in: int,
-        width_out: int,
-        *,
-        dropout: float = 0.0,
-        pooled: int = 0,
-        more: Sequence[int] = (),
-        inner: int | None = None,
-    ) -> None:
-        super().__init__(width_in, width_out, dropout=dropout, more=more, inner=inner)
-        self.width_pooled = pooled
-        self.enter = nn.Sequential(nn.LayerNorm(width_in), nn.Linear(width_in, self.inner))
-        self.ask = nn.Sequential(nn.LayerNorm(width_out), nn.Linear(width_out, self.inner))
+    def build(self) -> None:
+        self.enter = nn.Sequential(
+            nn.LayerNorm(self.width_in), nn.Linear(self.width_in, self.inner)
+        )
+        self.ask = nn.Sequential(
+            nn.LayerNorm(self.width_out), nn.Linear(self.width_out, self.inner)
+        )
         self.layers = nn.ModuleList(
-            Block(self.inner, dropout=dropout, crosses=True) for _ in range(LAYERS)
+            Block(self.inner, dropout=self.dropout, crosses=True) for _ in range(LAYERS)
         )
         self.norm = nn.LayerNorm(self.inner)
-        self.add, self.gate = nn.Linear(self.inner, width_out), nn.Linear(self.inner, 1)
+        self.add, self.gate = nn.Linear(self.inner, self.width_out), nn.Linear(self.inner, 1)
         for layer in (self.add, self.gate):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)

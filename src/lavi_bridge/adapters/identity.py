@@ -1,6 +1,5 @@
 """No adapter at all: the vision model's own text encoder already speaks its language."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -16,21 +15,13 @@ class IdentityAdapter(Adapter):
     """Passes the features through; used by `Bridge.own`, the baseline of every comparison."""
 
     kind: ClassVar[str] = "identity"
+    pools: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        width_in: int,
-        width_out: int,
-        *,
-        dropout: float = 0.0,
-        pooled: int = 0,
-        more: Sequence[int] = (),
-        inner: int | None = None,
-    ) -> None:
-        if width_in != width_out:
-            raise BridgeError(f"the identity adapter cannot map width {width_in} to {width_out}")
-        super().__init__(width_in, width_out, dropout=dropout, inner=inner)
-        self.width_pooled, self.widths_more = pooled, tuple(more)
+    def build(self) -> None:
+        if self.width_in != self.width_out:
+            raise BridgeError(
+                f"the identity adapter cannot map width {self.width_in} to {self.width_out}"
+            )
 
     def forward(self, hidden: Tensor) -> Tensor:
         return hidden.float()

@@ -4,7 +4,6 @@ A causal model's states have not read what comes after them; these layers have (
 Lumina-Image 2.0, arXiv 2503.21758, and of SANA's kin).
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -23,22 +22,12 @@ class RefinerAdapter(Adapter):
 
     kind: ClassVar[str] = "refiner"
 
-    def __init__(
-        self,
-        width_in: int,
-        width_out: int,
-        *,
-        dropout: float = 0.0,
-        pooled: int = 0,
-        more: Sequence[int] = (),
-        inner: int | None = None,
-    ) -> None:
-        super().__init__(
-            width_in, width_out, dropout=dropout, pooled=pooled, more=more, inner=inner
+    def build(self) -> None:
+        self.enter = nn.Sequential(
+            nn.LayerNorm(self.width_in), nn.Linear(self.width_in, self.inner)
         )
-        self.enter = nn.Sequential(nn.LayerNorm(width_in), nn.Linear(width_in, self.inner))
-        self.layers = nn.ModuleList(Block(self.inner, dropout=dropout) for _ in range(LAYERS))
-        self.leave = nn.Sequential(nn.LayerNorm(self.inner), nn.Linear(self.inner, width_out))
+        self.layers = nn.ModuleList(Block(self.inner, dropout=self.dropout) for _ in range(LAYERS))
+        self.leave = nn.Sequential(nn.LayerNorm(self.inner), nn.Linear(self.inner, self.width_out))
 
     @classmethod
     def usual_inner(cls, width_in: int, width_out: int) -> int:

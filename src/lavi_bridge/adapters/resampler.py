@@ -1,6 +1,5 @@
 """Learned queries that gather a prompt into a few tokens (Perceiver, arXiv 2103.03206)."""
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -20,26 +19,16 @@ class ResamplerAdapter(Adapter):
     kind: ClassVar[str] = "resampler"
     per_token: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        width_in: int,
-        width_out: int,
-        *,
-        dropout: float = 0.0,
-        pooled: int = 0,
-        more: Sequence[int] = (),
-        inner: int | None = None,
-    ) -> None:
-        super().__init__(
-            width_in, width_out, dropout=dropout, pooled=pooled, more=more, inner=inner
-        )
+    def build(self) -> None:
         self.queries = nn.Parameter(torch.randn(QUERIES, self.inner) / self.inner**0.5)
-        self.enter = nn.Sequential(nn.LayerNorm(width_in), nn.Linear(width_in, self.inner))
+        self.enter = nn.Sequential(
+            nn.LayerNorm(self.width_in), nn.Linear(self.width_in, self.inner)
+        )
         self.layers = nn.ModuleList(
-            Block(self.inner, dropout=dropout, crosses=True, timed=self.timed)
+            Block(self.inner, dropout=self.dropout, crosses=True, timed=self.timed)
             for _ in range(LAYERS)
         )
-        self.leave = nn.Sequential(nn.LayerNorm(self.inner), nn.Linear(self.inner, width_out))
+        self.leave = nn.Sequential(nn.LayerNorm(self.inner), nn.Linear(self.inner, self.width_out))
 
     @classmethod
     def usual_inner(cls, width_in: int, width_out: int) -> int:

@@ -3,7 +3,6 @@
 What a picture needs of a prompt changes while it is drawn: its layout first, details at the end.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -22,19 +21,8 @@ class TimedAdapter(ResamplerAdapter):
     kind: ClassVar[str] = "timed"
     timed: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        width_in: int,
-        width_out: int,
-        *,
-        dropout: float = 0.0,
-        pooled: int = 0,
-        more: Sequence[int] = (),
-        inner: int | None = None,
-    ) -> None:
-        super().__init__(
-            width_in, width_out, dropout=dropout, pooled=pooled, more=more, inner=inner
-        )
+    def build(self) -> None:
+        super().build()
         self.time = Time(self.inner)
 
     def forward(

@@ -34,13 +34,12 @@ def find_teacher(bridge: Bridge, source: str | Path | None) -> Language:
     """The text encoder to copy: the vision model's own, or another that it understands."""
     vision, dtype = bridge.vision, bridge.language.dtype
     place = None if source is None else locate(source)
+    own_folder = vision.place / vision.own_text_folder
     if place is not None and vision.own_fields and place.file("model_index.json") is not None:
         teacher = load_own(vision, dtype=dtype, place=place)
     elif place is not None:
         teacher = load_language(place, dtype=dtype)
-    elif vision.own_fields != ():
-        teacher = load_own(vision, dtype=dtype)
-    elif (vision.place / vision.own_text_folder).file("config.json") is None:
+    elif vision.own_fields == () and own_folder.file("config.json") is None:
         raise BridgeError(
             f"'{vision.place.id}' has no text encoder of its own, so there are no states to match; "
             "name the encoder that it was trained with (--warm-start-teacher: a Hub id or a "
