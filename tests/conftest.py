@@ -60,6 +60,20 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return folder
 
 
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`whole("sdxl")`: the folder of a tiny image model with its own text encoders."""
+    root = tmp_path_factory.mktemp("pipelines")
+
+    def folder(name: str) -> Path:
+        path = root / name
+        if not path.exists():
+            testing.add_encoders(testing.make_vision(path, name), name)
+        return path
+
+    return folder
+
+
 @pytest.fixture(scope="module")
 def few() -> Iterator[None]:
     """Fewer captions and pictures for a warm start: they take most of its time, and count little.

@@ -10,25 +10,11 @@ import torch
 
 from lavi_bridge import Bridge, BridgeError, warm_start
 from lavi_bridge.adapters import ADAPTERS
-from lavi_bridge.testing import add_encoders, make_vision
 from lavi_bridge.text import Text
 
 Tiny = Callable[[str], Path]
 KINDS = ("refiner", "resampler", "timed", "concat", "fusion")
 PROMPTS = ["a red circle", "two blue squares by a green ring", ""]
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    """`whole("sdxl")`: the folder of a tiny image model with its text encoders."""
-    root = tmp_path_factory.mktemp("pipelines")
-
-    def folder(name: str) -> Path:
-        if not (root / name).exists():
-            add_encoders(make_vision(root / name, name), name)
-        return root / name
-
-    return folder
 
 
 def step(bridge: Bridge, seed: int, rate: float = 1e-2) -> None:

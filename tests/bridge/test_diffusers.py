@@ -1,6 +1,5 @@
 """The same seed gives the same picture in our loop and in diffusers' own pipelines."""
 
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 import torch
 
 from lavi_bridge import Bridge, testing
+from tests.visions import checks
 
 Tiny = Callable[[str], Path]
 PROMPTS = ["a red circle", "two blue squares next to a very small green ring"]
@@ -38,24 +38,8 @@ def test_generate_and_the_stock_pipeline_draw_the_same(
     vision: str, scheduler: str, tiny: Tiny
 ) -> None:
     bridge = Bridge.connect(tiny("t5"), tiny(vision), rank=4)
-    train_a_little(bridge)
-    ours = bridge.generate(PROMPTS, seed=3, steps=4, guidance=3.0, scheduler=scheduler)
-
-    pipe = bridge.to_diffusers(scheduler)
-    pipe.set_progress_bar_config(disable=True)
-    known = inspect.signature(pipe.__call__).parameters
-    binning = {"use_resolution_binning": False} if "use_resolution_binning" in known else {}
-    theirs = pipe(
-        **bridge.prompt_embeds(PROMPTS),
-        **bridge.vision.pipeline_guidance(3.0),
-        num_inference_steps=4,
-        generator=[torch.Generator().manual_seed(3 + i) for i in range(2)],
-        height=bridge.vision.resolution,
-        width=bridge.vision.resolution,
-        **binning,
-    ).images
-    for mine, other in zip(ours, theirs, strict=True):
-        assert np.abs(np.asarray(mine, int) - np.asarray(other, int)).max() <= 1
+    checks.train_a_little(bridge)
+    assert checks.off_pipeline(bridge, scheduler) <= 1
 
 
 OLDER = {*VISIONS, "pixart-alpha-1024", "sana"}
@@ -66,36 +50,9 @@ CURRENT = [name for name in testing.VISIONS if name not in OLDER]
 def test_current_models_draw_as_their_own_pipelines(vision: str, tiny: Tiny) -> None:
     """Square and 2:1: time shifts, positions and size inputs depend on it."""
     bridge = Bridge.connect(tiny("t5"), tiny(vision), rank=4)
-    train_a_little(bridge)
-    pipe = bridge.to_diffusers()
-    pipe.set_progress_bar_config(disable=True)
-    one = vision == "prx"  # its pipeline repeats the timesteps for one picture alone
-    known = inspect.signature(pipe.__call__).parameters
-    options: dict[str, object] = {}
-    if "use_resolution_binning" in known:
-        options = {"use_resolution_binning": False}
-    if vision == "wan":  # a video of one frame
-        options = {"num_frames": 1, "output_type": "pil"}
-    prompts = PROMPTS[:1] if one else PROMPTS
-    side = bridge.vision.resolution
-    long = side, 2 * side
-    if vision == "hidream":  # its pipeline changes any size to as many pixels as it was made for
-        pipe.default_sample_size, long = side // bridge.vision.scale, (side // 2, 2 * side)
-    for height, width in ((side, side), long):
-        ours = bridge.generate(prompts, seed=3, steps=4, guidance=3.0, height=height, width=width)
-        theirs = pipe(
-            **bridge.prompt_embeds(prompts),
-            **bridge.vision.pipeline_guidance(3.0),
-            num_inference_steps=4,
-            generator=[torch.Generator().manual_seed(3 + i) for i in range(len(prompts))],
-            height=height,
-            width=width,
-            **options,
-        )
-        theirs = [video[0] for video in theirs.frames] if vision == "wan" else theirs.images
-        for mine, other in zip(ours, theirs, strict=True):
-            assert mine.size == (width, height)
-            assert np.abs(np.asarray(mine, int) - np.asarray(other, int)).max() <= 1
+    checks.train_a_little(bridge)
+    assert checks.off_pipeline(bridge) <= 1
+    assert checks.off_pipeline(bridge, wide=True) <= 1
 
 
 def test_the_zoo_draws_the_same_in_its_own_pipeline() -> None:
@@ -111,14 +68,3 @@ def test_the_zoo_draws_the_same_in_its_own_pipeline() -> None:
     theirs = pipe(PROMPTS, num_inference_steps=8, guidance_scale=4.0, generator=generators).images
     for mine, other in zip(ours, theirs, strict=True):
         assert np.abs(np.asarray(mine, int) - np.asarray(other, int)).max() <= 1
-
-
-def train_a_little(bridge: Bridge) -> None:
-    """So that LoRA does something: its up matrices start at zero."""
-    side = bridge.vision.resolution
-    optimizer = torch.optim.AdamW(bridge.trainable_parameters(), lr=3e-3)
-    for step in range(2):
-        optimizer.zero_grad()
-        generator = torch.Generator().manual_seed(step)
-        bridge.loss(torch.zeros(1, 3, side, side), ["a"], generator=generator).backward()
-        optimizer.step()

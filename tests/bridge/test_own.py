@@ -12,7 +12,7 @@ import torch
 
 from lavi_bridge import Bridge, warm_start
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.testing import ENCODERS, add_encoders, make_vision
+from lavi_bridge.testing import ENCODERS
 
 Tiny = Callable[[str], Path]
 PROMPT, GUIDANCE = "a red circle", 3.0
@@ -24,19 +24,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 CLEANS = ("prx",)
 """Their pipelines clean prompts by a package (ftfy) that we do not need."""
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    """`whole("sdxl")`: the folder of a tiny image model with its text encoders."""
-    root = tmp_path_factory.mktemp("pipelines")
-
-    def folder(name: str) -> Path:
-        if not (root / name).exists():
-            add_encoders(make_vision(root / name, name), name)
-        return root / name
-
-    return folder
 
 
 @pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning")  # inside diffusers

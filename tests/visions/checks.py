@@ -88,6 +88,7 @@ def off_pipeline(bridge: Bridge, scheduler: str | None = None, *, wide: bool = F
     images = drawn.images if hasattr(drawn, "images") else [video[0] for video in drawn.frames]
     theirs = np.stack([np.asarray(image, int) for image in images])
     ours = pictures(bridge, prompts, height=height, width=width, scheduler=scheduler)
+    assert ours.shape == theirs.shape == (len(prompts), height, width, 3)
     return int(np.abs(ours - theirs).max())
 
 
