@@ -168,6 +168,7 @@ def test_a_published_checkpoint_is_converted_from_the_command_line(
         (["gnerate"], "unknown command 'gnerate'; known: .*did you mean 'generate'"),
         (["generate", "nowhere", "a"], "no folder 'nowhere'"),
         (["generate", "nowhere"], "no prompts: give some in quotes"),
+        (["generate", "zoo:tiny-sd", "a", "--quantize", "nf4"], "--quantize is of a bridge"),
         (
             ["plan", "--language", "zoo:tiny-t5-base", "--vision", "zoo:tiny-t5-base"],
             "has no model_index",

@@ -81,6 +81,15 @@ def generate(args: list[str]) -> None:
         "device": options.device,
     }
     if is_pipeline(options.bridge):
+        given = {
+            "--quantize": options.quantize != "none",
+            "--language": options.language,
+            "--vision": options.vision,
+        }
+        if unread := [name for name, value in given.items() if value]:
+            raise BridgeError(
+                f"{unread[0]} is of a bridge, and '{options.bridge}' is an image model alone"
+            )
         bridge = Bridge.own(options.bridge, **place)
     else:
         bridge = Bridge.load(
