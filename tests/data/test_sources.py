@@ -351,3 +351,12 @@ def test_random_bytes_never_give_a_traceback_or_lose_a_good_row(tmp_path: Path) 
             except BadImage as error:
                 bad += "c.tsv:" in str(error)
     assert min(refused, bad, good) > 50
+
+
+def test_the_drawn_world_has_captions_of_several_lengths() -> None:
+    short, mixed, long = (open_source(f"shapes:{kind}") for kind in ("short", "mixed", "long"))
+    words = [sum(len(text.split()) for text in one.captions(50)) for one in (short, mixed, long)]
+    assert words[0] < words[1] < words[2]
+    assert open_source("shapes").captions(50) == mixed.captions(50)
+    with pytest.raises(BridgeError, match=r"shapes:brief.*shapes:short, shapes:mixed, shapes:long"):
+        open_source("shapes:brief")

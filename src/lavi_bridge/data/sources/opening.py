@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 from lavi_bridge.data.sources.base import Source
 from lavi_bridge.data.sources.finding import is_tar, walk, wrong_kind
@@ -15,7 +16,7 @@ from lavi_bridge.data.sources.webdataset import WebDataset, shards_of
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.atomic import at_home
 
-HUB = "hf:"
+HUB, SHAPES = "hf:", "shapes"
 WEIGHTED = re.compile(r"(?:(?P<weight>\d*\.?\d+)\s*\*\s*)?(?P<data>.+)")
 KNOWN = (
     "a caption file (.tsv), a folder of images, of .tar shards or of .parquet files, "
@@ -47,10 +48,13 @@ def open_source(data: str, *, seed: int = 0, problems: list[str] | None = None) 
 
 
 def _open(data: str, seed: int, problems: list[str] | None) -> Source:
-    if data == "shapes":
-        from lavi_bridge.shapes.world import ShapesWorld
+    if data == SHAPES or data.startswith(f"{SHAPES}:"):
+        from lavi_bridge.shapes.world import Length, ShapesWorld
 
-        return ShapesWorld(seed=seed)
+        lengths = {f"{SHAPES}:{length}": length for length in get_args(Length)}
+        if data not in (SHAPES, *lengths):
+            raise BridgeError(f"no data '{data}': the world's are {SHAPES}, {', '.join(lengths)}")
+        return ShapesWorld(seed=seed, length=lengths.get(data, "mixed"))
     if data.startswith(HUB):
         return HuggingFace(data.removeprefix(HUB))
     path = at_home(data)
