@@ -62,6 +62,8 @@ class Adapter(nn.Module):
     """Whether its tokens come after all of the own encoder's."""
     per_token: ClassVar[bool] = True
     """Whether it gives one feature for each token."""
+    per_own_token: ClassVar[bool] = False
+    """Whether it gives one state for each token of the own encoder's reading of the same text."""
     pools: ClassVar[bool] = True
     """Whether pooled vector and further sequences are its own, not the own encoder's."""
 

@@ -28,6 +28,7 @@ class FusionAdapter(Adapter):
     pools: ClassVar[bool] = False
     needs_own: ClassVar[bool] = True
     per_token: ClassVar[bool] = False
+    per_own_token: ClassVar[bool] = True
 
     def build(self) -> None:
         self.enter = nn.Sequential(

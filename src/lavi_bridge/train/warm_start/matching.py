@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lavi_bridge.bridge.bridge import Bridge
-from lavi_bridge.bridge.own import OwnEncoders
+from lavi_bridge.bridge.own import OwnEncoders, own_text
 from lavi_bridge.languages import Language, Tokens
 from lavi_bridge.languages.layers import Upper, frozen_layers
 from lavi_bridge.running.device import to_device
@@ -29,11 +29,18 @@ CHUNK = 16
 """Groups that are matched at once: a call of a tokenizer costs as much as dozens of captions."""
 READ = 64
 """Captions that the teacher reads at once."""
+AS_READ = "ids", "mask", "below"
+"""What is as long as our tokens; states and what is told of them may be as long as the teacher's
+tokens."""
 
 
 @dataclass(frozen=True)
 class Matched:
-    """Texts as our language model reads them, and the state that each token should become."""
+    """Texts as our language model reads them, and the state that each token should become.
+
+    Where the adapter gives states for the own encoder's tokens, it is these that should become so:
+    `states`, `weights`, `loose` and `own` are as long as they, all else as our tokens.
+    """
 
     ids: Tensor  # (texts, tokens)
     mask: Tensor  # (texts, tokens), 1 = it is read
@@ -43,6 +50,8 @@ class Matched:
     below: Tensor  # (texts, tokens, our width): enter the first layer that trains, a template's
     # tokens before; 0 wide without
     pooled: Tensor  # (texts, teacher's pooled width): the vector beside them; 0 wide without
+    own: Tensor  # (texts, tokens, teacher's width): what the own encoder makes of our text; 0 wide
+    # where the adapter does not read it
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -67,8 +76,9 @@ class Matched:
     @staticmethod
     def cat(parts: Sequence[Matched]) -> Matched:
         """Join texts; shorter parts are padded with tokens that are masked and not matched."""
-        length = max(part.ids.shape[1] for part in parts)
-        columns = zip(*(part._padded(length) for part in parts), strict=True)
+        tokens = max(part.ids.shape[1] for part in parts)
+        states = max(part.states.shape[1] for part in parts)
+        columns = zip(*(part._padded(tokens, states) for part in parts), strict=True)
         return Matched(*(torch.cat(column) for column in columns))
 
     def split(self, size: int) -> list[Matched]:
@@ -79,18 +89,24 @@ class Matched:
     def _parts(self) -> list[Tensor]:
         return [getattr(self, entry.name) for entry in fields(self)]
 
-    def _padded(self, length: int) -> list[Tensor]:
-        missing = length - self.ids.shape[1]
-        *tokens, pooled = self._parts()
-        padded = [
-            nn.functional.pad(part, (0, 0) * (part.ndim - 2) + (0, missing)) if missing else part
-            for part in tokens
-        ]
-        return [*padded, pooled]
+    def _padded(self, tokens: int, states: int) -> list[Tensor]:
+        """All parts, as long as so many tokens of ours and so many states."""
+        padded = []
+        for entry in fields(self):
+            part = getattr(self, entry.name)
+            missing = (tokens if entry.name in AS_READ else states) - part.shape[1]
+            if missing and entry.name != "pooled":
+                part = nn.functional.pad(part, (0, 0) * (part.ndim - 2) + (0, missing))
+            padded.append(part)
+        return padded
 
 
 class Matcher:
-    """Matches the tokens of a bridge's language model with those of a teacher."""
+    """Matches the tokens of a bridge's language model with those of a teacher.
+
+    Where the adapter gives a state for each token of the own encoder, these are matched: one to one
+    where both sides read one text, and as a set where they do not.
+    """
 
     def __init__(self, bridge: Bridge, teacher: Language) -> None:
         self.bridge, self.teacher = bridge, teacher
@@ -105,8 +121,10 @@ class Matcher:
         """Tokenize pairs for both models and let the teacher read them."""
         language = self.bridge.language
         ours = language.tokenize([pair.ours for pair in pairs], self.bridge.tokens)
-        theirs = self.teacher.tokenize([pair.theirs for pair in pairs], self.length)
         ids, mask = self.bridge.read(ours, trim=True)
+        if self.bridge.own_encoders is not None and self.bridge.adapter.per_own_token:
+            return self._beside(self.bridge.own_encoders, pairs, ids, mask)
+        theirs = self.teacher.tokenize([pair.theirs for pair in pairs], self.length)
         targets, loose = self._targets(pairs, ours, theirs, ids.shape[1], mask)
         taught = self._taught([pair.theirs for pair in pairs], theirs)
         states = taught.hidden
@@ -121,7 +139,33 @@ class Matcher:
             loose,
             self._below(ids, mask),
             torch.empty(len(ids), 0) if taught.pooled is None else taught.pooled,
+            torch.empty(*ids.shape, 0),
         )
+
+    def _beside(
+        self, own: Language, pairs: Sequence[Pair], ids: Tensor, mask: Tensor | None
+    ) -> Matched:
+        """What is matched where the own encoder's reading of our text is added to."""
+        given = self._read_by(own, [pair.ours for pair in pairs])
+        states = self._read_by(self.teacher, [pair.theirs for pair in pairs])
+        shape = states.shape[:2]
+        other = torch.tensor([pair.ours != pair.theirs for pair in pairs])
+        return Matched(
+            ids,
+            torch.ones_like(ids) if mask is None else mask,
+            states,
+            torch.full(shape, 1 / shape[1], device=states.device),
+            other.unsqueeze(1).expand(shape),
+            self._below(ids, mask),
+            torch.empty(len(ids), 0),  # the own encoder's, which stays
+            given,
+        )
+
+    def _read_by(self, own: Language, texts: Sequence[str]) -> Tensor:
+        """An own encoder's states of texts (texts, its tokens, width)."""
+        batches = (texts[start : start + READ] for start in range(0, len(texts), READ))
+        vision = self.bridge.vision
+        return torch.cat([own_text(own, vision, batch).hidden.to(own.dtype) for batch in batches])
 
     def hidden(self, matched: Matched) -> Text:
         """Our language model's states of texts, with the mask of what is read."""
@@ -130,7 +174,8 @@ class Matcher:
             hidden = self.bridge.language.hidden(matched.ids, mask)
         else:
             hidden = self.upper.above(matched.below, matched.ids, mask)
-        return Text(hidden, None if mask is None else to_device(mask, hidden.device))
+        own = Text(matched.own) if matched.own.shape[-1] else None
+        return Text(hidden, None if mask is None else to_device(mask, hidden.device), own=own)
 
     def _targets(
         self, pairs: Sequence[Pair], ours: Tokens, theirs: Tokens, length: int, mask: Tensor | None
@@ -245,12 +290,19 @@ def assigned(given: Tensor, states: Tensor, loose: Tensor) -> Tensor:
     """
     from scipy.optimize import linear_sum_assignment
 
-    dealt = states.clone()
-    for row in loose.any(1).nonzero().flatten().tolist():
+    dealt, given = states.clone(), given.detach()
+    rows = loose.any(1).nonzero().flatten()
+    whole = None
+    if bool(loose[rows].all()):  # at once
+        whole = torch.cdist(given[rows].float(), states[rows].float()).cpu()
+    for number, row in enumerate(rows.tolist()):
         places = loose[row].nonzero().flatten()
-        cost = torch.cdist(given[row, places].detach().float(), states[row, places].float())
+        if whole is None:
+            cost = torch.cdist(given[row, places].float(), states[row, places].float()).cpu()
+        else:
+            cost = whole[number]
         if not bool(cost.isfinite().all()):
             continue  # the loss tells it
-        _, best = linear_sum_assignment(cost.square().cpu().numpy())
+        _, best = linear_sum_assignment(cost.square().numpy())
         dealt[row, places] = states[row, places[torch.from_numpy(best)]]
     return dealt

@@ -1,15 +1,52 @@
-"""The text encoder that a warm start copies, and whether its states can be matched one by one."""
+"""The text encoder that a warm start copies, and whether its states can be matched."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from lavi_bridge.bridge.bridge import Bridge
-from lavi_bridge.bridge.own import OwnEncoders, load_own
+from lavi_bridge.bridge.own import OwnEncoders, load_own, own_length
+from lavi_bridge.config import Match
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.locate import locate
 from lavi_bridge.languages import Language, load_language
 from lavi_bridge.train.warm_start.pairs import tokens_read
+
+
+def check_match(bridge: Bridge, teacher: Language, match: Match) -> bool:
+    """Whether the bridge's states can be compared with the teacher's, one by one or as sets.
+
+    Raises:
+        BridgeError: they cannot, or not so, and `match` asks for it.
+    """
+    adapter = bridge.adapter
+    impossible = sets_impossible if adapter.per_own_token else states_impossible
+    reason = impossible(bridge, teacher)
+    if reason and match != "predictions":
+        raise BridgeError(f"states cannot be matched: {reason}; match predictions instead")
+    if adapter.per_own_token and match in ("states", "both"):
+        raise BridgeError(
+            f"the '{adapter.kind}' adapter gives no state for each token of "
+            f"'{bridge.language.place.id}', but for those of the own encoder; match sets or "
+            "predictions instead"
+        )
+    return not reason
+
+
+def sets_impossible(bridge: Bridge, teacher: Language) -> str | None:
+    """Why states for the own encoder's tokens cannot be matched as sets; None where they can."""
+    vision, own = bridge.vision, bridge.own_encoders
+    assert own is not None  # the adapter needs it
+    if vision.masks or vision.own_alone:
+        what = "masks" if vision.masks else "leaves out"
+        return (
+            f"'{vision.place.id}' {what} the padding of its own encoder, so two texts have sets of "
+            "different sizes"
+        )
+    ours, theirs = own_length(own, vision), own_length(teacher, vision)
+    if ours != theirs:
+        return f"'{teacher.place.id}' gives {theirs} tokens and the own encoder {ours}"
+    return None
 
 
 def states_impossible(bridge: Bridge, teacher: Language) -> str | None:
@@ -32,6 +69,8 @@ def states_impossible(bridge: Bridge, teacher: Language) -> str | None:
 
 def find_teacher(bridge: Bridge, source: str | Path | None) -> Language:
     """The text encoder to copy: the vision model's own, or another that it understands."""
+    if source is None and bridge.own_encoders is not None:
+        return bridge.own_encoders
     vision, dtype = bridge.vision, bridge.language.dtype
     place = None if source is None else locate(source)
     own_folder = vision.place / vision.own_text_folder

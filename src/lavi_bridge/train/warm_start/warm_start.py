@@ -50,7 +50,7 @@ from lavi_bridge.train.warm_start.muon import Muon
 from lavi_bridge.train.warm_start.pairs import Pair, check_pairs, digest, mixed, readable
 from lavi_bridge.train.warm_start.predictions import Predictions
 from lavi_bridge.train.warm_start.report import Report, by_topic, unmatched
-from lavi_bridge.train.warm_start.teacher import find_teacher, states_impossible
+from lavi_bridge.train.warm_start.teacher import check_match, find_teacher
 
 HELD_OUT = 128
 """Captions that are held out for the stopping rule and the report (at most a tenth of all)."""
@@ -128,10 +128,7 @@ class WarmStart(Task):
         self.bridge, self.match, self.steps, self.seed = bridge, match, steps, seed
         self.batch_size, self.lr = batch_size, lr
         check_pairs(bridge, self.teacher, pairs, match)
-        reason = states_impossible(bridge, self.teacher)
-        if reason and match != "predictions":
-            raise BridgeError(f"states cannot be matched: {reason}; match predictions instead")
-        self.comparable = not reason
+        self.comparable = check_match(bridge, self.teacher, match)
         parts = bridge.parts()
         self.parameters = parts["adapter"] + parts["language"]
         self.optimizer = Muon(self.parameters, lr)
