@@ -27,8 +27,8 @@ Quantize = Literal["none", "int8", "nf4"]
 FlowWeighting = Literal["logit-normal", "uniform", "mode", "cosmap", "sigma-sqrt"]
 
 
-SCALES = "language_scale", "vision_scale"
-"""Settings of how strong the LoRA of either model is in sampling."""
+SCALES = "language_scale", "vision_scale", "adapter_scale"
+"""Settings of how strong the LoRA of either model is in sampling, and the adapter."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,9 @@ class Sampling:
     """Strength of the language model's LoRA: 0 is the frozen model, 1 as trained."""
     vision_scale: float = 1.0
     """Strength of the vision model's LoRA: 0 is the frozen model, 1 as trained."""
+    adapter_scale: float = 1.0
+    """Strength of what the `fusion` adapter adds to the own encoder's states: 0 is the own encoder
+    alone, 1 as trained."""
     batch_size: int = 4
     """Pictures drawn at once; does not change them."""
     compile: Compile = "none"
@@ -140,7 +143,7 @@ class Sampling:
 
     @property
     def scales(self) -> dict[str, float]:
-        """Strengths of the LoRA, by the name of their setting."""
+        """Strengths of LoRA and adapter, by the name of their setting."""
         return {name: getattr(self, name) for name in SCALES}
 
 

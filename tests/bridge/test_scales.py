@@ -117,6 +117,68 @@ def test_a_model_without_lora_has_no_strength(tiny: Tiny) -> None:
         Sampling(vision_scale=float("inf"))
 
 
+# ---- what is added to the own encoder's states
+
+
+@pytest.fixture(scope="module")
+def fusion() -> Bridge:
+    """Beside the bundled model's own encoder, as if it had been trained."""
+    made = trained(
+        Bridge.connect("zoo:tiny-llama", "zoo:tiny-sd", adapter="fusion", rank=4, device="cpu")
+    )
+    for name in ("add", "gate"):
+        nn.init.normal_(getattr(made.adapter, name).weight, std=0.05)
+    return made
+
+
+def test_no_strength_of_the_adapter_is_the_own_encoder(fusion: Bridge) -> None:
+    own = Bridge.own("zoo:tiny-sd", device="cpu").encode(["a red circle", ""])
+    with fusion.scaled(adapter=0):
+        text = fusion.encode(["a red circle", ""])
+    assert torch.equal(text.hidden, own.hidden)
+    assert text.mask is own.mask is None
+    assert not torch.equal(fusion.encode(["a red circle", ""]).hidden, own.hidden)
+    drawn_by_own = Bridge.own("zoo:tiny-sd", device="cpu")
+    assert np.array_equal(drawn(fusion, adapter_scale=0, vision_scale=0), drawn(drawn_by_own))
+
+
+def test_addition_and_gate_are_linear_in_the_strength(fusion: Bridge) -> None:
+    def at(scale: float) -> torch.Tensor:
+        with fusion.scaled(adapter=scale), torch.no_grad():
+            return fusion.encode("a red circle").hidden
+
+    plain = fusion.encode("a red circle").hidden.detach()
+    assert torch.equal(at(1), plain)
+    for scale in (-0.5, 0.5, 2.0):
+        torch.testing.assert_close(at(scale), at(0) + scale * (plain - at(0)), rtol=0, atol=1e-5)
+
+
+def test_a_strength_of_the_adapter_is_put_back(fusion: Bridge) -> None:
+    plain = drawn(fusion)
+    assert not np.array_equal(drawn(fusion, adapter_scale=0.5), plain)
+    with pytest.raises(ZeroDivisionError), fusion.scaled(adapter=0.5):
+        raise ZeroDivisionError
+    assert np.array_equal(drawn(fusion), plain)
+
+
+@pytest.mark.parametrize("kind", ["feedforward", "concat"])
+def test_an_adapter_that_adds_nothing_has_no_strength(kind: str) -> None:
+    bridge = Bridge.connect(
+        "zoo:tiny-llama", "zoo:tiny-sd", adapter=kind, rank=0, tokens=32, device="cpu"
+    )
+    with pytest.raises(BridgeError, match=rf"cannot be 0\.5: the '{kind}' adapter adds nothing to"):
+        drawn(bridge, adapter_scale=0.5)
+    with pytest.raises(BridgeError, match="'adapter_scale' must be a finite number, not inf"):
+        drawn(bridge, adapter_scale=float("inf"))
+
+
+def test_a_picture_tells_of_the_adapters_strength(fusion: Bridge, tmp_path: Path) -> None:
+    weak = Sampling(steps=1, adapter_scale=0.5)
+    (record,) = records(draw(fusion, ["a"], tmp_path, weak))
+    assert record["adapter_scale"] == 0.5
+    assert "language_scale" not in record
+
+
 # ---- on disk
 
 

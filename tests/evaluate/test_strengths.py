@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from lavi_bridge import Bridge, BridgeError
@@ -55,7 +56,7 @@ def test_a_folder_may_be_called_as_if_it_had_a_strength(tmp_path: Path) -> None:
         ("{},langage-scale=1", "unknown option 'langage-scale'; did you mean 'language-scale'?"),
         ("{},vision-scale=much", "vision-scale is a number, not 'much'"),
         ("{},vision-scale=nan", "'vision-scale' must be a finite number, not nan"),
-        ("zoo:tiny-sd,vision-scale=0", "a strength is of a bridge's LoRA; this is no bridge"),
+        ("zoo:tiny-sd,vision-scale=0", "a strength is of a bridge; this is none"),
     ],
 )
 def test_bad_strengths_are_one_line(bridge: Path, entry: str, reason: str) -> None:
@@ -88,8 +89,30 @@ def test_a_sweep_is_drawn_judged_and_shown_as_a_curve(bridge: Path, tmp_path: Pa
     abouts = [json.loads((tmp_path / n / "shapes" / "settings.json").read_text()) for n in names]
     assert [about.get("language_scale") for about in abouts] == [0.0, 0.5, None]
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "By strength of the LoRA" in page
+    assert "<h3>By strength" in page
     assert page.count("<polyline") == len(run.metrics)
+
+
+def test_the_adapters_strength_is_drawn_and_shown_as_a_curve(tmp_path: Path) -> None:
+    made = Bridge.connect("zoo:tiny-llama", "zoo:tiny-sd", adapter="fusion", rank=0, device="cpu")
+    torch.nn.init.normal_(made.adapter.get_submodule("add").weight, std=0.1)  # type: ignore[arg-type]
+    made.save(tmp_path / "mine")
+    entries = [f"{tmp_path / 'mine'},adapter-scale={scale}" for scale in (0, 0.5, 1)]
+    run = evaluate(settings(tmp_path, *entries, limit=6, sampling=Sampling(steps=1, guidance=2)))
+    names = [entry.name for entry in run.entries]
+    assert names == [f"mine adapter-scale={scale}" for scale in (0, 0.5, 1)]
+    assert [entry.about.get("adapter_scale") for entry in run.entries] == [0.0, 0.5, None]
+    drawn = [pictures(tmp_path / name) for name in names]
+    assert drawn[0] != drawn[1] != drawn[2]
+    assert "adapter scale of bridge" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_an_adapter_that_adds_nothing_is_named_before_anything_is_drawn(
+    bridge: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(BridgeError, match="'feedforward' adapter of 'mine adapter-scale=0' adds"):
+        evaluate(settings(tmp_path / "out", f"{bridge},adapter-scale=0"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_strengths_of_all_are_those_of_bridges_without_their_own(
@@ -117,12 +140,15 @@ def test_a_sweep_is_entries_of_one_bridge_that_differ_in_one_strength() -> None:
         entry("b", language_scale=0.5),
         entry("other", "77aa", language_scale=0.7),
         entry("both", language_scale=0.2, vision_scale=0.5),
+        entry("all", language_scale=0.3, adapter_scale=0.5),
         Entry("folder", {"kind": "images"}),
     ]
     (found,) = sweeps(entries)
     assert found.points == [(0.0, "a"), (0.5, "b"), (1.0, "c")]
     assert found.title == "language scale of bridge 1f3a"
     assert sweeps(entries[:2]) == []
+    weak = [entry(f"w{x}", language_scale=x, adapter_scale=0.5) for x in (0.0, 0.5, 1.0)]
+    assert sweeps(weak)[0].title == "language scale of bridge 1f3a, adapter scale 0.5"
 
 
 def test_a_curve_has_a_point_with_its_interval_for_every_strength() -> None:

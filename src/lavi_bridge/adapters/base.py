@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
@@ -64,6 +65,8 @@ class Adapter(nn.Module):
     """Whether it gives one feature for each token."""
     per_own_token: ClassVar[bool] = False
     """Whether it gives one state for each token of the own encoder's reading of the same text."""
+    adds: ClassVar[bool] = False
+    """Whether what it brings is added to the own encoder's states, `strength` times."""
     pools: ClassVar[bool] = True
     """Whether pooled vector and further sequences are its own, not the own encoder's."""
 
@@ -81,6 +84,8 @@ class Adapter(nn.Module):
         self.width_in, self.width_out, self.dropout = width_in, width_out, dropout
         self.width_pooled, self.widths_more = pooled, tuple(more)
         self.inner = self.usual_inner(width_in, width_out) if inner is None else inner
+        self.strength = 1.0
+        """Of what is added, where the adapter `adds`; see `scaled`."""
         self.mixed = 0
         """Layers of the language model that are mixed first; 0 where one state a token comes."""
         if pooled and self.pools:
@@ -149,6 +154,24 @@ class Adapter(nn.Module):
     def at(self, text: Text, timesteps: Tensor) -> Text:
         """What is done at every step, to what `prepare` gave."""
         return text
+
+    @contextmanager
+    def scaled(self, scale: float) -> Iterator[None]:
+        """Multiply what is added to the own encoder's states, while inside: 0 adds nothing.
+
+        Raises:
+            BridgeError: the adapter adds nothing to them, and the scale is not 1.
+        """
+        if scale != 1 and not self.adds:
+            raise BridgeError(
+                f"adapter_scale cannot be {scale:g}: the '{self.kind}' adapter adds nothing to the "
+                "own encoder's states"
+            )
+        before, self.strength = self.strength, scale
+        try:
+            yield
+        finally:
+            self.strength = before
 
     def save(self, folder: Path) -> None:
         """Write config and weights into `folder`, in the layout of the published adapters."""

@@ -29,6 +29,7 @@ class FusionAdapter(Adapter):
     needs_own: ClassVar[bool] = True
     per_token: ClassVar[bool] = False
     per_own_token: ClassVar[bool] = True
+    adds: ClassVar[bool] = True
 
     def build(self) -> None:
         self.enter = nn.Sequential(
@@ -55,12 +56,18 @@ class FusionAdapter(Adapter):
     ) -> Tensor:
         """Features (batch, tokens, width_in) and own states (batch, own tokens, width_out) -> own
         states and what is added, float32."""
-        own, keys = own.float(), self.enter(hidden.float())
+        own = own.float()
+        if not self.strength:
+            return own
+        keys = self.enter(hidden.float())
         x = self.ask(own)
         for layer in self.layers:
             x = layer(x, keys, mask)
         x = self.norm(x)
-        return own * (1 - torch.tanh(self.gate(x))) + self.add(x)
+        closed, added = torch.tanh(self.gate(x)), self.add(x)
+        if self.strength != 1:
+            closed, added = self.strength * closed, self.strength * added
+        return own * (1 - closed) + added
 
     def read(self, features: Text) -> Text:
         own = features.own

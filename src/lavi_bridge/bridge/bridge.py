@@ -207,6 +207,7 @@ class Bridge(Made):
         scheduler: str | None = None,
         language_scale: float = 1.0,
         vision_scale: float = 1.0,
+        adapter_scale: float = 1.0,
         batch_size: int = 4,
         on_step: Callable[[Step], object] | None = None,
     ) -> Iterator[Image]:
@@ -214,8 +215,7 @@ class Bridge(Made):
 
         Picture i starts from seed + i and a CPU generator, so that batch size, device and number
         of processes do not matter (beyond float rounding). The vision model's LoRA is fused
-        into its weights meanwhile, where
-        they are float32.
+        into its weights meanwhile, where they are float32.
 
         Args:
             seed: of the first picture, or one for each.
@@ -225,7 +225,7 @@ class Bridge(Made):
             negative: what to steer away from; the paper's null prompt is empty.
             height, width: in pixels; the vision model's own size by default.
             scheduler: name of a sampler (paper: unipc); the family's own by default.
-            language_scale, vision_scale: strength of either model's LoRA; see `scaled`.
+            language_scale, vision_scale, adapter_scale: strengths; see `scaled`.
             batch_size: pictures drawn at once.
             on_step: called after every step of every batch.
 
@@ -257,11 +257,12 @@ class Bridge(Made):
         own = isinstance(self.language, OwnEncoders) or self.own_encoders is not None
         if own and self.vision.own_alone:
             batch_size = 1
+        scales = {"language": language_scale, "vision": vision_scale, "adapter": adapter_scale}
         for start in range(0, len(prompts), batch_size):
             batch = slice(start, start + batch_size)
             generators = [Generator().manual_seed(s) for s in seeds[batch]]
             # everything is put back batch by batch: between two yields the caller may train
-            with self._evaluating(), self.scaled(language=language_scale, vision=vision_scale):
+            with self._evaluating(), self.scaled(**scales):
                 with visiting(self.readers, self._away):
                     text, null = self.encode(prompts[batch]), self.encode(negative)
                 with visiting(self.answerers, self._away):
@@ -286,13 +287,16 @@ class Bridge(Made):
             yield from images
 
     @contextmanager
-    def scaled(self, *, language: float = 1.0, vision: float = 1.0) -> Iterator[None]:
-        """Multiply what the LoRA of either model adds, while inside.
+    def scaled(
+        self, *, language: float = 1.0, vision: float = 1.0, adapter: float = 1.0
+    ) -> Iterator[None]:
+        """Multiply what the LoRA of either model adds, and the adapter to the own encoder's states.
 
         0 is the frozen model and 1 as trained; in between, and beyond, weights are W + scale · BA.
 
         Raises:
-            BridgeError: a number is not finite, or other than 1 for a model without LoRA.
+            BridgeError: a number is not finite, or other than 1 for a model without LoRA or an
+                adapter that adds nothing.
         """
         with ExitStack() as stack:
             for side, name, scale in (
@@ -306,6 +310,8 @@ class Bridge(Made):
                         f"'{side.place.id}'"
                     )
                 stack.enter_context(lora.scaled(side.trunk, scale))
+            check_finite("adapter_scale", adapter)
+            stack.enter_context(self.adapter.scaled(adapter))
             yield
 
     def overflow_hint(self) -> str:

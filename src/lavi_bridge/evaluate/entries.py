@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from lavi_bridge.adapters import ADAPTERS
 from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.bridge.drawing import made_by, settings_of
 from lavi_bridge.bridge.folder import find_bridge, is_pipeline, opened
@@ -62,7 +63,7 @@ class Contestant(ABC):
     spec: str
     """The place or id that the user gave."""
     scales: dict[str, float] = field(default_factory=dict)
-    """Strengths of its LoRA by their settings, where it is a bridge."""
+    """Its strengths by their settings, where it is a bridge."""
 
     def check(self, suites: Sequence[Asked]) -> None:  # noqa: B027 - what is drawn cannot lack yet
         """Raise where something is missing, before anything is drawn."""
@@ -117,8 +118,8 @@ class Drawn(Contestant):
 
     def sampling(self, config: EvaluateConfig) -> Sampling:
         """How it draws: with strengths of its own."""
-        language, vision = (self.scales.get(option, 1.0) for option in SCALES)
-        return replace(config.sampling, language_scale=language, vision_scale=vision)
+        scales: Any = {option: self.scales.get(option, 1.0) for option in SCALES}
+        return replace(config.sampling, **scales)
 
     def images(
         self, suites: Sequence[Asked], config: EvaluateConfig
@@ -181,7 +182,15 @@ class Joined(Drawn):
         _, record = opened(self.spec)
         for option, scale in self.scales.items():
             side = option.removesuffix("_scale")
-            if scale != 1 and not record[side].get("lora"):
+            if scale == 1:
+                continue
+            if side == "adapter":
+                if not ADAPTERS[kind := record.get(side, "feedforward")].adds:
+                    raise BridgeError(
+                        f"the '{kind}' adapter of '{self.name}' adds nothing to an own encoder, "
+                        f"and so has no {_flag(option)}"
+                    )
+            elif not record[side].get("lora"):
                 raise BridgeError(
                     f"'{self.name}' has no LoRA in its {side} model, and so no {_flag(option)}"
                 )
@@ -216,7 +225,7 @@ def contestants_of(specs: Sequence[str]) -> list[Contestant]:
         told = "".join(f" {_flag(option)}={scale:g}" for option, scale in scales.items())
         one = _class_of(spec)(name or _name(spec) + told, spec, scales)
         if scales and not isinstance(one, Joined):
-            raise BridgeError(f"'{text}': a strength is of a bridge's LoRA; this is no bridge")
+            raise BridgeError(f"'{text}': a strength is of a bridge; this is none")
         all_of_them.append(one)
     names = [one.name.casefold() for one in all_of_them]
     for one in all_of_them:

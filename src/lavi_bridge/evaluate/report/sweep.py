@@ -1,4 +1,4 @@
-"""Curves of a score by the strength of a bridge's LoRA, as inline SVG.
+"""Curves of a score by a strength of a bridge, as inline SVG.
 
 Drawn where entries of one bridge differ in one strength only, and there are enough for a curve.
 """
@@ -34,13 +34,14 @@ class Sweep:
 
 def sweeps(entries: Sequence[Entry]) -> list[Sweep]:
     """What can be drawn of these entries."""
-    found: dict[tuple[str, str, float], dict[float, str]] = {}
+    found: dict[tuple[str, str, tuple[float, ...]], dict[float, str]] = {}
     for entry in entries:
         about = entry.about
         if about.get("kind") != "bridge" or "bridge" not in about:
             continue
-        for scale, other in (SCALES, SCALES[::-1]):
-            same = scale, about["bridge"], about.get(other, 1.0)
+        for scale in SCALES:
+            others = tuple(about.get(other, 1.0) for other in SCALES if other != scale)
+            same = scale, about["bridge"], others
             found.setdefault(same, {}).setdefault(about.get(scale, 1.0), entry.name)
     return [
         Sweep(_title(*same), sorted(points.items()))
@@ -49,10 +50,14 @@ def sweeps(entries: Sequence[Entry]) -> list[Sweep]:
     ]
 
 
-def _title(scale: str, bridge: str, other: float) -> str:
-    name = scale.replace("_", " ")
-    rest = SCALES[1 - SCALES.index(scale)].replace("_", " ")
-    return f"{name} of bridge {bridge}" + ("" if other == 1 else f", {rest} {other:g}")
+def _title(scale: str, bridge: str, others: Sequence[float]) -> str:
+    names = (other for other in SCALES if other != scale)
+    rest = (f", {_told(n)} {x:g}" for n, x in zip(names, others, strict=True) if x != 1)
+    return f"{_told(scale)} of bridge {bridge}" + "".join(rest)
+
+
+def _told(scale: str) -> str:
+    return scale.replace("_", " ")
 
 
 def curve(title: str, sweep: Sweep, found: Mapping[str, Estimate | None]) -> Markup | None:
