@@ -100,9 +100,9 @@ def test_the_flags_are_these() -> None:
     assert " ".join(TrainConfig.__dataclass_fields__) == (
         "language vision data out recipe dry_run steps batch_size accumulate resolution buckets "
         "crop min_size fast_decode flip caption_dropout cache cache_dtype text_cache tokens "
-        "adapter adapter_parameters rank language_rank language_layers layers template "
-        "vision_rank dropout lr_adapter lr_language "
-        "lr_vision schedule warmup weight_decay optimizer clip min_snr flow_weighting ema "
+        "adapter adapter_parameters rank language_rank language_layers layers "
+        "mix_frozen_after template vision_rank dropout lr_adapter lr_language lr_vision schedule "
+        "warmup weight_decay optimizer clip min_snr flow_weighting ema "
         "gradient_checkpointing quantize quantize_vision trust_remote_code compile shard "
         "warm_start warm_start_match warm_start_pairs warm_start_teacher warm_start_batch "
         "lr_warm_start warm_start_report dtype device workers seed tracker log_every "

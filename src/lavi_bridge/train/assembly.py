@@ -141,6 +141,8 @@ def identity(
         del about["language_layers"]  # runs from before there was a choice go on
     if config.adapter_parameters is None:
         del about["adapter_parameters"]  # likewise
+    if config.mix_frozen_after is None:
+        del about["mix_frozen_after"]  # likewise
     if config.quantize_vision == "none":
         del about["quantize_vision"]  # likewise
     if bridge.own_encoders is not None:

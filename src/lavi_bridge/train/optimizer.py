@@ -1,4 +1,4 @@
-"""Optimizers by name, and how their rates change in the course of a run."""
+"""Optimizers by name, how their rates change in the course of a run, and what they let be."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from diffusers.optimization import get_scheduler
 
+from lavi_bridge.adapters import Adapter
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.train.options import TrainConfig
 
@@ -57,3 +58,13 @@ def schedule(config: TrainConfig, warmup: int) -> Callable[[int], float]:
         name, unused, num_warmup_steps=warmup, num_training_steps=config.steps
     ).lr_lambdas[0]
     return rate
+
+
+def freeze_mix(adapter: Adapter, after: int | None, *, step: int) -> None:
+    """Drop the gradient of the weights that mix layers, from step `after` on (arXiv 2512.15560).
+
+    Without one no optimizer moves them, neither by its moments nor by weight decay, and they count
+    in no norm; as they still have one in the backward pass, wrappers for several processes find it.
+    """
+    if after is not None and step >= after:
+        adapter.mix.logits.grad = None

@@ -18,6 +18,7 @@ from lavi_bridge.config import (
     Quantize,
     Settings,
     is_given,
+    is_number,
 )
 from lavi_bridge.errors import BridgeError
 
@@ -97,6 +98,9 @@ class TrainConfig(Settings):
     """Layers of the language model that are read (not which get LoRA: that is `language_layers`):
     `last`; `penultimate`; a number (0 the embeddings, -1 the last); `mean` of all; `mix`, their
     mean by weights that are learned; `stack:K`, K of them side by side."""
+    mix_frozen_after: Natural | None = None
+    """Steps on pictures after which the weights of `layers` mix stay as they are (unset: never):
+    while they move, so does the condition that the image model learns to read."""
     template: str | None = None
     """A text before every prompt, which the language model reads and does not hand on, or `chat`:
     what its tokenizer puts before a user's message."""
@@ -237,6 +241,11 @@ class TrainConfig(Settings):
             raise BridgeError(
                 "'shard' hides the inner layers of the language model: 'layers' must be last"
             )
+        if is_number(self.mix_frozen_after) and self.layers != "mix":
+            raise BridgeError(
+                "'mix_frozen_after' is for layers that are mixed by learned weights: 'layers' must "
+                "be mix"
+            )
         if self.compile == "graphs" and (
             self.accumulate > 1 or self.shard or self.gradient_checkpointing
         ):
@@ -300,6 +309,7 @@ GROUPS = {
         "language_rank",
         "language_layers",
         "layers",
+        "mix_frozen_after",
         "template",
         "vision_rank",
         "tokens",

@@ -17,11 +17,7 @@ from torch import Tensor, nn
 
 from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.data.cache.latents import SHARD
-from lavi_bridge.data.examples import (
-    load,
-    order_of,
-    readers,
-)
+from lavi_bridge.data.examples import load, order_of, readers
 from lavi_bridge.data.sources.opening import open_source
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.atomic import make_folder, write_text
@@ -38,7 +34,7 @@ from lavi_bridge.train.average import Average
 from lavi_bridge.train.caching import open_text_cache
 from lavi_bridge.train.guards import Guards
 from lavi_bridge.train.loss import Loss
-from lavi_bridge.train.optimizer import make_optimizer, schedule
+from lavi_bridge.train.optimizer import freeze_mix, make_optimizer, schedule
 from lavi_bridge.train.options import TrainConfig
 from lavi_bridge.train.record import Meter, Record
 from lavi_bridge.train.showing import (
@@ -276,9 +272,10 @@ class Run:
                         loss = self.loss(bridge, examples)
                         accelerator.backward(loss)
                         if accelerator.sync_gradients:
-                            norm = whole(accelerator.clip_grad_norm_(self.parameters, config.clip))
                             if guards:
                                 guards.after_backward()
+                            freeze_mix(self.bridge.adapter, config.mix_frozen_after, step=step)
+                            norm = whole(accelerator.clip_grad_norm_(self.parameters, config.clip))
                         optimizer.step()
                         optimizer.zero_grad()
                     meter.add(loss.detach())

@@ -1,0 +1,86 @@
+"""Learned weights of mixed layers, which may stop training after some steps on pictures."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lavi_bridge import BridgeError
+from lavi_bridge.train.options import TrainConfig
+from lavi_bridge.train.run import Run
+
+Tiny = Callable[[str], Path]
+LOGITS = "adapter.mix.logits"
+
+
+def config(tiny: Tiny, out: Path, **changes: Any) -> TrainConfig:
+    settings: dict[str, Any] = {
+        "language": str(tiny("t5")),
+        "vision": str(tiny("sd")),
+        "data": "shapes",
+        "out": out,
+        "layers": "mix",
+        "rank": 2,
+        "steps": 6,
+        "batch_size": 2,
+        "warmup": 0,
+        "lr_adapter": 1e-2,
+        "weight_decay": 0.5,
+        "validation": 0,
+        "sample_every": 0,
+        "device": "cpu",
+        "tracker": "none",
+    }
+    return TrainConfig(**settings | changes)
+
+
+def saved(out: Path, step: int) -> dict[str, torch.Tensor]:
+    return load_file(out / f"step-{step}" / "state.safetensors")
+
+
+def test_they_move_until_then_and_no_more(tiny: Tiny, tmp_path: Path) -> None:
+    Run(config(tiny, tmp_path, mix_frozen_after=3, save_every=3)).train()
+    before, after = saved(tmp_path, 3), saved(tmp_path, 6)
+    kept = [name for name in before if name.startswith(LOGITS)]
+    assert {name.partition("//")[2] for name in kept} == {"", "exp_avg", "exp_avg_sq", "step"}
+    assert all(torch.equal(before[name], after[name]) for name in kept)
+    assert before[LOGITS].any()
+    others = [name for name in before if name.startswith("adapter.") and name not in kept]
+    assert not any(torch.equal(before[name], after[name]) for name in others)
+    assert json.loads((tmp_path / "config.json").read_text())["mix_frozen_after"] == 3
+
+
+def test_after_no_step_they_stay_alike(tiny: Tiny, tmp_path: Path) -> None:
+    bridge = Run(config(tiny, tmp_path, mix_frozen_after=0)).train()
+    assert not bridge.adapter.get_parameter("mix.logits").any()
+
+
+@pytest.mark.parametrize("stop", [2, 4])
+def test_stopped_before_or_after_a_run_ends_with_the_same_bits(
+    tiny: Tiny, tmp_path: Path, stop: int
+) -> None:
+    same = {"mix_frozen_after": 3, "ema": 0.5, "accumulate": 2}
+    straight = Run(config(tiny, tmp_path / "straight", **same)).train()
+    Run(config(tiny, tmp_path / "parts", **same, steps=stop)).train()
+    assert Run(config(tiny, tmp_path / "parts", **same)).train().id == straight.id
+
+
+def test_they_count_in_no_norm_of_the_gradient(tiny: Tiny, tmp_path: Path) -> None:
+    """With the same weights so far, the first step without them has a smaller gradient."""
+    norms = []
+    for name, frozen in (("moving", None), ("frozen", 0)):
+        Run(config(tiny, tmp_path / name, mix_frozen_after=frozen, steps=1)).train()
+        rows = map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines())
+        norms.append(next(row["grad_norm"] for row in rows if "grad_norm" in row))
+    assert norms[1] < norms[0]
+
+
+def test_other_layers_have_none_to_freeze(tiny: Tiny, tmp_path: Path) -> None:
+    with pytest.raises(BridgeError, match=r"'mix_frozen_after' is for layers .* must be mix"):
+        config(tiny, tmp_path, layers="mean", mix_frozen_after=3)
+    with pytest.raises(BridgeError, match="'mix_frozen_after' must be at least 0, not -1"):
+        config(tiny, tmp_path, mix_frozen_after=-1)
