@@ -21,6 +21,8 @@ from lavi_bridge.files.atomic import at_home
 Dtype = Literal["float32", "bfloat16", "float16"]
 Match = Literal["states", "predictions", "both", "sets"]
 """What a warm start makes equal to the vision model's own text encoder."""
+Solve = Literal["none", "ridge", "procrustes"]
+"""How a warm start solves the adapter's last layer before its first step."""
 
 Compile = Literal["none", "blocks", "graphs"]
 Quantize = Literal["none", "int8", "nf4"]

@@ -104,10 +104,10 @@ def test_the_flags_are_these() -> None:
         "mix_frozen_after template vision_rank dropout lr_adapter lr_language lr_vision schedule "
         "warmup weight_decay optimizer clip min_snr flow_weighting ema "
         "gradient_checkpointing quantize quantize_vision trust_remote_code compile shard "
-        "warm_start warm_start_match warm_start_pairs warm_start_teacher warm_start_batch "
-        "lr_warm_start warm_start_report dtype device workers seed tracker log_every "
-        "sample_every sample_prompts sample_steps validation validate_every save_every keep "
-        "max_bad"
+        "warm_start warm_start_match warm_start_solve warm_start_pairs warm_start_teacher "
+        "warm_start_batch lr_warm_start warm_start_report dtype device workers seed tracker "
+        "log_every sample_every sample_prompts sample_steps validation validate_every save_every "
+        "keep max_bad"
     )
     assert " ".join(ExpandConfig.__dataclass_fields__) == (
         "suite language out form pairs prompts limit seed temperature top_p max_new_tokens "

@@ -69,6 +69,8 @@ class Adapter(nn.Module):
     """Whether what it brings is added to the own encoder's states, `strength` times."""
     pools: ClassVar[bool] = True
     """Whether pooled vector and further sequences are its own, not the own encoder's."""
+    linear: ClassVar[bool] = False
+    """Whether it is one linear layer and nothing else."""
 
     def __init__(
         self,
@@ -98,6 +100,12 @@ class Adapter(nn.Module):
 
     def build(self) -> None:
         """Make the layers, of the widths that are known by now."""
+
+    @property
+    def last(self) -> nn.Linear | None:
+        """The linear layer that gives the features, where there is one for each token; None
+        elsewhere, as nothing says then what each of them should be."""
+        return None
 
     @property
     def capped(self) -> int | None:

@@ -21,6 +21,11 @@ class ConcatAdapter(FeedForwardAdapter):
     appends: ClassVar[bool] = True
     per_token: ClassVar[bool] = False
 
+    @property
+    def last(self) -> None:
+        """None: its tokens come beside the own encoder's, so none of those is theirs to be."""
+        return None
+
     def read(self, features: Text) -> Text:
         own = features.own
         assert own is not None  # a bridge with this adapter has read it

@@ -29,6 +29,12 @@ class FeedForwardAdapter(Adapter):
             middle, self.width_out, mult=4, activation_fn="geglu", dropout=self.dropout
         )
 
+    @property
+    def last(self) -> nn.Linear | None:
+        layer = self.ff2.net[2]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
     @classmethod
     def usual_inner(cls, width_in: int, width_out: int) -> int:
         return (width_in + width_out) // 2

@@ -29,6 +29,12 @@ class RefinerAdapter(Adapter):
         self.layers = nn.ModuleList(Block(self.inner, dropout=self.dropout) for _ in range(LAYERS))
         self.leave = nn.Sequential(nn.LayerNorm(self.inner), nn.Linear(self.inner, self.width_out))
 
+    @property
+    def last(self) -> nn.Linear:
+        layer = self.leave[1]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
     @classmethod
     def usual_inner(cls, width_in: int, width_out: int) -> int:
         return min(width_out, 1024)

@@ -137,8 +137,10 @@ def identity(
     }
     if config.warm_start_pairs:
         about["pairs of texts"] = digest(open_pairs(config.warm_start_pairs, seed=config.seed))
+    if config.warm_start_solve == "none":
+        del about["warm_start_solve"]  # runs from before there was a choice go on
     if config.language_layers == ALL:
-        del about["language_layers"]  # runs from before there was a choice go on
+        del about["language_layers"]  # likewise
     if config.adapter_parameters is None:
         del about["adapter_parameters"]  # likewise
     if config.mix_frozen_after is None:

@@ -17,6 +17,7 @@ from lavi_bridge.config import (
     NonNegative,
     Quantize,
     Settings,
+    Solve,
     is_given,
     is_number,
 )
@@ -160,6 +161,11 @@ class TrainConfig(Settings):
     """What is fitted: the encoder's hidden `states`, the vision model's `predictions` (slower; for
     any pair and adapter), `both`, one after the other, or `sets` of states, whatever their order
     (for pairs whose words nothing links)."""
+    warm_start_solve: Solve = "none"
+    """First give the adapter's last linear layer the weights that fit the encoder's states best, in
+    closed form and in seconds: `ridge` regression, whose penalty held-out captions choose, or, for
+    the `linear` adapter, `procrustes`, an orthogonal map with one scale. Before the steps of
+    `warm_start`, or alone; for adapters of one feature a token."""
     warm_start_pairs: str | None = None
     """File of pairs for the warm start, beside as many plain captions: lines of what the bridge
     reads<TAB>what the own encoder reads, and perhaps <TAB>0-0 3-1 … (which words correspond); or
@@ -213,7 +219,7 @@ class TrainConfig(Settings):
         super().__post_init__()
         if self.cache and self.crop == "random":
             raise BridgeError("a cache keeps one crop of each picture: 'crop' must be center")
-        if is_given(self.warm_start_pairs) and self.warm_start == 0:
+        if is_given(self.warm_start_pairs) and not self.begins_without_images:
             raise BridgeError(
                 "'warm_start_pairs' are for a warm start: give its steps (--warm-start)"
             )
@@ -254,6 +260,11 @@ class TrainConfig(Settings):
                 "'gradient_checkpointing'; compile blocks instead"
             )
 
+    @property
+    def begins_without_images(self) -> bool:
+        """Whether there is a warm start: steps, or the solution that comes before them."""
+        return self.warm_start != 0 or self.warm_start_solve != "none"
+
 
 GROUPS = {
     "main": ("language", "vision", "data", "out", "recipe", "dry_run"),
@@ -281,6 +292,7 @@ GROUPS = {
         "warm_start",
         "warm_start_pairs",
         "warm_start_match",
+        "warm_start_solve",
         "warm_start_teacher",
         "warm_start_batch",
         "lr_warm_start",

@@ -136,7 +136,7 @@ class Run:
             self._warm_start()
             self.average.begin()
             self.record.forget("step", after=-1)
-            if config.warm_start and config.save_every:
+            if config.begins_without_images and config.save_every:
                 self._checkpoint(0, state)
         try:
             with readers():
@@ -150,7 +150,7 @@ class Run:
         return self.bridge
 
     def _warm_start(self) -> None:
-        if self.config.warm_start:
+        if self.config.begins_without_images:
             captions = self.source.captions(100_000)
             warm_start_phase(self.bridge, captions, self.config, self.record, main=self.main)
 

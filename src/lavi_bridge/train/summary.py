@@ -72,10 +72,11 @@ def summary(
 
 def card(config: TrainConfig, *, processes: int, resolution: int) -> dict[str, Any]:
     """What the model card says about the training, before its first step."""
-    fewer_bits = {name: getattr(config, name) for name in ("quantize", "quantize_vision")}
+    rare = ("warm_start_solve", "quantize", "quantize_vision")
+    asked = {name: value for name in rare if (value := getattr(config, name)) != "none"}
     return {
         **{name: getattr(config, name) for name in ON_CARD},
-        **{name: bits for name, bits in fewer_bits.items() if bits != "none"},
+        **asked,
         "processes": processes,
         "resolution": resolution,
         "steps": 0,

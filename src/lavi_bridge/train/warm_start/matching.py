@@ -7,9 +7,10 @@ whenever they are made, so a start that goes on from its folder ends with the ve
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from lavi_bridge.bridge.own import OwnEncoders, own_text
 from lavi_bridge.languages import Language, Tokens
 from lavi_bridge.languages.layers import Upper, frozen_layers
 from lavi_bridge.running.device import to_device
+from lavi_bridge.running.seeds import seed_of
 from lavi_bridge.text import Text
 from lavi_bridge.train.warm_start.alignment import Group, Span, align, equal_words, linked
 from lavi_bridge.train.warm_start.pairs import Pair, tokens_read
@@ -250,6 +252,15 @@ class Groups:
     def forget(self) -> None:
         """Let go of all that is kept."""
         self._kept.clear()
+
+
+@lru_cache(maxsize=2)
+def order_of(seed: int, window: int, visit: int, count: int) -> list[int]:
+    """The order of groups in a pass; at first as they are, chunk by chunk."""
+    order = list(range(count))
+    if visit:
+        random.Random(seed_of(seed, "groups", window, visit)).shuffle(order)
+    return order
 
 
 def _groups(pair: Pair, ours: Sequence[Span], theirs: Sequence[Span]) -> list[Group] | None:

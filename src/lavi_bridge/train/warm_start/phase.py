@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from lavi_bridge.bridge.bridge import Bridge
-from lavi_bridge.config import Match
+from lavi_bridge.config import Match, Solve
 from lavi_bridge.files.atomic import write_text
 from lavi_bridge.running.blocks import uncompiled
 from lavi_bridge.running.progress import progress as progress_bar
@@ -41,6 +41,7 @@ def warm_start_phase(
         bridge,
         captions,
         match=config.warm_start_match,
+        solve=config.warm_start_solve,
         steps=config.warm_start,
         batch_size=config.warm_start_batch,
         lr=config.lr_warm_start,
@@ -84,6 +85,7 @@ def warm_start(
     *,
     pairs: str | Path | Sequence[Pair | tuple[str, str]] = (),
     match: Match = "states",
+    solve: Solve = "none",
     steps: int = 800,
     batch_size: int = 32,
     lr: float = 3e-3,
@@ -105,7 +107,10 @@ def warm_start(
             states fit), `predictions` (the same noise predicted, on pictures that the vision
             model draws itself; any pair and any adapter), `both`, one after the other, or `sets`
             of states, whatever their order (for pairs whose words nothing links).
-        steps: at most.
+        solve: first give the adapter's last linear layer the weights that fit the states best, in
+            closed form and in seconds: by `ridge` regression, or for `linear` by `procrustes`, an
+            orthogonal map with one scale. For adapters of one feature a token.
+        steps: at most; 0 where solving is all.
         batch_size: captions a step; for predictions at most 32.
         lr: peak of Muon's rate, which is of the size of AdamW's.
         teacher: another text encoder that the vision model understands, for folders without
@@ -121,6 +126,7 @@ def warm_start(
         bridge,
         captions,
         match=match,
+        solve=solve,
         steps=steps,
         batch_size=batch_size,
         lr=lr,

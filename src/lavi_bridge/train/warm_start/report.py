@@ -1,4 +1,4 @@
-"""What a warm start reached, by what the captions speak of."""
+"""What a warm start tells: at every step, and in the end by what the captions speak of."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from lavi_bridge.config import Match
+from lavi_bridge.config import Match, Solve
 
 TOPICS = {
     "colour": "red orange yellow green blue purple violet pink brown black white gray grey cyan "
@@ -20,6 +20,44 @@ TOPICS = {
     "size": "large big huge small little tiny tall short long",
 }
 """Words by which the report sorts captions; one caption can be of several topics, or of none."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One step of a warm start."""
+
+    step: int
+    match: Match
+    loss: float
+    """0 is a perfect match; 1 is a constant guess (states) or the empty prompt (predictions)."""
+    held_out: float | None = None
+    """The same on held-out captions, at the steps that look at them."""
+
+
+@dataclass(frozen=True)
+class Solved:
+    """What solving the adapter's last layer reached, before the first step."""
+
+    how: Solve
+    r2: float
+    """R² on held-out captions, weighted as the loss: 0 is as good as the mean state of the captions
+    that were solved on, 1 is perfect."""
+    penalty: float | None
+    """Of ridge regression, over the mean variance of what enters the layer."""
+    pooled_r2: float | None
+    """The same as `r2` for pooled vectors; None where there are none."""
+    captions: int
+    """That were read, the empty one among them."""
+    tokens: int
+    seconds: float
+
+    def __str__(self) -> str:
+        penalty = "" if self.penalty is None else f", penalty {self.penalty:.0e}"
+        pooled = "" if self.pooled_r2 is None else f", of pooled vectors {self.pooled_r2:.3f}"
+        return (
+            f"solved ({self.how}): R² {self.r2:.3f} on held-out captions{pooled}{penalty}; "
+            f"{self.captions:,} captions, {self.tokens:,} tokens in {self.seconds:.1f} s"
+        )
 
 
 @dataclass
@@ -37,9 +75,12 @@ class Report:
     is from the teacher's: 0 as the teacher, 1 as if it had read nothing."""
     captions: dict[str, int] = field(default_factory=dict)
     """By topic: how many captions the states are of; the predictions are of 64 of them at most."""
+    solved: Solved | None = None
+    """What was solved before the first step, where that was asked for."""
 
     def __str__(self) -> str:
         lines = [
+            *([str(self.solved)] if self.solved else []),
             f"warm start ({self.match}): {self.steps} steps in {self.seconds:.0f} s"
             f"{', stopped early: no more gain' if self.stopped_early else ''}",
             f"{'unmatched part, by topic':26}{'captions':>9}{'states':>8}{'predictions':>13}",

@@ -16,12 +16,11 @@ It copies the teacher, weaknesses included; only training on pictures goes beyon
 
 from __future__ import annotations
 
-import random
 import warnings
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
@@ -30,7 +29,7 @@ from torch import Tensor
 
 from lavi_bridge.bridge import lora
 from lavi_bridge.bridge.bridge import Bridge
-from lavi_bridge.config import Match
+from lavi_bridge.config import Match, Solve
 from lavi_bridge.errors import BridgeError, NotANumber
 from lavi_bridge.files.atomic import make_folder
 from lavi_bridge.languages.asked import record
@@ -38,19 +37,21 @@ from lavi_bridge.languages.calm import whole_gelu, without_dropout
 from lavi_bridge.running.engine import Task, train
 from lavi_bridge.running.run_state import RunState
 from lavi_bridge.running.seeds import seed_of
+from lavi_bridge.train.warm_start.closed import check_solvable, solve_last, weighed
 from lavi_bridge.train.warm_start.matching import (
     CHUNK,
     NULL_SHARE,
     Groups,
     Matched,
     Matcher,
+    order_of,
     unlike,
 )
 from lavi_bridge.train.warm_start.muon import Muon
 from lavi_bridge.train.warm_start.pairs import Pair, check_pairs, digest, mixed, readable
 from lavi_bridge.train.warm_start.predictions import Predictions
-from lavi_bridge.train.warm_start.report import Report, by_topic, unmatched
-from lavi_bridge.train.warm_start.teacher import check_match, find_teacher
+from lavi_bridge.train.warm_start.report import Progress, Report, Solved, by_topic, unmatched
+from lavi_bridge.train.warm_start.teacher import check_match, find_teacher, states_impossible
 
 HELD_OUT = 128
 """Captions that are held out for the stopping rule and the report (at most a tenth of all)."""
@@ -78,18 +79,6 @@ PREDICTIONS_RATE = 0.2
 """Their gradient goes through the whole vision model and is noisy: a share of the rate for them."""
 
 
-@dataclass(frozen=True)
-class Progress:
-    """One step of a warm start."""
-
-    step: int
-    match: Match
-    loss: float
-    """0 is a perfect match; 1 is a constant guess (states) or the empty prompt (predictions)."""
-    held_out: float | None = None
-    """The same on held-out captions, at the steps that look at them."""
-
-
 class WarmStart(Task):
     """One warm start: what it needs, its steps, its state on disk, its report.
 
@@ -98,6 +87,8 @@ class WarmStart(Task):
     """
 
     name = "warm start"
+    solved: Solved | None = None
+    """What was solved before the first step."""
 
     def __init__(
         self,
@@ -105,6 +96,7 @@ class WarmStart(Task):
         captions: Sequence[str],
         *,
         match: Match = "states",
+        solve: Solve = "none",
         steps: int = 800,
         batch_size: int = 32,
         lr: float = 3e-3,
@@ -117,7 +109,7 @@ class WarmStart(Task):
         """See `warm_start`; of several processes that do the same, only one `saves`."""
         if match not in get_args(Match):
             raise BridgeError(f"unknown match '{match}'; known: {', '.join(get_args(Match))}")
-        if steps < 1 or batch_size < 1:
+        if steps < (1 if solve == "none" else 0) or batch_size < 1:
             raise BridgeError("a warm start needs at least one step of one caption")
         self.teacher = find_teacher(bridge, teacher)
         unique = mixed(readable(captions, bridge, self.teacher), pairs, seed)
@@ -128,7 +120,9 @@ class WarmStart(Task):
         self.bridge, self.match, self.steps, self.seed = bridge, match, steps, seed
         self.batch_size, self.lr = batch_size, lr
         check_pairs(bridge, self.teacher, pairs, match)
+        check_solvable(solve, bridge.adapter, states_impossible(bridge, self.teacher))
         self.comparable = check_match(bridge, self.teacher, match)
+        self.solve = solve
         parts = bridge.parts()
         self.parameters = parts["adapter"] + parts["language"]
         self.optimizer = Muon(self.parameters, lr)
@@ -164,10 +158,18 @@ class WarmStart(Task):
                 without_dropout(bridge.language.model),  # what is copied has none
                 closing(train(self, save_seconds=save_seconds)) as losses,
             ):
+                self._begin()
                 for loss in losses:
                     yield Progress(self.step, self.phase(self.step - 1), loss, self._checked)
         finally:
             bridge.train(was_training)
+
+    def _begin(self) -> None:
+        """Solve the adapter's last layer where that is asked for, once."""
+        if self.solve != "none" and self.solved is None:
+            given = weighed(self._null, self._null_share, self._groups, keep=self._all_fit)
+            self.solved = solve_last(self.solve, self.bridge, self._matcher, given, self._held_out)
+            self.save()
 
     @property
     def end(self) -> int:
@@ -211,8 +213,7 @@ class WarmStart(Task):
             torch.manual_seed(seed_of(self.seed, "dropout", self.step))
             if self.phase(self.step) == "predictions":
                 return self._predictions.loss(self.step, self.batch_size)
-            # read once and counted as often as it would have been drawn
-            null = 1 - self._with_text / max(self.batch_size, self._with_text + 1)
+            null = self._null_share
             errors = self._states(Matched.cat([self._null, *self._batch(self.step)]))
             return null * errors[0] + (1 - null) * errors[1:].mean()
 
@@ -220,6 +221,11 @@ class WarmStart(Task):
     def _with_text(self) -> int:
         """Captions with text in a step."""
         return max(1, self.batch_size - -(-self.batch_size // NULL_SHARE))
+
+    @property
+    def _null_share(self) -> float:
+        """Of the empty caption: read once and counted as often as it would have been drawn."""
+        return 1 - self._with_text / max(self.batch_size, self._with_text + 1)
 
     def _batch(self, step: int) -> list[Matched]:
         """The groups of a step."""
@@ -229,7 +235,7 @@ class WarmStart(Task):
             visit, place = divmod(rest, self._window)
             if rest == 0 and self._window < len(self._groups) and not self._all_fit:
                 self._groups.forget()
-            order = _order(self.seed, window, visit, self._window)
+            order = order_of(self.seed, window, visit, self._window)
             found.append(self._groups[(window * self._window + order[place]) % len(self._groups)])
         return found
 
@@ -305,7 +311,8 @@ class WarmStart(Task):
         Args:
             predictions: of the vision model, too, which draws pictures for it.
         """
-        report = Report(self.match, self.step, self.stopped_early, round(self.seconds, 1))
+        seconds = round(self.seconds, 1)
+        report = Report(self.match, self.step, self.stopped_early, seconds, solved=self.solved)
         topics = by_topic([pair.theirs for pair in self.held_out_pairs])
         if told := [i for i, pair in enumerate(self.held_out_pairs) if pair.ours != pair.theirs]:
             topics["pairs of two texts"] = told
@@ -331,12 +338,15 @@ class WarmStart(Task):
         super().recall(saved)
         self.decay_start, self.checks = saved["fall"], saved["checks"]
         self.stopped_early = saved["stopped_early"]
+        if solved := saved.get("solved"):
+            self.solved = Solved(**solved)
 
     def remembered(self) -> dict[str, Any]:
         return super().remembered() | {
             "fall": self.decay_start,
             "checks": self.checks,
             "stopped_early": self.stopped_early,
+            "solved": self.solved and asdict(self.solved),
         }
 
     def _keep(self, folder: Path) -> None:
@@ -355,6 +365,8 @@ class WarmStart(Task):
             "teacher": self.teacher.fingerprint,
             "captions": digest(self.pairs),
         }
+        if self.solve != "none":
+            settings["solve"] = self.solve
         if self.bridge.tokens > self.bridge.padding:
             settings["tokens"] = self.bridge.tokens
         if self.bridge.adapter.kind != "feedforward":
@@ -372,15 +384,6 @@ class WarmStart(Task):
             writes=self.saves,
         )
         self.go_on(state)
-
-
-@lru_cache(maxsize=2)
-def _order(seed: int, window: int, visit: int, count: int) -> list[int]:
-    """The order of groups in a pass; at first as they are, chunk by chunk."""
-    order = list(range(count))
-    if visit:
-        random.Random(seed_of(seed, "groups", window, visit)).shuffle(order)
-    return order
 
 
 def _cuda(bridge: Bridge) -> list[torch.device]:
