@@ -20,7 +20,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ import torch
 from rows import drawn, judge, side_by_side
 
 from lavi_bridge import Bridge
-from lavi_bridge.config import Match
+from lavi_bridge.config import Match, Solve
 from lavi_bridge.files.atomic import write_text
 from lavi_bridge.running.device import machine
 from lavi_bridge.running.progress import progress
@@ -66,17 +66,23 @@ class Row:
     adapter: str = "feedforward"
     layers: str = "last"
     match: Match = "states"
-    solve: str = "none"
+    solve: Solve = "none"
     """Whether the adapter's last layer is solved in closed form before the first step."""
-    steps: int = 1200
+    asked: int | None = None
+    """Steps; None: as many as the rows of all tables have."""
     rate: float | None = None
     """None: what the search finds."""
+
+    @property
+    def steps(self) -> int:
+        usual = 800 if self.match == "predictions" else 1200
+        return usual if self.asked is None else self.asked
 
     @property
     def name(self) -> str:
         how = [self.match if self.steps else "", self.solve if self.solve != "none" else ""]
         told = " after ".join(one for one in how if one)
-        steps = "" if self.steps in (0, 1200) else f", {self.steps} steps"
+        steps = f", {self.asked} steps" if self.asked else ""
         layers = "" if self.layers == "last" else f" of {self.layers}"
         return f"{self.language}, {self.adapter}{layers}, {told}{steps}"
 
@@ -107,7 +113,7 @@ LAYERS = [
 """What is read, by an adapter that is of one size whatever the width: the paper's would have five
 times the parameters for three layers side by side. Their rate is that of the last layer."""
 BUDGETS = (50, 200, 600)
-HOW: tuple[tuple[Match, str, float], ...] = (
+HOW: tuple[tuple[Match, Solve, float], ...] = (
     ("states", "none", 4e-3),
     ("states", "ridge", 4e-3),
     ("predictions", "none", 8e-3),
@@ -116,9 +122,9 @@ STARTS = [
     row
     for adapter in ("linear", "feedforward")
     for row in (
-        Row("MiniLM", adapter, solve="ridge", steps=0, rate=4e-3),
+        Row("MiniLM", adapter, solve="ridge", asked=0, rate=4e-3),
         *(
-            Row("MiniLM", adapter, match=match, solve=solve, steps=steps, rate=rate)
+            Row("MiniLM", adapter, match=match, solve=solve, asked=steps, rate=rate)
             for match, solve, rate in HOW
             for steps in BUDGETS
         ),
@@ -133,7 +139,7 @@ class Pictures:
 
     name: str
     start: Row | None
-    steps: int = 4000
+    steps: int = 3000
     rate: float = 6e-4
     every: int = 1000
 
@@ -208,6 +214,7 @@ def start(row: Row, rate: float, seed: int, folder: Path | None, device: str) ->
         captions,
         pairs=pairs,
         match=row.match,
+        solve=row.solve,
         steps=row.steps,
         batch_size=row.batch,
         lr=rate,
@@ -223,7 +230,7 @@ def found_rate(row: Row, out: Path, device: str) -> float:
     """The best of RATES, searched once for a language model, adapter and match."""
     if row.rate is not None:
         return row.rate
-    tried = replace(row, layers="last", steps=SEARCH_STEPS)
+    tried = replace(row, layers="last", asked=SEARCH_STEPS)
     file = out / "search" / f"{slug(tried.name, SEARCH_SEED)}.json"
     found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     for rate in RATES:
@@ -244,7 +251,9 @@ def work(row: Row, seed: int, stage: str, out: Path, device: str) -> None:
         rate = found_rate(row, out, device)
         begun = time.perf_counter()
         warm = start(row, rate, seed, folder, device)
-        how: dict[str, Any] = {"rate": rate, "steps": warm.step, "seconds": warm.seconds}
+        how: dict[str, Any] = {"rate": rate, "steps": warm.step, "seconds": round(warm.seconds, 1)}
+        if warm.solved:
+            how["solved"] = asdict(warm.solved)
         how["left"] = round(warm.measure(row.match), 4)
         how["whole seconds"] = round(time.perf_counter() - begun, 1)
         parts = warm.bridge.parts()
@@ -359,7 +368,10 @@ def sweep(bridge: Bridge, folder: Path) -> None:
     """Judge a bridge with each of its parts weaker and stronger, on the prompts for choosing."""
     file = folder / "strengths.json"
     found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    for part in ("language_scale", "vision_scale"):
+    parts = ["language_scale", "vision_scale"]
+    if bridge.adapter.adds:
+        parts.append("adapter_scale")
+    for part in parts:
         for scale in SCALES:
             if (key := f"{part} {scale:g}") not in found:
                 found[key] = judged_to_choose(bridge, **{part: scale})
@@ -370,19 +382,24 @@ def sweep(bridge: Bridge, folder: Path) -> None:
 
 
 def jobs(out: Path, only: Sequence[str]) -> Iterator[list[str]]:
-    """What is not there yet of the first seed's rows, longest first."""
+    """What is not there yet: pictures, which take longest, then every row's first seed."""
+    pictures = [
+        ["--pictures", what.name, str(seed)]
+        for seed in SEEDS
+        for what in PICTURES
+        if not (out / slug(f"pictures {what.name}", seed) / f"judged-{what.steps}.json").is_file()
+    ]
+    begun = [job for job in pictures if int(job[2]) < 2]
     if "pictures" in only:
-        for seed in SEEDS:
-            for what in PICTURES:
-                folder = out / slug(f"pictures {what.name}", seed)
-                if not (folder / f"judged-{what.steps}.json").is_file():
-                    yield ["--pictures", what.name, str(seed)]
+        yield from begun
     if "own" in only and not (out / "own" / "full.json").is_file():
         yield ["--own"]
     groups = {"adapters": ADAPTERS, "layers": LAYERS, "starts": STARTS}
     for row in {row.name: row for name in only for row in groups.get(name, [])}.values():
         if not (out / slug(row.name, SEEDS[0]) / "screen.json").is_file():
             yield ["--job", row.name, str(SEEDS[0]), "screen"]
+    if "pictures" in only:
+        yield from (job for job in pictures if job not in begun)
 
 
 def work_on_own(out: Path, device: str) -> None:
