@@ -256,10 +256,11 @@ def test_samplers_wait_where_they_solve_and_nowhere_else(
 
 
 def test_a_warm_start_runs_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On states, with the report on predictions."""
+    """On states, solved first, with the report on predictions."""
     monkeypatch.setattr("lavi_bridge.train.warm_start.predictions.BANK", 4)
     monkeypatch.setattr("lavi_bridge.train.warm_start.predictions.BANK_STEPS", 1)
     bridge = Bridge.connect("zoo:tiny-t5-small", "zoo:tiny-pixart", rank=2, device="cuda")
     captions = ShapesWorld().captions(24)
-    report = warm_start(bridge, captions, steps=1, batch_size=4)
+    report = warm_start(bridge, captions, solve="ridge", steps=1, batch_size=4)
     assert report.steps == 1
+    assert report.solved is not None
