@@ -13,6 +13,7 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 
 from lavi_bridge import Bridge, BridgeError, testing, warm_start
+from lavi_bridge.adapters import ADAPTERS
 from lavi_bridge.running.device import choose_device
 from lavi_bridge.shapes.world import ShapesWorld
 from lavi_bridge.train.caching import fill
@@ -66,6 +67,28 @@ def test_a_pair_trains_and_samples_on_the_gpu(
     generators = [torch.Generator().manual_seed(i) for i in range(2)]
     bridge.loss(torch.zeros(2, 3, side, side), ["a", "b"], generator=generators).backward()
     assert all(p.grad is not None for p in bridge.trainable_parameters())
+    assert len(bridge.generate(["a", "b"], steps=2)) == 2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", sorted(set(ADAPTERS) - {"identity"}))
+def test_every_adapter_trains_and_samples_on_the_gpu(
+    whole: Tiny, tiny: Tiny, kind: str, dtype: str
+) -> None:
+    bridge = Bridge.connect(
+        tiny("llama"), whole("sd"), adapter=kind, rank=4, tokens=40, dtype=dtype, device="cuda"
+    ).train()
+    assert devices(bridge) == {"cuda:0"}
+    optimizer = torch.optim.AdamW(bridge.trainable_parameters(), lr=1e-3)
+    bridge.loss(
+        latents=torch.zeros(2, *bridge.vision.latent_shape(16, 16), device="cuda"),
+        captions=["a red wall", ""],
+        generator=torch.Generator().manual_seed(0),
+    ).backward()
+    assert all(p.grad is not None and p.grad.is_cuda for p in bridge.trainable_parameters())
+    before = bridge.id
+    optimizer.step()
+    assert bridge.id != before
     assert len(bridge.generate(["a", "b"], steps=2)) == 2
 
 
@@ -264,3 +287,15 @@ def test_a_warm_start_runs_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     report = warm_start(bridge, captions, solve="ridge", steps=1, batch_size=4)
     assert report.steps == 1
     assert report.solved is not None
+
+
+def test_pairs_teach_by_sets_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lavi_bridge.train.warm_start.predictions.BANK", 4)
+    monkeypatch.setattr("lavi_bridge.train.warm_start.predictions.BANK_STEPS", 1)
+    bridge = Bridge.connect(
+        "zoo:tiny-llama", "zoo:tiny-sd", adapter="fusion", rank=4, device="cuda"
+    )
+    pairs = [(f"please draw {n} crimson discs", f"{n} red circles") for n in ("one", "two")]
+    report = warm_start(bridge, pairs=pairs, match="sets", steps=3, batch_size=4)
+    assert report.states["all"] > 0
+    assert len(bridge.generate("a", steps=2, adapter_scale=0.5)) == 1
