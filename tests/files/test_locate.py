@@ -51,16 +51,25 @@ def silent(told: str) -> bool:
     return not re.search("hub|deprecated|warn", told, re.IGNORECASE)
 
 
-def test_a_hub_id_is_served_from_where_hf_home_says(tiny: Tiny, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "use",
+    [
+        "from lavi_bridge.files.locate import locate\n"
+        "assert [locate(f'me/{name}').commit() for name in ('t5', 'sd')]",
+        pytest.param(
+            "import sys; from pathlib import Path; from tests.files.test_locate import join\n"
+            "assert join('me/t5', Path(sys.argv[1]))[1]",
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["found", "joined"],
+)
+def test_a_hub_id_is_served_from_where_hf_home_says(tiny: Tiny, tmp_path: Path, use: str) -> None:
     """In an interpreter of its own, as huggingface_hub reads the variable once."""
     for name in ("t5", "sd"):
         cached(tmp_path, name, tiny(name))
-    code = (
-        "import sys; from pathlib import Path; from tests.files.test_locate import join\n"
-        "assert join('me/t5', Path(sys.argv[1]))[1]"
-    )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "out")],
+        [sys.executable, "-c", use, str(tmp_path / "out")],
         env=os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"},
         cwd=Path(__file__).parents[2],
         capture_output=True,

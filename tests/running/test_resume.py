@@ -81,14 +81,14 @@ def train(settings: TrainConfig) -> None:
     Run(settings).train()
 
 
-def train_until_killed_thrice(settings: TrainConfig) -> int:
-    """Kill -9 the run at random moments, then let it end; returns how often it was killed."""
+def train_until_killed(settings: TrainConfig, times: int) -> None:
+    """Kill -9 the run so often, at random moments, then let it end."""
     rng = random.Random(7)
     kills = 0
     while True:
         process = begin(train, settings)
         target = steps_made(settings.out) + rng.randint(2, 7)
-        while process.is_alive() and (kills == 3 or steps_made(settings.out) < target):
+        while process.is_alive() and (kills == times or steps_made(settings.out) < target):
             time.sleep(0.01)
         time.sleep(rng.random() * 0.05)  # some moment of a step, or of a checkpoint
         if process.is_alive() and process.pid:
@@ -96,30 +96,38 @@ def train_until_killed_thrice(settings: TrainConfig) -> int:
             kills += 1
         process.join()
         if process.exitcode == 0:
-            return kills
+            assert kills == times
+            return
 
 
 @pytest.mark.parametrize(
-    ("kind", "workers", "buckets"),
+    ("kind", "workers", "buckets", "times"),
     [
-        ("tsv", 2, True),
-        pytest.param("tsv", 0, False, marks=pytest.mark.slow),
-        pytest.param("webdataset", 2, False, marks=pytest.mark.slow),
-        pytest.param("cached", 2, True, marks=pytest.mark.slow),
+        ("tsv", 2, True, 1),
+        pytest.param("tsv", 2, True, 3, marks=pytest.mark.slow),
+        pytest.param("tsv", 0, False, 3, marks=pytest.mark.slow),
+        pytest.param("webdataset", 2, False, 3, marks=pytest.mark.slow),
+        pytest.param("cached", 2, True, 3, marks=pytest.mark.slow),
     ],
 )
 def test_killed_at_random_points_it_ends_with_the_same_bits(
-    tiny: Tiny, data: dict[str, Path], tmp_path: Path, kind: str, workers: int, buckets: bool
+    tiny: Tiny,
+    data: dict[str, Path],
+    tmp_path: Path,
+    kind: str,
+    workers: int,
+    buckets: bool,
+    times: int,
 ) -> None:
     cache = tmp_path / "latents" if kind == "cached" else None
     source = data["tsv" if cache else kind]
     if cache:
         fill(CacheConfig(str(tiny("sd")), str(source), cache, buckets=buckets, device="cpu"))
-    settings = {"steps": 24, "validate_every": 6, "buckets": buckets, "cache": cache}
+    settings = {"steps": 8 * times + 4, "validate_every": 6, "buckets": buckets, "cache": cache}
     straight = config(tiny, source, tmp_path / "straight", workers=0, **settings)
     killed = config(tiny, source, tmp_path / "killed", workers=workers, **settings)
     expected = Run(straight).train().id
-    assert train_until_killed_thrice(killed) == 3
+    train_until_killed(killed, times)
     figures = [
         [
             {k: v for k, v in json.loads(line).items() if k != "images_per_second"}
@@ -175,26 +183,24 @@ def test_two_processes_killed_together_end_with_the_same_bits(
     assert Bridge.load(tmp_path / "killed").id == Bridge.load(tmp_path / "straight").id
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_the_same_command_goes_on(
-    tiny: Tiny,
-    data: dict[str, Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    number: signal.Signals,
+    tiny: Tiny, data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = config(tiny, data["tsv"], tmp_path / "run", steps=9, save_every=100)
-    run = Run(settings)
-    add = run.record.add
+    for at, number in ((2, signal.SIGTERM), (5, signal.SIGINT)):
+        run = Run(settings)
+        add = run.record.add
 
-    def interrupt(**values: object) -> None:
-        add(**values)
-        if values.get("step") == 2 and "loss" in values:
-            os.kill(os.getpid(), number)
+        def interrupt(
+            add: Callable[..., None] = add, at: int = at, number: int = number, **values: object
+        ) -> None:
+            add(**values)
+            if values.get("step") == at and "loss" in values:
+                os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(run.record, "add", interrupt)
-    with pytest.raises(BridgeError, match=r"stopped at step 3 of 9; the same command goes on from"):
-        run.train()
+        monkeypatch.setattr(run.record, "add", interrupt)
+        with pytest.raises(BridgeError, match=rf"stopped at step {at + 1} of 9; the same command"):
+            run.train()
     done = Run(settings).train()
     straight = Run(config(tiny, data["tsv"], tmp_path / "other", steps=9, save_every=100)).train()
     assert done.id == straight.id
