@@ -201,7 +201,7 @@ def joined(row: Row, seed: int, device: str) -> Bridge:
 def texts(language: str, seed: int) -> tuple[list[str], list[Pair]]:
     """Plain captions, and pairs that the language model reads whole."""
     told = ShapesWorld(seed=seed).retold(PAIRS)
-    bridge = joined(Row(language), seed, "cpu")
+    bridge = joined(Row(language, "linear"), seed, "cpu")
     pairs = fitting([Pair(one.text, one.plain, one.links) for one in told], bridge)
     return ShapesWorld(seed=100 + seed).captions(PAIRS), pairs
 

@@ -8,6 +8,7 @@ import signal
 import tarfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -280,7 +281,13 @@ def test_a_finished_run_says_so_and_more_steps_go_on(
         return (
             Run(
                 config(
-                    tiny, data["tsv"], tmp_path / out, steps=steps, schedule="constant", warmup=0
+                    tiny,
+                    data["tsv"],
+                    tmp_path / out,
+                    steps=steps,
+                    accumulate=1,
+                    schedule="constant",
+                    warmup=0,
                 )
             )
             .train()
@@ -341,14 +348,14 @@ def test_the_last_and_the_best_checkpoints_are_kept(
     tiny: Tiny, data: dict[str, Path], tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    Run(config(tiny, data["tsv"], out, steps=20, keep=9, validate_every=4)).train()
+    Run(config(tiny, data["tsv"], out, steps=5, keep=9, save_every=1, validate_every=1)).train()
     figures = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
     losses = {m["step"]: m["val_loss"] for m in figures if m.get("step") and "val_loss" in m}
-    assert checkpoints.best(out) == {"step": 20, "val_loss": min(losses.values())}
-    checkpoints.note_best(out, 8, 0.9 * min(losses.values()))  # as if it had been better
-    checkpoints.note_best(out, 12, 0.95 * min(losses.values()))
+    assert checkpoints.best(out) == {"step": 5, "val_loss": min(losses.values())}
+    checkpoints.note_best(out, 2, 0.9 * min(losses.values()))  # as if it had been better
+    checkpoints.note_best(out, 3, 0.95 * min(losses.values()))
     checkpoints.prune(out, 2)
-    assert list(checkpoints.checkpoints(out)) == [8, 16, 20]
+    assert list(checkpoints.checkpoints(out)) == [2, 4, 5]
 
 
 def test_a_loss_that_is_no_number_names_the_last_good_checkpoint(
@@ -381,22 +388,22 @@ def test_a_full_disk_leaves_the_checkpoint_before(
 
     import lavi_bridge.running.run_state
 
-    settings = config(tiny, data["tsv"], tmp_path / "run", steps=12)
+    settings = config(tiny, data["tsv"], tmp_path / "run", steps=6, save_every=2)
     write, full = lavi_bridge.running.run_state.save_file, []
 
     def save_file(tensors: object, path: Path, *rest: object) -> None:
-        if "step-8" in str(path):
+        if "step-4" in str(path):
             full.append(path)
             raise OSError(errno.ENOSPC, "No space left on device")
         write(tensors, path, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(lavi_bridge.running.run_state, "save_file", save_file)
-    with pytest.raises(BridgeError, match=r"step-8.*no space left on the disk"):
+    with pytest.raises(BridgeError, match=r"step-4.*no space left on the disk"):
         Run(settings).train()
     assert full
-    assert list(checkpoints.checkpoints(settings.out)) == [4]
+    assert list(checkpoints.checkpoints(settings.out)) == [2]
     monkeypatch.undo()
-    straight = Run(config(tiny, data["tsv"], tmp_path / "straight", steps=12)).train()
+    straight = Run(replace(settings, out=tmp_path / "straight")).train()
     assert Run(settings).train().id == straight.id
 
 
