@@ -29,8 +29,8 @@ def values(
 
 def cell(found: Found, name: str, suite: str, kinds: Sequence[str] = ()) -> str:
     of = over_runs(*values(found, name, suite, kinds))
-    ends = "" if of.low is None else f" ({_short(of.low)}–{_short(of.high or 0.0)})"
-    return f"{_short(of.value)}{ends}"
+    ends = "" if of.low is None else f" ({short(of.low)}–{short(of.high or 0.0)})"
+    return f"{short(of.value)}{ends}"
 
 
 def versus(found: Found, a: str, b: str, suite: str, kinds: Sequence[str] = ()) -> str:
@@ -45,7 +45,7 @@ def versus(found: Found, a: str, b: str, suite: str, kinds: Sequence[str] = ()) 
     return f"{of.difference:+.3f} ({of.low:+.3f} to {of.high:+.3f})"
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
     return f"{value:.2f}".lstrip("0") if value < 1 else f"{value:.2f}"
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lavi_bridge import Bridge, BridgeError, warm_start
+from lavi_bridge.adapters import ADAPTERS
 from lavi_bridge.bridge import lora
 from lavi_bridge.shapes.world import ShapesWorld
 from lavi_bridge.train.options import TrainConfig
@@ -25,10 +26,10 @@ Tiny = Callable[[str], Path]
 CAPTIONS = ShapesWorld().captions(300)
 
 
-def connect(
-    adapter: str = "linear", *, language: str = "zoo:tiny-llama", **options: float
-) -> Bridge:
-    return Bridge.connect(language, "zoo:tiny-sd", adapter=adapter, rank=2, device="cpu", **options)
+def connect(adapter: str = "linear", *, dropout: float = 0.1) -> Bridge:
+    return Bridge.connect(
+        "zoo:tiny-llama", "zoo:tiny-sd", adapter=adapter, rank=2, dropout=dropout, device="cpu"
+    )
 
 
 def solved(bridge: Bridge, how: str = "ridge", captions: list[str] = CAPTIONS) -> WarmStart:
@@ -292,6 +293,14 @@ def test_a_run_solves_before_its_first_picture(
 
 
 # ---- what cannot be solved
+
+
+def test_every_adapter_of_one_feature_a_token_names_the_layer_that_gives_it() -> None:
+    for kind, adapter in ((kind, ADAPTERS[kind](32, 32)) for kind in ADAPTERS):
+        trains = any(True for _ in adapter.parameters())  # the identity does not
+        assert (adapter.last is not None) == (adapter.per_token and trains), kind
+        if adapter.last is not None:
+            assert adapter.last.out_features == 32
 
 
 @pytest.mark.parametrize("adapter", ["resampler", "fusion", "concat", "timed"])
