@@ -152,9 +152,9 @@ PICTURES = (
     Pictures("MiniLM, fusion", Row("MiniLM", "fusion", match="sets")),
 )
 """Is it the language model, or only more training?"""
-LLAMA = Row("tiny Llama", "refiner", layers="mean")
+LLAMA = Row("tiny Llama", "refiner", asked=400)
 KEEPING = tuple(
-    Pictures(f"tiny Llama, {what}", LLAMA, steps=1000, every=500, vision_alone=alone)
+    Pictures(f"tiny Llama, {what}", LLAMA, steps=600, every=300, vision_alone=alone)
     for what, alone in (("all parts", False), ("image model alone", True))
 )
 """Is free language kept where pictures have plain captions? What two cores do in half an hour."""

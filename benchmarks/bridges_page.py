@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from bridges import (
     ADAPTERS,
+    KEEPING,
     LAYERS,
     OWN,
     PICTURES,
@@ -134,6 +135,18 @@ def trained(out: Path, what: Pictures, step: int) -> list[dict[str, Any]]:
     return [run for f in whole if (run := read(f / f"judged-{step}.json"))]
 
 
+def kept(out: Path) -> list[str]:
+    """What is left of free language where all parts train on pictures, or the image model alone."""
+    lines = ["| trains on pictures | prompts | before | after |", "|---|---|---|---|"]
+    for what in KEEPING:
+        runs = {step: trained(out, what, step) for step in (0, what.steps)}
+        if all(runs.values()):
+            for kind, suite in (("plain", PLAIN), ("free", FREE)):
+                cells = [cell({"": found}, "", suite) for found in runs.values()]
+                lines.append(f"| {what.name} | {kind} | " + " | ".join(cells) + " |")
+    return lines
+
+
 def by_step(out: Path, suite: str) -> list[str]:
     """Scores by step of the runs on pictures."""
     steps = [*range(0, PICTURES[0].steps + 1, PICTURES[0].every)]
@@ -227,6 +240,7 @@ def tables(out: Path) -> Iterator[tuple[str, list[str]]]:
     yield "steps-free", by_step(out, FREE)
     yield "categories-plain", by_category(last, PLAIN)
     yield "categories-free", by_category(last, FREE)
+    yield "keeping", kept(out)
     yield "strengths", swept(out)
     yield "rates", searched(out)
     machines = {run["how"]["machine"] for runs in (*found.values(), *last.values()) for run in runs}

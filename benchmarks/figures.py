@@ -10,7 +10,7 @@ from markupsafe import Markup
 from lavi_bridge.evaluate.report.forest import round_numbers
 from lavi_bridge.show.html import polyline
 
-WIDTH, HEIGHT, LEFT, TOP, BOTTOM, RIGHT = 400, 240, 40, 30, 26, 14
+WIDTH, HEIGHT, LEFT, TOP, BOTTOM, RIGHT = 410, 250, 40, 46, 26, 20
 """Pixels of a panel, and beside, above and below what is plotted."""
 ACROSS = 2
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
@@ -45,11 +45,12 @@ def draw_lines(panels: Mapping[str, Sequence[Line]]) -> str:
 
 def _panel(title: str, lines: Sequence[Line], top: float) -> list[str]:
     levels = round_numbers(0.0, top)
+    high = max(top, levels[-1])
     last = max(x for line in lines for x, _ in line.points) or 1.0
 
     def at(x: float, y: float) -> tuple[float, float]:
         across = LEFT + (WIDTH - LEFT - RIGHT) * x / last
-        return across, HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * y / levels[-1]
+        return across, HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * y / high
 
     parts = [str(Markup('<text x="{}" y="16" font-weight="600">{}</text>').format(LEFT, title))]
     for level in levels:
@@ -67,7 +68,11 @@ def _panel(title: str, lines: Sequence[Line], top: float) -> list[str]:
         path = polyline(places)
         parts.append(f'<polyline fill="none" stroke="{color}" stroke-width="2" points="{path}"/>')
         parts += [f'<circle fill="{color}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in places]
-        name = Markup('<text x="{}" y="{}" fill="{}" text-anchor="end">{}</text>')
-        height = HEIGHT - BOTTOM - 8 - 14 * (len(lines) - 1 - index)
-        parts.append(str(name.format(WIDTH - RIGHT - 4, height, color, line.name)))
+    legend = "".join(
+        Markup('<tspan fill="{}" dx="{}">{}</tspan>').format(
+            COLORS[index % len(COLORS)], 12 * bool(index), line.name
+        )
+        for index, line in enumerate(lines)
+    )
+    parts.append(f'<text x="{LEFT}" y="34">{legend}</text>')
     return parts
