@@ -19,6 +19,7 @@ from lavi_bridge.files.atomic import at_home
 from lavi_bridge.languages import Language
 from lavi_bridge.languages.base import Tokens
 from lavi_bridge.running.device import choose_device, stays, to_device
+from lavi_bridge.running.widened import widen
 from lavi_bridge.text import Text
 from lavi_bridge.visions import Vision
 
@@ -55,6 +56,7 @@ class Joined(nn.Module):
         self.adapter = adapter
         self.own_encoders = own if own is None else own.requires_grad_(False)
         self.training_summary: dict[str, Any] = {}
+        widen(self)
         self.eval()
 
     def offload(self, device: str | torch.device | None = None) -> Self:
