@@ -1,8 +1,8 @@
 """Products in bfloat16 on a processor that has none of its own, computed in float32.
 
-Without AVX-512 PyTorch multiplies bfloat16 by loops that no vector unit helps: a convolution takes
-a hundred times as long as in float32. The weights stay in bfloat16, so memory does: those of the
-layer at work are widened, and what it gives is rounded once.
+Without AVX-512 PyTorch multiplies bfloat16 by loops that no vector unit helps, which take dozens of
+times as long as float32. The weights stay in bfloat16, so memory does: those of the layer at work
+are widened, and what it gives is rounded once.
 """
 
 from __future__ import annotations
