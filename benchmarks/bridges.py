@@ -144,6 +144,8 @@ class Pictures:
     every: int = 1000
     vision_alone: bool = False
     """Whether adapter and language LoRA stay as the start left them."""
+    suites: tuple[str, ...] = SUITES
+    """At the end; on the way the first two."""
 
 
 PICTURES = (
@@ -154,7 +156,9 @@ PICTURES = (
 """Is it the language model, or only more training?"""
 LLAMA = Row("tiny Llama", "refiner", asked=400)
 KEEPING = tuple(
-    Pictures(f"tiny Llama, {what}", LLAMA, steps=600, every=300, vision_alone=alone)
+    Pictures(
+        f"tiny Llama, {what}", LLAMA, steps=600, every=600, vision_alone=alone, suites=SUITES[:2]
+    )
     for what, alone in (("all parts", False), ("image model alone", True))
 )
 """Is free language kept where pictures have plain captions? What two cores do in half an hour."""
@@ -365,7 +369,7 @@ def train_on_pictures(what: Pictures, seed: int, out: Path, device: str) -> None
         if not file.is_file() and place.is_dir():
             bridge = Bridge.load(place, device=device, dtype="float32")
             last = step == what.steps
-            found = judge(bridge, SUITES if last else SUITES[:2])
+            found = judge(bridge, what.suites if last else SUITES[:2])
             write_text(file, json.dumps({"how": measured(), "scores": found}) + "\n")
     if what.start:
         sweep(Bridge.load(folder / "bridge", device=device, dtype="float32"), folder)
