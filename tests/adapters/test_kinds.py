@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lavi_bridge import Bridge, BridgeError, warm_start
+from lavi_bridge import Bridge, BridgeError, testing, warm_start
 from lavi_bridge.adapters import ADAPTERS
 from lavi_bridge.text import Text
 
@@ -64,6 +64,40 @@ def test_it_trains_draws_and_is_saved(
     again = Bridge.load(tmp_path / "bridge", device="cpu")
     assert again.id == bridge.id
     assert np.array_equal(pictures(again, PROMPTS), together)
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("layers", ["last", "penultimate", "mean", "mix", "stack:2"])
+@pytest.mark.parametrize("kind", sorted(set(ADAPTERS) - {"identity"}))
+@pytest.mark.parametrize("vision", sorted(testing.VISIONS))
+def test_any_adapter_reads_any_layers_for_any_image_model(
+    vision: str, kind: str, layers: str, whole: Tiny, tiny: Tiny, tmp_path: Path
+) -> None:
+    try:
+        bridge = Bridge.connect(
+            tiny("llama"),
+            whole(vision),
+            adapter=kind,
+            layers=layers,
+            rank=2,
+            dropout=0.0,
+            tokens=40 if vision != "ldm" else None,
+            device="cpu",
+        )
+    except BridgeError as error:
+        # they read the own encoder, which may not do, and say so in a line
+        if kind not in ("concat", "fusion") or "\n" in str(error):
+            raise
+        pytest.skip(str(error))
+    for seed in range(3):
+        step(bridge, seed)
+    for name, parameter in bridge.named_parameters():
+        assert not parameter.requires_grad or parameter.grad is not None, name
+    drawn = pictures(bridge, PROMPTS[:1])
+    bridge.save(tmp_path / "bridge")
+    again = Bridge.load(tmp_path / "bridge", device="cpu")
+    assert again.id == bridge.id
+    assert np.array_equal(pictures(again, PROMPTS[:1]), drawn)
 
 
 @pytest.mark.parametrize("vision", ["chroma", "lumina2", "pixart-sigma"])
