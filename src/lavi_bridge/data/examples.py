@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import re
-import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -16,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from lavi_bridge.data import (
     BadImage,
@@ -33,8 +31,9 @@ from lavi_bridge.data import (
     to_pixels,
 )
 from lavi_bridge.data.pixels import ORIGINAL, READING
+from lavi_bridge.data.readers import Readers
 from lavi_bridge.data.transforms import Framing, Size, framing
-from lavi_bridge.errors import BridgeError, first_line
+from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.atomic import make_folder, read_safetensors
 from lavi_bridge.running.device import to_device
 from lavi_bridge.running.progress import progress
@@ -44,7 +43,6 @@ from lavi_bridge.text import Text
 from lavi_bridge.visions import Vision
 
 T = TypeVar("T")
-DIED = re.compile("DataLoader worker.*(exited unexpectedly|is killed by signal)")
 NOTHING = torch.empty(0)
 
 
@@ -252,36 +250,27 @@ def order_of(
 
 def load(
     examples: Examples, order: Order, *, first: int, workers: int, rank: int, batch: int
-) -> Iterator[list[Example]]:
-    """This process's part of every batch from number `first` on."""
+) -> AbstractContextManager[Iterator[list[Example]]]:
+    """This process's part of every batch from number `first` on; as `read` reads."""
     start = rank * batch
     parts = (keys[start : start + batch] for keys in order.batches(first))
     return read(examples, parts, workers)
 
 
+@contextmanager
 def read(
     examples: Examples, batches: Iterable[list[Visit]] | Iterable[list[Sample]], workers: int
-) -> Iterator[list[Example]]:
-    """Samples in batches of one size each, read by so many processes.
+) -> Iterator[Iterator[list[Example]]]:
+    """Samples in batches of one size each, read by so many processes, which end with the block.
 
-    Signals are the main process's to answer: readers pass over them and end with it.
+    Raises:
+        BridgeError: a process that reads has died, when its batch is asked for.
     """
     if not workers:
-        yield from ([examples[key] for key in keys] for keys in batches)
+        yield ([examples[key] for key in keys] for keys in batches)
         return
-    loader = DataLoader(
-        examples,
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=_pack,
-        worker_init_fn=_pass_over_signals,
-    )
-    yield from map(_unpack, loader)
-
-
-def _pass_over_signals(_worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with closing(Readers(examples, batches, workers=workers, pack=_pack)) as packed:
+        yield map(_unpack, packed)
 
 
 def _pack(examples: list[Example]) -> tuple[list[Example], list[Tensor | None]]:
@@ -312,20 +301,6 @@ def _unpack(packed: tuple[list[Example], list[Tensor | None]]) -> list[Example]:
         )
         for e in examples
     ]
-
-
-@contextmanager
-def readers() -> Iterator[None]:
-    """Turn the death of a process that reads images, which can strike anywhere, into one line."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not DIED.search(str(error)):
-            raise
-        raise BridgeError(
-            f"a process that reads images died ({first_line(error)}); out of memory, "
-            "perhaps: fewer `workers`? The same command goes on from the last checkpoint"
-        ) from error
 
 
 def sizes_of(

@@ -11,7 +11,7 @@ from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.data import LatentCache, Sample, Source
 from lavi_bridge.data.cache.features import FeatureCache, padded
 from lavi_bridge.data.cache.latents import chunks
-from lavi_bridge.data.examples import Examples, Look, Size, encoded, read, readers, sizes_of
+from lavi_bridge.data.examples import Examples, Look, Size, encoded, read, sizes_of
 from lavi_bridge.data.pixels import READING
 from lavi_bridge.data.sources.finding import left_out
 from lavi_bridge.data.sources.opening import open_source
@@ -164,10 +164,9 @@ def fill(config: CacheConfig) -> tuple[int, list[str]]:
     with (
         held(config.cache, option="--cache"),
         stopping() as asked,
-        readers(),
         progress(total=sum(map(len, todo)), desc="encoding", unit="image", disable=rank > 0) as bar,
+        read(examples, [keys for chunk in batches for keys in chunk], config.workers) as loader,
     ):
-        loader = read(examples, [keys for chunk in batches for keys in chunk], config.workers)
         for chunk in batches:
             for _ in chunk:
                 found = next(loader)

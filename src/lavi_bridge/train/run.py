@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.data.cache.latents import SHARD
-from lavi_bridge.data.examples import load, order_of, readers
+from lavi_bridge.data.examples import load, order_of
 from lavi_bridge.data.sources.opening import open_source
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.atomic import make_folder, write_text
@@ -139,8 +139,7 @@ class Run:
             if config.begins_without_images and config.save_every:
                 self._checkpoint(0, state)
         try:
-            with readers():
-                self._loop(step, state, begins=last is None)
+            self._loop(step, state, begins=last is None)
         finally:
             for tracker in self.accelerator.trackers:
                 tracker.finish()
@@ -248,15 +247,15 @@ class Run:
         with (
             stopping() as asked,
             progress(total=config.steps, desc="training", disable=not self.main) as bar,
-        ):
-            loader = load(
+            load(
                 self.examples,
                 self.order,
                 first=step * config.accumulate,
                 workers=config.workers,
                 rank=accelerator.process_index,
                 batch=config.batch_size,
-            )
+            ) as loader,
+        ):
             bar.update(step)
             while step < config.steps:
                 for rate, group in zip(self.rates, self.optimizer.param_groups, strict=True):
