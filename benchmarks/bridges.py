@@ -144,24 +144,19 @@ class Pictures:
     every: int = 1000
     vision_alone: bool = False
     """Whether adapter and language LoRA stay as the start left them."""
-    suites: tuple[str, ...] = SUITES
-    """At the end; on the way the first two."""
 
 
 PICTURES = (
     Pictures("own encoder, LoRA", None),
     Pictures("MiniLM, feedforward", Row("MiniLM")),
     Pictures("MiniLM, fusion", Row("MiniLM", "fusion", match="sets")),
+    Pictures(
+        "MiniLM, fusion, LoRA of the image model alone",
+        Row("MiniLM", "fusion", match="sets"),
+        vision_alone=True,
+    ),
 )
 """Is it the language model, or only more training?"""
-LLAMA = Row("tiny Llama", "refiner", asked=400)
-KEEPING = tuple(
-    Pictures(
-        f"tiny Llama, {what}", LLAMA, steps=600, every=600, vision_alone=alone, suites=SUITES[:2]
-    )
-    for what, alone in (("all parts", False), ("image model alone", True))
-)
-"""Is free language kept where pictures have plain captions? What two cores do in half an hour."""
 SCALES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 
 
@@ -363,16 +358,17 @@ def train_on_pictures(what: Pictures, seed: int, out: Path, device: str) -> None
     )
     if not (folder / "bridge").is_dir():
         Run(config).train()
+    if what.start:
+        sweep(Bridge.load(folder / "bridge", device=device, dtype="float32"), folder)
+    # the end comes last: where it is judged, all is
     for step in (0, *range(what.every, what.steps + 1, what.every)):
-        place = folder / f"step-{step}" if step < what.steps else folder / "bridge"
+        last = step == what.steps
+        place = folder / ("bridge" if last else f"step-{step}")
         file = folder / f"judged-{step}.json"
         if not file.is_file() and place.is_dir():
             bridge = Bridge.load(place, device=device, dtype="float32")
-            last = step == what.steps
-            found = judge(bridge, what.suites if last else SUITES[:2])
+            found = judge(bridge, SUITES if last else SUITES[:2])
             write_text(file, json.dumps({"how": measured(), "scores": found}) + "\n")
-    if what.start:
-        sweep(Bridge.load(folder / "bridge", device=device, dtype="float32"), folder)
     for place in folder.glob("step-*"):
         shutil.rmtree(place)
 
@@ -399,7 +395,7 @@ def jobs(out: Path, only: Sequence[str]) -> Iterator[list[str]]:
     pictures = [
         ["--pictures", what.name, str(seed)]
         for seed in SEEDS
-        for what in (*PICTURES, *KEEPING)
+        for what in PICTURES
         if not (out / slug(f"pictures {what.name}", seed) / f"judged-{what.steps}.json").is_file()
     ]
     begun = [job for job in pictures if int(job[2]) < 2]
@@ -447,7 +443,7 @@ def main() -> None:
         work_on_own(out, device)
     elif options.pictures:
         name, seed = options.pictures
-        what = next(what for what in (*PICTURES, *KEEPING) if what.name == name)
+        what = next(what for what in PICTURES if what.name == name)
         train_on_pictures(what, int(seed), out, device)
     elif options.job:
         name, seed, stage = options.job

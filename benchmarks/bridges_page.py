@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from bridges import (
     ADAPTERS,
-    KEEPING,
     LAYERS,
     OWN,
     PICTURES,
@@ -31,9 +31,9 @@ from bridges import (
     slug,
 )
 from figures import Line, draw_lines
-from tables import Found, cell, short, values, versus, write_page
+from tables import Found, cell, told, values, versus, write_page
 
-from lavi_bridge.evaluate.statistics import over_runs
+from lavi_bridge.evaluate.statistics import Estimate, over_runs
 from lavi_bridge.files.atomic import write_text
 
 BASE = ADAPTERS[0]
@@ -48,10 +48,7 @@ def read(file: Path) -> dict[str, Any] | None:
 def chosen(scores: dict[str, list[int]], kind: str) -> str:
     """The exact score on the prompts for choosing, with its interval over prompts."""
     strata = [prompt.category for prompt in choosing()[kind]]
-    of = over_runs(np.array([scores[kind]], dtype=np.float64), strata)
-    if of.low is None or of.high is None:
-        return short(of.value)
-    return f"{short(of.value)} ({short(of.low)}–{short(of.high)})"
+    return told(over_runs(np.array([scores[kind]], dtype=np.float64), strata))
 
 
 def screened(out: Path, rows: Sequence[Row]) -> list[str]:
@@ -85,11 +82,11 @@ def begun(out: Path) -> list[str]:
     for row in STARTS:
         if found := read(out / slug(row.name, SEEDS[0]) / "screen.json"):
             how = found["how"]
-            told = ("ridge, then " if row.solve != "none" else "") + row.match
-            told = "ridge alone" if not row.steps else told
+            how_begun = ("ridge, then " if row.solve != "none" else "") + row.match
+            how_begun = "ridge alone" if not row.steps else how_begun
             cells = " | ".join(chosen(found["scores"], kind) for kind in ("plain", "free"))
             lines.append(
-                f"| `{row.adapter}` | {told} | {how['steps']} | {took(how):.0f} | "
+                f"| `{row.adapter}` | {how_begun} | {how['steps']} | {took(how):.0f} | "
                 f"{how['left']:.3f} | {cells} |"
             )
     return lines
@@ -100,14 +97,18 @@ def took(how: dict[str, Any]) -> float:
     return float(how["seconds"] + how.get("solved", {}).get("seconds", 0.0))
 
 
+def in_turn(files: Iterable[Path]) -> list[dict[str, Any]]:
+    """What is there of the seeds, up to the first that is not: run i is always that of seed i."""
+    return list(takewhile(bool, map(read, files)))  # type: ignore[arg-type]
+
+
 def in_full(out: Path) -> Found:
     """Results of the suites by row, one a seed that is there."""
     found: Found = {}
     if own := read(out / "own" / "full.json"):
         found[OWN] = [own]
     for row in finalists(out):
-        runs = [read(out / slug(row.name, seed) / "full.json") for seed in SEEDS]
-        if there := [run for run in runs if run]:
+        if there := in_turn(out / slug(row.name, seed) / "full.json" for seed in SEEDS):
             found[row.name] = there
     return found
 
@@ -131,20 +132,8 @@ def finals(found: Found) -> list[str]:
 def trained(out: Path, what: Pictures, step: int) -> list[dict[str, Any]]:
     """What a run on pictures scored after so many steps, one a seed that came to its end."""
     folders = [out / slug(f"pictures {what.name}", seed) for seed in SEEDS]
-    whole = [f for f in folders if (f / f"judged-{what.steps}.json").is_file()]
-    return [run for f in whole if (run := read(f / f"judged-{step}.json"))]
-
-
-def kept(out: Path) -> list[str]:
-    """What is left of free language where all parts train on pictures, or the image model alone."""
-    lines = ["| trains on pictures | prompts | before | after |", "|---|---|---|---|"]
-    for what in KEEPING:
-        runs = {step: trained(out, what, step) for step in (0, what.steps)}
-        if all(runs.values()):
-            for kind, suite in (("plain", PLAIN), ("free", FREE)):
-                cells = [cell({"": found}, "", suite) for found in runs.values()]
-                lines.append(f"| {what.name} | {kind} | " + " | ".join(cells) + " |")
-    return lines
+    ended = in_turn(folder / f"judged-{what.steps}.json" for folder in folders)
+    return in_turn(folder / f"judged-{step}.json" for folder in folders[: len(ended)])
 
 
 def by_step(out: Path, suite: str) -> list[str]:
@@ -182,23 +171,25 @@ def by_category(found: Found, suite: str) -> list[str]:
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     for name in list(found)[2:]:
         for base in list(found)[:2]:
-            told = [versus(found, name, base, suite)]
-            told += [versus(found, name, base, suite, [kind]) for kind in kinds]
-            lines.append(f"| {name}, less {base} | " + " | ".join(told) + " |")
+            cells = [versus(found, name, base, suite)]
+            cells += [versus(found, name, base, suite, [kind]) for kind in kinds]
+            lines.append(f"| {name}, less {base} | " + " | ".join(cells) + " |")
     return lines
 
 
-def strengths(out: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """By run on pictures and kind of prompt, the score by strength of each part (first seed)."""
-    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+def strengths(out: Path) -> dict[str, dict[str, list[tuple[float, Estimate]]]]:
+    """By run on pictures and kind of prompt, the score by strength of each part, over the seeds."""
+    found: dict[str, dict[str, list[tuple[float, Estimate]]]] = {}
     for what in PICTURES:
-        scores = read(out / slug(f"pictures {what.name}", SEEDS[0]) / "strengths.json") or {}
-        for key, kinds in scores.items():
+        folders = [out / slug(f"pictures {what.name}", seed) for seed in SEEDS]
+        runs = in_turn(folder / "strengths.json" for folder in folders)
+        for key in runs[0] if runs else ():
             part, scale = key.split()
-            for kind, exact in kinds.items():
+            for kind, prompts in choosing().items():
+                exact = np.array([run[key][kind] for run in runs], dtype=np.float64)
+                of = over_runs(exact, [prompt.category for prompt in prompts])
                 lines = found.setdefault(f"{what.name}: {kind} prompts", {})
-                point = float(scale), sum(exact) / len(exact)
-                lines.setdefault(part.replace("_", " "), []).append(point)
+                lines.setdefault(part.replace("_", " "), []).append((float(scale), of))
     return found
 
 
@@ -210,8 +201,7 @@ def swept(out: Path) -> list[str]:
     ]
     for title, parts in strengths(out).items():
         for part, points in parts.items():
-            at = dict(points)
-            cells = [short(at[scale]) if scale in at else "" for scale in SCALES]
+            cells = [told(of) for _, of in points]
             lines.append(f"| {title} | {part} | " + " | ".join(cells) + " |")
     return lines
 
@@ -240,7 +230,6 @@ def tables(out: Path) -> Iterator[tuple[str, list[str]]]:
     yield "steps-free", by_step(out, FREE)
     yield "categories-plain", by_category(last, PLAIN)
     yield "categories-free", by_category(last, FREE)
-    yield "keeping", kept(out)
     yield "strengths", swept(out)
     yield "rates", searched(out)
     machines = {run["how"]["machine"] for runs in (*found.values(), *last.values()) for run in runs}
@@ -281,7 +270,10 @@ def figures(out: Path) -> Iterator[tuple[str, str]]:
         "strengths.svg",
         draw_lines(
             {
-                title: [Line(part, points) for part, points in parts.items()]
+                title: [
+                    Line(part, [(scale, of.value) for scale, of in points])
+                    for part, points in parts.items()
+                ]
                 for title, parts in strengths(out).items()
             }
         ),

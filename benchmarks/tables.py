@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lavi_bridge.evaluate.statistics import over_runs, paired_runs
+from lavi_bridge.evaluate.statistics import Estimate, over_runs, paired_runs
 from lavi_bridge.files.atomic import write_text
 from lavi_bridge.prompts.suites import load_suite
 
@@ -28,9 +28,14 @@ def values(
 
 
 def cell(found: Found, name: str, suite: str, kinds: Sequence[str] = ()) -> str:
-    of = over_runs(*values(found, name, suite, kinds))
-    ends = "" if of.low is None else f" ({short(of.low)}–{short(of.high or 0.0)})"
-    return f"{short(of.value)}{ends}"
+    return told(over_runs(*values(found, name, suite, kinds)))
+
+
+def told(of: Estimate) -> str:
+    """An estimate and its interval."""
+    if of.low is None or of.high is None:
+        return _short(of.value)
+    return f"{_short(of.value)} ({_short(of.low)}–{_short(of.high)})"
 
 
 def versus(found: Found, a: str, b: str, suite: str, kinds: Sequence[str] = ()) -> str:
@@ -45,7 +50,7 @@ def versus(found: Found, a: str, b: str, suite: str, kinds: Sequence[str] = ()) 
     return f"{of.difference:+.3f} ({of.low:+.3f} to {of.high:+.3f})"
 
 
-def short(value: float) -> str:
+def _short(value: float) -> str:
     return f"{value:.2f}".lstrip("0") if value < 1 else f"{value:.2f}"
 
 

@@ -86,3 +86,11 @@ def test_nothing_is_widened_where_the_processor_multiplies_bfloat16(
     model = nn.Sequential(nn.Linear(8, 8).bfloat16())
     widen(model)
     assert type(model[0]) is nn.Linear
+
+
+def test_a_bias_that_trains_beside_a_frozen_weight_has_a_gradient(slow: None) -> None:
+    model = nn.Sequential(nn.Linear(8, 8).bfloat16())
+    widen(model)
+    model[0].weight.requires_grad_(False)
+    model(torch.ones(1, 8).bfloat16()).sum().backward()
+    assert model[0].bias.grad is not None

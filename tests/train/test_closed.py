@@ -181,6 +181,17 @@ def test_tokens_whose_state_nothing_tells_are_left_out() -> None:
     assert mixed.solved.tokens < each * mixed.solved.captions
 
 
+def test_the_empty_caption_alone_solves_nothing() -> None:
+    bridge = connect()
+    matcher = Matcher(bridge, find_teacher(bridge, None))
+    empty, known = matcher([Pair.same("")]), matcher([Pair.same("a ring")])
+    loose = matcher([Pair("please draw some discs", "two red circles")])
+    before = bridge.id
+    with pytest.raises(BridgeError, match="nothing can be solved: give captions, too"):
+        solve_last("ridge", bridge, matcher, [(empty, 0.1), (loose, 0.9)], known)
+    assert bridge.id == before
+
+
 def test_captions_count_as_in_the_loss() -> None:
     start = WarmStart(connect(), CAPTIONS, steps=1)
     parts = list(closed.weighed(start._null, start._null_share, start._groups, keep=True))

@@ -145,7 +145,8 @@ def fused(model: nn.Module) -> Iterator[None]:
     Into float32 weights it is added. In bfloat16, W + BA rounds back to W in 86 % of the entries
     where BA is 6e-4 of W, so a lightly trained LoRA would all but vanish; there the branch stays,
     in the base's precision: two kernels in place of six, and none of them a cast. Weights that are
-    spread over processes are left as they are.
+    spread over processes are left as they are, and so is the branch of layers that are widened on a
+    CPU without bfloat16 (`running/widened.py`), as it is faster in float32 there.
     Afterwards all is the very same bits as before: base weights are kept and put back, as unmerging
     would leave rounding behind.
     """

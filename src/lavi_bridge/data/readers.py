@@ -25,6 +25,8 @@ PATIENCE = 5.0
 """Seconds in which a process whose connection broke must have ended, if its death was the cause."""
 BROKEN = (OSError, EOFError, RuntimeError)
 """What a connection that breaks is told as."""
+OWN = "in DataLoader worker process"
+"""What torch says of an error that a process met and told itself."""
 
 
 class Readers(Generic[T]):
@@ -57,7 +59,7 @@ class Readers(Generic[T]):
         )
         others, handler = set(active_children()), signal.getsignal(signal.SIGCHLD)
         self._batches: Iterator[T] = iter(loader)
-        if signal.getsignal(signal.SIGCHLD) is not handler:
+        if handler is not None and signal.getsignal(signal.SIGCHLD) is not handler:
             signal.signal(signal.SIGCHLD, handler)  # torch sets its own once, and raises in it
         self._processes = [p for p in active_children() if p not in others]
 
@@ -83,7 +85,8 @@ class Readers(Generic[T]):
             return cast("T", batch)
         if isinstance(error, StopIteration):
             self.close()
-        elif death := self._death(PATIENCE if isinstance(error, BROKEN) else 0):
+        broken = isinstance(error, BROKEN) and OWN not in str(error)
+        if death := self._death(PATIENCE if broken else 0):
             raise death from error
         raise error
 
@@ -97,6 +100,8 @@ class Readers(Generic[T]):
 
     def _death(self, patience: float = 0) -> BridgeError | None:
         """What to say of a process that has died, or dies within so many seconds."""
+        if not self._processes:
+            return None
         ended = wait([p.sentinel for p in self._processes], patience)
         for process in self._processes:
             if process.sentinel in ended:

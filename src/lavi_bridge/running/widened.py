@@ -16,14 +16,18 @@ from torch.nn.grad import conv2d_input
 
 
 def needs_widening() -> bool:
-    """Whether products in bfloat16 are slow here: an x86 processor without AVX-512, and no GPU."""
+    """Whether products in bfloat16 are slow here: an x86 processor without AVX-512.
+
+    Beside a GPU, which has them, layers stay as they are.
+    """
     x86 = platform.machine().lower() in ("x86_64", "amd64")
     slow = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
     return x86 and slow and not torch.cuda.is_available()
 
 
 def widen(module: nn.Module) -> None:
-    """Let the frozen bfloat16 layers in a module compute in float32, if that is faster here."""
+    """Let the frozen linear layers and 2-D convolutions of a module that are in bfloat16 compute in
+    float32, if that is faster here. What trains, attention and autocast go PyTorch's own way."""
     if not needs_widening():
         return
     for layer in module.modules():
@@ -39,7 +43,7 @@ class WideLinear(nn.Linear):
     """A linear layer whose bfloat16 products are computed in float32 on the CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not _slow(x, self.weight):
+        if not _slow(x, self):
             return super().forward(x)
         return _Linear.apply(x, self.weight, self.bias)
 
@@ -48,7 +52,7 @@ class WideConv2d(nn.Conv2d):
     """A convolution whose bfloat16 products are computed in float32 on the CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not _slow(x, self.weight) or isinstance(self.padding, str):
+        if not _slow(x, self) or isinstance(self.padding, str):
             return super().forward(x)
         how = self.stride, self.padding, self.dilation, self.groups
         return _Convolution.apply(x, self.weight, self.bias, how)
@@ -88,7 +92,7 @@ class _Convolution(torch.autograd.Function):
         return found.to(grad.dtype), None, None, None
 
 
-def _slow(x: Tensor, weight: Tensor) -> bool:
-    """Whether both are frozen bfloat16 on the CPU; a weight that trains takes PyTorch's own way."""
-    frozen = not weight.requires_grad
-    return frozen and x.dtype == weight.dtype == torch.bfloat16 and x.device.type == "cpu"
+def _slow(x: Tensor, layer: nn.Linear | nn.Conv2d) -> bool:
+    """Whether input and layer are bfloat16 on the CPU, and the layer is frozen."""
+    frozen = not any(parameter.requires_grad for parameter in layer.parameters())
+    return frozen and x.dtype == layer.weight.dtype == torch.bfloat16 and x.device.type == "cpu"

@@ -18,6 +18,7 @@ from lavi_bridge.languages.layers import ALL
 from lavi_bridge.running.blocks import compile_blocks, shard
 from lavi_bridge.train.caching import open_cache
 from lavi_bridge.train.options import TrainConfig
+from lavi_bridge.train.warm_start.closed import check_solvable
 from lavi_bridge.train.warm_start.pairs import digest, open_pairs
 from lavi_bridge.visions import Vision
 
@@ -85,6 +86,7 @@ def connect(config: TrainConfig, device: torch.device) -> Bridge:
         seed=config.seed,
         trust_remote_code=config.trust_remote_code,
     )
+    check_solvable(config.warm_start_solve, bridge.adapter, None)
     if bridge.vision.few_steps or FEW_STEPS.search(bridge.vision.place.id):
         warnings.warn(
             f"'{bridge.vision.place.id}' seems to be distilled for a few steps, which training on "

@@ -111,10 +111,10 @@ def solve_last(
         _add(tested, layers, bridge, matcher, held_out, 1.0)
     finally:
         bridge.train(training)
-    if not tested[0].rows:
+    if not tested[0].rows or sums[0].captions < 2:
         raise BridgeError(
-            "nothing says which words of the held-out pairs correspond, so nothing can be solved: "
-            "give captions, too, or leave it out (--warm-start-solve)"
+            "nothing says which words of the pairs correspond, so nothing can be solved: give "
+            "captions, too, or leave it out (--warm-start-solve)"
         )
     found = []
     for layer, one, test, at in zip(layers, sums, tested, origins, strict=True):
@@ -138,7 +138,7 @@ class Sums:
     def __init__(self, x: Tensor, y: Tensor) -> None:
         """Begin with none; all is summed as its distance to the origin x, y."""
         self.origin = x, y
-        self.rows, self.weight = 0, x.new_zeros(())
+        self.rows, self.captions, self.weight = 0, 0, x.new_zeros(())
         self.x, self.y = torch.zeros_like(x), torch.zeros_like(y)
         self.xx, self.xy = x.new_zeros(len(x), len(x)), x.new_zeros(len(x), len(y))
         self.yy = x.new_zeros(())
@@ -241,6 +241,7 @@ def _add(
         sums[0].add(
             entered[0][to_device(rows, entered[0].device)], part.states[rows], weight * counts[rows]
         )
+        sums[0].captions += int(rows.any(1).sum())
         if len(layers) > 1:
             sums[1].add(entered[1], part.pooled, torch.full((len(part),), weight).double())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from lavi_bridge.bridge.bridge import Bridge
@@ -10,10 +11,11 @@ from lavi_bridge.config import Match
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.locate import locate
 from lavi_bridge.languages import Language, load_language
-from lavi_bridge.train.warm_start.pairs import tokens_read
+from lavi_bridge.running.widened import widen
+from lavi_bridge.train.warm_start.pairs import Pair, tokens_read
 
 
-def check_match(bridge: Bridge, teacher: Language, match: Match) -> bool:
+def check_match(bridge: Bridge, teacher: Language, match: Match, pairs: Sequence[Pair]) -> bool:
     """Whether the bridge's states can be compared with the teacher's, one by one or as sets.
 
     Raises:
@@ -29,6 +31,11 @@ def check_match(bridge: Bridge, teacher: Language, match: Match) -> bool:
             f"the '{adapter.kind}' adapter gives no state for each token of "
             f"'{bridge.language.place.id}', but for those of the own encoder; match sets or "
             "predictions instead"
+        )
+    if adapter.per_own_token and match == "sets" and all(p.ours == p.theirs for p in pairs):
+        raise BridgeError(
+            f"the '{adapter.kind}' adapter has nothing to learn from captions that both sides read "
+            "alike: give pairs of two texts (--warm-start-pairs)"
         )
     return not reason
 
@@ -91,4 +98,5 @@ def find_teacher(bridge: Bridge, source: str | Path | None) -> Language:
             f"'{vision.place.id}' reads text of width {vision.text_width}; "
             f"'{teacher.place.id}' gives {teacher.width}"
         )
+    widen(teacher)
     return teacher.to(vision.device).eval()

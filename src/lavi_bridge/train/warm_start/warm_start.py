@@ -121,7 +121,7 @@ class WarmStart(Task):
         self.batch_size, self.lr = batch_size, lr
         check_pairs(bridge, self.teacher, pairs, match)
         check_solvable(solve, bridge.adapter, states_impossible(bridge, self.teacher))
-        self.comparable = check_match(bridge, self.teacher, match)
+        self.comparable = check_match(bridge, self.teacher, match, pairs)
         self.solve = solve
         parts = bridge.parts()
         self.parameters = parts["adapter"] + parts["language"]
