@@ -23,8 +23,10 @@ def devices(*modules: torch.nn.Module) -> set[str]:
 @pytest.mark.parametrize("vision", ["sd", "flux-dev"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_models_take_turns_on_the_gpu_and_draw_the_same(
-    vision: str, dtype: str, tiny: Tiny, tmp_path: Path
+    vision: str, dtype: str, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # bfloat16 is rounded in other places where the CPU computes it in float32
+    monkeypatch.setattr("lavi_bridge.running.widened.needs_widening", lambda: False)
     made = Bridge.connect(tiny("t5"), tiny(vision), rank=4, dtype=dtype, device="cpu")
     for parameter in made.trainable_parameters():
         torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(0))
