@@ -69,10 +69,12 @@ def test_it_trains_draws_and_is_saved(
 @pytest.mark.matrix
 @pytest.mark.parametrize("layers", ["last", "penultimate", "mean", "mix", "stack:2"])
 @pytest.mark.parametrize("kind", sorted(set(ADAPTERS) - {"identity"}))
-@pytest.mark.parametrize("vision", sorted(testing.VISIONS))
+@pytest.mark.parametrize("vision", sorted(testing.ENCODERS))
 def test_any_adapter_reads_any_layers_for_any_image_model(
     vision: str, kind: str, layers: str, whole: Tiny, tiny: Tiny, tmp_path: Path
 ) -> None:
+    if vision == "prx" and ADAPTERS[kind].needs_own:
+        pytest.importorskip("ftfy", reason="PRX's own pipeline needs it")
     try:
         bridge = Bridge.connect(
             tiny("llama"),
@@ -81,7 +83,7 @@ def test_any_adapter_reads_any_layers_for_any_image_model(
             layers=layers,
             rank=2,
             dropout=0.0,
-            tokens=40 if vision != "ldm" else None,
+            tokens=40,
             device="cpu",
         )
     except BridgeError as error:
@@ -97,7 +99,8 @@ def test_any_adapter_reads_any_layers_for_any_image_model(
     bridge.save(tmp_path / "bridge")
     again = Bridge.load(tmp_path / "bridge", device="cpu")
     assert again.id == bridge.id
-    assert np.array_equal(pictures(again, PROMPTS[:1]), drawn)
+    # a pooled vector may differ in its last bit, by where in memory its layers lie
+    assert np.abs(pictures(again, PROMPTS[:1]) - drawn).max() <= 1
 
 
 @pytest.mark.parametrize("vision", ["chroma", "lumina2", "pixart-sigma"])
