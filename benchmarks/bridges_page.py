@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +98,12 @@ def took(how: dict[str, Any]) -> float:
 
 def in_turn(files: Iterable[Path]) -> list[dict[str, Any]]:
     """What is there of the seeds, up to the first that is not: run i is always that of seed i."""
-    return list(takewhile(bool, map(read, files)))  # type: ignore[arg-type]
+    found: list[dict[str, Any]] = []
+    for file in files:
+        if (run := read(file)) is None:
+            break
+        found.append(run)
+    return found
 
 
 def in_full(out: Path) -> Found:

@@ -8,6 +8,7 @@ are widened, and what it gives is rounded once.
 from __future__ import annotations
 
 import platform
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,12 +66,12 @@ class _Linear(torch.autograd.Function):
     """x W' + b; only x has a gradient, and the widened weight is not kept for it."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # type: ignore[no-untyped-def]
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(weight)
         return linear(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (weight,) = ctx.saved_tensors
         return (grad.float() @ weight.float()).to(grad.dtype), None, None
 
@@ -79,14 +80,16 @@ class _Convolution(torch.autograd.Function):
     """The same for a convolution; `how` is stride, padding, dilation and groups."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, how):  # type: ignore[no-untyped-def]
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, how: tuple[Any, ...]
+    ) -> Tensor:
         ctx.save_for_backward(weight)
         ctx.shape, ctx.how = x.shape, how
         wide = None if bias is None else bias.float()
         return conv2d(x.float(), weight.float(), wide, *how).to(x.dtype)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (weight,) = ctx.saved_tensors
         found = conv2d_input(ctx.shape, weight.float(), grad.float(), *ctx.how)
         return found.to(grad.dtype), None, None, None
