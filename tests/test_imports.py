@@ -32,6 +32,7 @@ ROOMS = [
     "prompts/",
     "metrics/",
     "evaluate/",
+    "export/",
     "plan/",
     "train/",
     "reproduce/",

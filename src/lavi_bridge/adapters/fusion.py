@@ -17,14 +17,14 @@ from lavi_bridge.adapters.base import ADAPTERS, Adapter
 from lavi_bridge.adapters.blocks import Block
 from lavi_bridge.text import Text
 
-LAYERS = 2
-
 
 @ADAPTERS.register("fusion")
 class FusionAdapter(Adapter):
     """Adds to the own encoder's states; needs an image model's folder with its encoder."""
 
     kind: ClassVar[str] = "fusion"
+    depth: ClassVar[int] = 2
+    """Layers."""
     pools: ClassVar[bool] = False
     needs_own: ClassVar[bool] = True
     per_token: ClassVar[bool] = False
@@ -39,7 +39,7 @@ class FusionAdapter(Adapter):
             nn.LayerNorm(self.width_out), nn.Linear(self.width_out, self.inner)
         )
         self.layers = nn.ModuleList(
-            Block(self.inner, dropout=self.dropout, crosses=True) for _ in range(LAYERS)
+            Block(self.inner, dropout=self.dropout, crosses=True) for _ in range(self.depth)
         )
         self.norm = nn.LayerNorm(self.inner)
         self.add, self.gate = nn.Linear(self.inner, self.width_out), nn.Linear(self.inner, 1)

@@ -13,20 +13,22 @@ from lavi_bridge.adapters.base import ADAPTERS, Adapter
 from lavi_bridge.adapters.blocks import Block
 from lavi_bridge.text import Text
 
-LAYERS = 2
-
 
 @ADAPTERS.register("refiner")
 class RefinerAdapter(Adapter):
     """Keeps one feature a token, and its mask."""
 
     kind: ClassVar[str] = "refiner"
+    depth: ClassVar[int] = 2
+    """Layers."""
 
     def build(self) -> None:
         self.enter = nn.Sequential(
             nn.LayerNorm(self.width_in), nn.Linear(self.width_in, self.inner)
         )
-        self.layers = nn.ModuleList(Block(self.inner, dropout=self.dropout) for _ in range(LAYERS))
+        self.layers = nn.ModuleList(
+            Block(self.inner, dropout=self.dropout) for _ in range(self.depth)
+        )
         self.leave = nn.Sequential(nn.LayerNorm(self.inner), nn.Linear(self.inner, self.width_out))
 
     @property

@@ -9,24 +9,26 @@ from lavi_bridge.adapters.base import ADAPTERS, Adapter
 from lavi_bridge.adapters.blocks import Block
 from lavi_bridge.text import Text
 
-LAYERS, QUERIES = 4, 64
-
 
 @ADAPTERS.register("resampler")
 class ResamplerAdapter(Adapter):
     """Gives 64 tokens, whatever the prompt's length; all of them are read."""
 
     kind: ClassVar[str] = "resampler"
+    depth: ClassVar[int] = 4
+    """Layers."""
+    many: ClassVar[int] = 64
+    """Queries, and tokens that it gives."""
     per_token: ClassVar[bool] = False
 
     def build(self) -> None:
-        self.queries = nn.Parameter(torch.randn(QUERIES, self.inner) / self.inner**0.5)
+        self.queries = nn.Parameter(torch.randn(self.many, self.inner) / self.inner**0.5)
         self.enter = nn.Sequential(
             nn.LayerNorm(self.width_in), nn.Linear(self.width_in, self.inner)
         )
         self.layers = nn.ModuleList(
             Block(self.inner, dropout=self.dropout, crosses=True, timed=self.timed)
-            for _ in range(LAYERS)
+            for _ in range(self.depth)
         )
         self.leave = nn.Sequential(nn.LayerNorm(self.inner), nn.Linear(self.inner, self.width_out))
 

@@ -45,7 +45,23 @@ def write(parts: Parts, summary: dict[str, Any], folder: Path) -> None:
     """
     if folder.is_file():
         raise BridgeError(f"'{folder}' is a file; give a folder for the bridge")
-    record = {
+    kept = record_of(parts, summary)
+    others = folder.exists() and any(entry.name != LOCK for entry in folder.iterdir())
+    if others and not (folder / INDEX).is_file():
+        raise BridgeError(f"'{folder}' holds something else than a bridge; choose another folder")
+    with new_folder(folder, own=ENTRIES) as scratch:
+        parts.adapter.save(scratch / "adapter")
+        for name, side in parts.sides.items():
+            if side.lora is not None:
+                lora.save(side.trunk, scratch / f"{name}_lora", base=side.place.published)
+        text = json.dumps(kept, indent=2, default=str) + "\n"
+        (scratch / INDEX).write_text(text, encoding="utf-8")
+        (scratch / "README.md").write_text(model_card(parts, summary), encoding="utf-8")
+
+
+def record_of(parts: Parts, summary: dict[str, Any]) -> dict[str, Any]:
+    """What `bridge.json` holds."""
+    return {
         "format": FORMAT,
         "id": parts.id,
         **{name: _side(side) for name, side in parts.sides.items()},
@@ -59,17 +75,6 @@ def write(parts: Parts, summary: dict[str, Any], folder: Path) -> None:
         | {name: version(name) for name in ("torch", "diffusers", "transformers", "peft")},
         "training": summary,
     } | asked.record(parts.language)
-    others = folder.exists() and any(entry.name != LOCK for entry in folder.iterdir())
-    if others and not (folder / INDEX).is_file():
-        raise BridgeError(f"'{folder}' holds something else than a bridge; choose another folder")
-    with new_folder(folder, own=ENTRIES) as scratch:
-        parts.adapter.save(scratch / "adapter")
-        for name, side in parts.sides.items():
-            if side.lora is not None:
-                lora.save(side.trunk, scratch / f"{name}_lora", base=side.place.published)
-        text = json.dumps(record, indent=2, default=str) + "\n"
-        (scratch / INDEX).write_text(text, encoding="utf-8")
-        (scratch / "README.md").write_text(model_card(parts, summary), encoding="utf-8")
 
 
 def read(

@@ -86,6 +86,10 @@ class Joined(nn.Module):
         """Write the trained parts and a model card into `folder`, atomically; safetensors only."""
         on_disk.write(self._parts, self.training_summary, at_home(folder))
 
+    def record(self) -> dict[str, Any]:
+        """What `bridge.json` says of it: base models, adapter, LoRA, lengths, training."""
+        return on_disk.record_of(self._parts, self.training_summary)
+
     # ---- what trains
 
     def parts(self) -> dict[str, list[nn.Parameter]]:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 
 from lavi_bridge.cli.draw import evaluate, expand, generate, reproduce
+from lavi_bridge.cli.leave import export
 from lavi_bridge.cli.train import cache, data, plan, train
 from lavi_bridge.cli.zoo import convert, demo, interpolate, show_list, zoo
 from lavi_bridge.errors import BridgeError, nearest
@@ -37,6 +38,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "list": show_list,
     "convert": convert,
     "interpolate": interpolate,
+    "export": export,
     "demo": demo,
     "zoo": zoo,
 }

@@ -254,7 +254,7 @@ class Language(nn.Module):
             )
             ids, mask = encoded["input_ids"].long(), encoded["attention_mask"].long()
         empty = mask.sum(1) == 0  # Qwen and Mistral give no token at all for ""
-        ids[empty, 0] = self._first_token()
+        ids[empty, 0] = self.first_token
         mask[empty, 0] = 1
         highest = [int(ids.max())] if len(ids) else []
         if reason := unknown_token(highest, self.tokenizer, self.embeddings, self.place):
@@ -306,7 +306,9 @@ class Language(nn.Module):
             for prompt, row in zip(prompts, encoded["offset_mapping"], strict=True)
         ]
 
-    def _first_token(self) -> int:
+    @property
+    def first_token(self) -> int:
+        """What stands for an empty prompt, where the tokenizer makes no token of it."""
         tok = self.tokenizer
         ids = (tok.bos_token_id, tok.eos_token_id, tok.pad_token_id)
         return next(i for i in ids if i is not None and i < (self.embeddings or i + 1))

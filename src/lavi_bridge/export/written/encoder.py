@@ -1,0 +1,39 @@
+"""The text half as the text encoder of a stock pipeline: token ids in, features out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lavi_bridge.export.written.half import TextHalf
+
+
+class TextEncoder(TextHalf):
+    """Stands where the pipeline's own text encoder stood."""
+
+    @torch.no_grad()
+    def forward(  # type: ignore[override]
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any
+    ) -> tuple[Tensor]:
+        """Token ids (batch, tokens), 1 in the mask for real ones -> (features,).
+
+        Raises:
+            ValueError: inner layers are asked for (`clip_skip`).
+        """
+        if options.get("output_hidden_states"):
+            raise ValueError("this text encoder has no layers to skip: leave clip_skip out")
+        blank = (input_ids == self.config.pad).all(1)
+        ids = torch.where(blank.unsqueeze(1), self._blank(input_ids), input_ids)
+        mask = attention_mask
+        if mask is not None:
+            mask = mask.clone()
+            mask[mask.sum(1) == 0, 0] = 1
+        return (self.adapt(ids, mask).hidden.to(self.dtype),)
+
+    def _blank(self, ids: Tensor) -> Tensor:
+        """An empty prompt of the shape of these."""
+        first = torch.full_like(ids, self.config.pad)
+        first[:, 0] = self.config.first
+        return first
