@@ -37,6 +37,7 @@ def options_of(bridge: Bridge, form: str) -> dict[str, Any]:
     options: dict[str, Any] = {"num_inference_steps": checks.STEPS}
     options |= bridge.vision.pipeline_guidance(checks.GUIDANCE)
     if form == "stock" and bridge.vision.masks:
+        options["height"], options["width"] = bridge.vision.size
         options["use_resolution_binning"] = False  # the sizes of tiny models are in no table
         if bridge.vision.pipeline_class == "SanaPipeline":
             options["complex_human_instruction"] = None

@@ -5,6 +5,7 @@ The adapter computes in float32, whatever the language model's precision.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,7 @@ class TextHalf(ModelMixin, ConfigMixin):
         """Prompts -> ids (batch, tokens) and a mask of real tokens; an empty one keeps one."""
         options = {"padding": "max_length", "truncation": True, "padding_side": "right"}
         before, length = self.config.template, self.config.tokens
-        texts = [prompt.encode("utf-8", "replace").decode() for prompt in prompts]
+        texts = [re.sub("[\ud800-\udfff]", "\ufffd", prompt) for prompt in prompts]  # lone halves
         if before:
             ids, mask = self.behind(before, texts, length)
         else:
