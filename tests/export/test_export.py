@@ -1,5 +1,10 @@
 """Exported folders: they draw what the bridge draws, and hold nothing of this machine."""
 
+import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from lavi_bridge import Bridge
-from lavi_bridge.export import Form, export_bridge
+from lavi_bridge import Bridge, BridgeError
+from lavi_bridge.export import Form, export_bridge, source
 from tests.export import alone, jobs
 from tests.visions import checks
 
@@ -64,7 +70,7 @@ def test_an_adapter_that_keeps_the_own_encoder_brings_it(
 
 
 def test_an_own_encoder_whose_padding_is_masked_comes_along(tiny: Tiny, tmp_path: Path) -> None:
-    bridge = jobs.trained(tiny("t5"), "zoo:tiny-pixart", adapter="concat")
+    bridge = jobs.trained(tiny("t5"), "zoo:tiny-pixart", adapter="concat", loud=False)
     assert off(bridge, tmp_path / "out", "merged") <= 1
 
 
@@ -101,3 +107,126 @@ def test_prompts_of_all_lengths_are_read_as_the_bridge_reads_them(
         ours = bridge.encode(prompts)
         torch.testing.assert_close(found.hidden, ours.hidden, rtol=1e-4, atol=1e-4)
         assert ours.mask is None or torch.equal(found.mask, ours.mask)
+
+
+def test_a_light_folder_copies_what_came_with_the_package(tiny: Tiny, tmp_path: Path) -> None:
+    """No hub has it. Of published base models there is only a reference: test_environments."""
+    bridge = jobs.trained("zoo:tiny-t5-small", "zoo:tiny-sd", loud=False)
+    told = jobs.job(bridge, tmp_path / "out", "light")
+    lines = tmp_path / "jobs.jsonl"
+    jobs.write(iter([told]), lines)
+    done = subprocess.run(
+        [sys.executable, Path(alone.__file__), lines],
+        cwd=tmp_path,
+        env=os.environ | {"HF_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout)["off"] <= 1
+    assert (tmp_path / "out" / "unet" / "lora" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("form", ["merged", "light", "stock"])
+def test_nothing_of_this_machine_is_in_it(form: Form, tiny: Tiny, tmp_path: Path) -> None:
+    vision = "zoo:tiny-sd" if form == "light" else tiny("sd")
+    language = "zoo:tiny-t5-small" if form == "light" else tiny("t5")
+    bridge = Bridge.connect(language, vision, rank=2, device="cpu")
+    bridge.training_summary = {"data": str(tmp_path / "captions.tsv"), "steps": 3}
+    export_bridge(bridge, tmp_path / "out", form=form)
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    told = "".join(p.read_text("utf-8") for p in files if p.suffix in (".py", ".json", ".md"))
+    assert str(tmp_path.parent) not in told
+    assert str(Path.home()) not in told
+    assert "captions.tsv" in told
+    assert not re.search(r"(from|import) lavi_bridge", told)
+
+
+def test_its_code_is_whole(tmp_path: Path) -> None:
+    """Every name is defined once, and no import is missing or too many."""
+    written = {
+        "half.py": source.text_half(["feedforward", "linear", "refiner", "resampler", "fusion"]),
+        "encoder.py": source.text_half(["concat"], encoder=True),
+        "base.py": source.component(),
+    }
+    for name, text in written.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        names = re.findall(r"^(?:class |def )?(\w+)(?=\(| = |: .* = )", text, re.MULTILINE)
+        assert len(names) == len(set(names)), name
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--isolated", "--select=F,B", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+REFUSED = [
+    ("sd", {"adapter": "timed"}, "merged", "'timed' adapter reads a prompt anew at every step"),
+    ("z-image", {}, "merged", "diffusers' ZImagePipeline takes text in a form of its own"),
+    ("sdxl", {}, "stock", "StableDiffusionXLPipeline reads prompts through several encoders"),
+    ("qwen-image", {}, "stock", "QwenImagePipeline reads prompts through its own template"),
+    ("sd", {"tokens": 100}, "stock", "masks no padding, which prompts of more than 77 tokens"),
+    ("sd", {"template": "Draw: "}, "stock", "reads a prompt without the template"),
+    ("pixart-alpha", {"adapter": "resampler"}, "stock", "masks one token a word"),
+    ("sd", {}, "light", r"its language model '.*t5' is on this machine alone"),
+    ("sd", {}, "heavy", "no form 'heavy' to export; known: light, merged, stock"),
+]
+
+
+@pytest.mark.parametrize(("vision", "options", "form", "reason"), REFUSED)
+def test_what_a_form_does_not_hold_is_one_line(
+    vision: str, options: dict[str, Any], form: Form, reason: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    bridge = Bridge.connect(tiny("t5"), tiny(vision), rank=2, device="cpu", **options)
+    with pytest.raises(BridgeError, match=reason) as error:
+        export_bridge(bridge, tmp_path / "out", form=form)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_image_model_alone_and_fewer_bits_are_refused(whole: Tiny, tmp_path: Path) -> None:
+    with pytest.raises(BridgeError, match="plain diffusers draws with it"):
+        export_bridge(Bridge.own(whole("sd"), device="cpu"), tmp_path / "out")
+
+
+def test_an_earlier_export_is_replaced_and_nothing_else(tiny: Tiny, tmp_path: Path) -> None:
+    bridge = Bridge.connect(tiny("t5"), tiny("sd"), rank=2, device="cpu")
+    out = tmp_path / "out"
+    export_bridge(bridge, out, form="merged")
+    (out / "notes.txt").write_text("mine")
+    export_bridge(bridge, out, form="stock")
+    assert {path.name for path in out.iterdir()} == {
+        *("README.md", "bridge.json", "model_index.json", "notes.txt"),
+        *("scheduler", "text_encoder", "tokenizer", "unet", "vae"),
+    }
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.txt").write_text("mine")
+    with pytest.raises(BridgeError, match="holds something else than an export"):
+        export_bridge(bridge, other)
+    with pytest.raises(BridgeError, match="is a file"):
+        export_bridge(bridge, other / "thesis.txt")
+    bridge.save(tmp_path / "bridge")
+    with pytest.raises(BridgeError, match="holds something else than an export"):
+        export_bridge(bridge, tmp_path / "bridge")
+
+
+def test_what_rounding_takes_of_lora_is_told(tiny: Tiny, tmp_path: Path) -> None:
+    """A light LoRA lies between two numbers of 16 bits: its sum with the weights rounds away."""
+    lost = []
+    for scale in (1.0, 1e-3):
+        bridge = jobs.trained(tiny("t5"), tiny("sd"))
+        with torch.no_grad():
+            for name, parameter in bridge.vision.backbone.named_parameters():
+                if "lora_B" in name:
+                    parameter.mul_(scale)
+        done = export_bridge(bridge, tmp_path / "out", dtype=torch.bfloat16)
+        lost.append(done.lost["vision"])
+    assert 0 < lost[0] < lost[1]
+    assert lost[1] > 0.5
+    assert export_bridge(bridge, tmp_path / "out").lost["vision"] == 0
+    weights = load_file(tmp_path / "out" / "vae" / "diffusion_pytorch_model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}

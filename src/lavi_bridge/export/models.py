@@ -88,7 +88,7 @@ def plain_state(model: nn.Module, dtype: torch.dtype | None) -> tuple[dict[str, 
         kept = whole.to(dtype) if rounds else whole
         layer = ours.get(name.removesuffix(".base_layer.weight"))
         if layer is not None and layer.merged and rounds:
-            delta = layer.get_delta_weight(lora.NAME).float()
+            delta = layer.get_delta_weight(lora.NAME).detach().float()
             base = (whole.float() - delta).to(dtype).float()
             error += float((kept.float() - base - delta).square().sum())
             added += float(delta.square().sum())

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from diffusers.loaders import PeftAdapterMixin
 from torch import Tensor
 
 from lavi_bridge.export.written.half import TextHalf
 
 
-class TextEncoder(TextHalf):
-    """Stands where the pipeline's own text encoder stood."""
+class TextEncoder(PeftAdapterMixin, TextHalf):
+    """Stands where the pipeline's own text encoder stood; other people's LoRA passes it by."""
 
     @torch.no_grad()
     def forward(  # type: ignore[override]
