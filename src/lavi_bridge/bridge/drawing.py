@@ -58,12 +58,17 @@ def read_prompts(path: Path) -> list[str]:
 
 
 def made_by(bridge: Bridge) -> dict[str, Any]:
-    """Which models draw: what a picture's record says of its origin."""
+    """Which models draw: what a picture's record says of its origin.
+
+    Other people's LoRA is told where there is some; records without it are as they always were.
+    """
+    loaded = [one.record for one in bridge.stacked]
     return {
         "bridge": bridge.id,
         "language": bridge.language.place.id,
         "vision": bridge.vision.place.id,
         "dtype": str(bridge.vision.dtype).removeprefix("torch."),
+        **({"lora": loaded} if loaded else {}),
     }
 
 

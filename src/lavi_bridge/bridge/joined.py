@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from lavi_bridge.adapters import Adapter
 from lavi_bridge.bridge import folder as on_disk
+from lavi_bridge.bridge import stacked
 from lavi_bridge.bridge.own import OwnEncoders, own_text
 from lavi_bridge.bridge.parts import Parts
+from lavi_bridge.bridge.stacked import Stacked
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.atomic import at_home
 from lavi_bridge.languages import Language
@@ -56,6 +58,7 @@ class Joined(nn.Module):
         self.adapter = adapter
         self.own_encoders = own if own is None else own.requires_grad_(False)
         self.training_summary: dict[str, Any] = {}
+        self.stacked: list[Stacked] = []
         widen(self)
         self.eval()
 
@@ -89,6 +92,31 @@ class Joined(nn.Module):
     def record(self) -> dict[str, Any]:
         """What `bridge.json` says of it: base models, adapter, LoRA, lengths, training."""
         return on_disk.record_of(self._parts, self.training_summary)
+
+    # ---- other people's LoRA
+
+    def load_lora(self, file: str | Path, scale: float = 1.0) -> Stacked:
+        """Put somebody's LoRA file for this vision model on top of what there is; see how it went.
+
+        It draws with the bridge's own LoRA and any loaded before, and neither trains nor is saved.
+
+        Args:
+            file: a safetensors file with kohya's, PEFT's or diffusers' names, its folder, or a Hub
+                id.
+            scale: its strength.
+
+        Raises:
+            BridgeError: there is no such file, it is no plain LoRA, or something of it does not fit
+                the vision model; nothing is loaded then.
+        """
+        found = stacked.load(self.vision, file, scale, len(self.stacked))
+        self.stacked.append(found)
+        return found
+
+    def unload_lora(self) -> None:
+        """Take all of them away: the bridge is what it was before, bit for bit."""
+        stacked.remove(self.vision.backbone, range(len(self.stacked)))
+        self.stacked.clear()
 
     # ---- what trains
 

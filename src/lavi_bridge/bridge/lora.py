@@ -28,7 +28,7 @@ from lavi_bridge.files.atomic import read_safetensors
 from lavi_bridge.files.locate import Place
 
 NAME = "default"
-"""PEFT's own name for the one adapter of a model."""
+"""PEFT's own name for the adapter that a bridge trains; others may be stacked on it."""
 PREFIX = "base_model.model."
 """What plain `peft` puts before a layer's name; without it its loader only warns, and is wrong."""
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -87,13 +87,19 @@ def check_rank(model: nn.Module, rank: int, *, name: str) -> None:
 
 
 def layers(model: nn.Module) -> dict[str, LoraLayer]:
-    """The LoRA layers by their name in the base model, in the order of `named_modules()`."""
+    """The layers of the bridge's own LoRA by name, in the order of `named_modules()`."""
+    return {name: layer for name, layer in wrapped(model).items() if NAME in layer.lora_A}
+
+
+def wrapped(model: nn.Module) -> dict[str, LoraLayer]:
+    """The layers of any LoRA by their name in the base model: the bridge's own and `stacked`."""
     return {name: m for name, m in model.named_modules() if isinstance(m, LoraLayer)}
 
 
 def parameters(model: nn.Module) -> list[nn.Parameter]:
-    """The trained parameters of `model`: down and up of every layer."""
-    return [p for name, p in model.named_parameters() if "lora_" in name]
+    """The trained parameters of `model`: down and up of every layer of the bridge's own LoRA."""
+    own = tuple(f".{factor}.{NAME}.weight" for factor in ("lora_A", "lora_B"))
+    return [p for name, p in model.named_parameters() if name.endswith(own)]
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
@@ -151,18 +157,19 @@ def fused(model: nn.Module) -> Iterator[None]:
     would leave rounding behind.
     """
     with ExitStack() as stack:
-        for layer in layers(model).values():
+        for layer in wrapped(model).values():
             base = layer.get_base_layer()
-            if isinstance(base.weight, DTensor) or layer.merged or NAME in layer.lora_variant:
+            if isinstance(base.weight, DTensor) or layer.merged or layer.lora_variant:
                 continue  # the latter two within a call of this
-            if layer.disable_adapters:
+            if layer.disable_adapters or getattr(base, "groups", 1) > 1:
                 continue  # merged, it would be taken out again, which leaves rounding behind
+            names = [name for name in layer.active_adapters if name in layer.lora_A]
             if base.weight.dtype == torch.float32:
                 kept = base.weight.detach().clone()
-                layer.merge(adapter_names=[NAME])
+                layer.merge(adapter_names=names)
                 stack.callback(_unfuse, layer, kept)
-            elif type(base) is nn.Linear or (type(base) is nn.Conv2d and base.groups == 1):
-                _lighten(layer)
+            elif type(base) in (nn.Linear, nn.Conv2d):
+                _lighten(layer, names)
                 stack.callback(_unlighten, layer)
         yield
 
@@ -203,15 +210,29 @@ def _product(layer: LoraLayer, x: Tensor) -> Tensor:
 
 @contextmanager
 def disabled(model: nn.Module) -> Iterator[None]:
-    """The model as it was before LoRA, while inside."""
-    found = layers(model).values()
-    for layer in found:
-        layer.enable_adapters(False)
+    """The model as it was before the bridge's own LoRA, while inside."""
+    found = [(layer, list(layer.active_adapters)) for layer in layers(model).values()]
+    for layer, names in found:
+        if others := [name for name in names if name != NAME]:
+            activate(layer, others)
+        else:
+            layer.enable_adapters(False)
     try:
         yield
     finally:
-        for layer in found:
-            layer.enable_adapters(True)
+        for layer, names in found:
+            if len(names) > 1:
+                activate(layer, names)
+            else:
+                layer.enable_adapters(True)
+
+
+def activate(layer: LoraLayer, names: list[str]) -> None:
+    """Have a layer add what these LoRAs give; what trains is what did."""
+    trained = [(p, p.requires_grad) for p in layer.parameters()]
+    layer.set_adapter(names)
+    for parameter, trains in trained:
+        parameter.requires_grad_(trains)
 
 
 @contextmanager
@@ -236,23 +257,24 @@ def _unfuse(layer: LoraLayer, kept: Tensor) -> None:
 
 
 class _Light(nn.Module):
-    """A layer's branch in its base's precision, in the place that PEFT has for other branches."""
+    """A LoRA's branch in its base's precision, in the place that PEFT has for other branches."""
 
     down: Tensor
     up: Tensor
 
-    def __init__(self, layer: LoraLayer) -> None:
+    def __init__(self, layer: LoraLayer, name: str) -> None:
         super().__init__()
+        self.name = name
         base = layer.get_base_layer()
-        for name, factor in (("down", layer.lora_A[NAME]), ("up", layer.lora_B[NAME])):
-            self.register_buffer(name, torch.empty_like(factor.weight, dtype=base.weight.dtype))
+        for part, factor in (("down", layer.lora_A[name]), ("up", layer.lora_B[name])):
+            self.register_buffer(part, torch.empty_like(factor.weight, dtype=base.weight.dtype))
         self.refresh(layer)
 
     def refresh(self, layer: LoraLayer) -> None:
         """Take the layer's weights as they are now, at the same address: CUDA graphs hold it."""
         with torch.no_grad():
-            self.down.copy_(layer.lora_A[NAME].weight)
-            self.up.copy_(layer.lora_B[NAME].weight * layer.scaling[NAME])
+            self.down.copy_(layer.lora_A[self.name].weight)
+            self.up.copy_(layer.lora_B[self.name].weight * layer.scaling[self.name])
 
     def forward(self, layer: LoraLayer, *, x: Tensor, result: Tensor, **_others: Any) -> Tensor:
         """Add the branch to the base's answer, which is nobody else's."""
@@ -266,23 +288,30 @@ class _Light(nn.Module):
         return flat.baddbmm_(up.expand(len(x), -1, -1), inner.flatten(2)).view_as(result)
 
 
-_LIGHT: WeakKeyDictionary[LoraLayer, _Light] = WeakKeyDictionary()
+_LIGHT: WeakKeyDictionary[LoraLayer, dict[str, _Light]] = WeakKeyDictionary()
 """Branches of earlier pictures, for the next ones."""
 
 
-def _lighten(layer: LoraLayer) -> None:
-    light = _LIGHT.get(layer)
+def _lighten(layer: LoraLayer, names: list[str]) -> None:
     weight = layer.get_base_layer().weight
-    if light is None or (light.down.dtype, light.down.device) != (weight.dtype, weight.device):
-        light = _LIGHT[layer] = _Light(layer)
-    light.refresh(layer)
-    layer.lora_variant[NAME] = light
+    kept = _LIGHT.setdefault(layer, {})
+    for name in names:
+        light = kept.get(name)
+        if light is None or (light.down.dtype, light.down.device) != (weight.dtype, weight.device):
+            light = kept[name] = _Light(layer, name)
+        light.refresh(layer)
+        layer.lora_variant[name] = light
     layer.cast_input_dtype_enabled = False
 
 
 def _unlighten(layer: LoraLayer) -> None:
-    del layer.lora_variant[NAME]
+    layer.lora_variant.clear()
     layer.cast_input_dtype_enabled = True
+
+
+def forget(layer: LoraLayer, name: str) -> None:
+    """Let go of what earlier pictures kept of a LoRA that is taken away."""
+    _LIGHT.get(layer, {}).pop(name, None)
 
 
 class _Dropout:

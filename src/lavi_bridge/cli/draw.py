@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from tyro.conf import OmitArgPrefixes, Positional
+from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction
 
 from lavi_bridge.config import Count, Dtype, Quantize, Sampling, Settings
 from lavi_bridge.errors import BridgeError
@@ -35,6 +35,9 @@ class Generate(Settings):
     """Pictures of every prompt, each with its own seed."""
     sampling: OmitArgPrefixes[Sampling] = field(default_factory=Sampling)
     """How they are drawn."""
+    lora: UseAppendAction[list[str]] = field(default_factory=list)
+    """A LoRA file that others made for the image model, beside the bridge's own: FILE, or FILE:0.8
+    for a strength; may be given several times."""
     suffix: str = ""
     """Appended to every prompt (the paper always adds ", best quality, extremely detailed, 4k
     resolution")."""
@@ -63,6 +66,7 @@ def generate(args: list[str]) -> None:
     from lavi_bridge.bridge.bridge import Bridge
     from lavi_bridge.bridge.drawing import draw, read_prompts
     from lavi_bridge.bridge.folder import is_pipeline
+    from lavi_bridge.bridge.stacked import parse
     from lavi_bridge.running.blocks import compile_sampling
 
     prompts = options.prompts + (read_prompts(options.file) if options.file else [])
@@ -100,6 +104,8 @@ def generate(args: list[str]) -> None:
             trust_remote_code=options.trust_remote_code,
             **place,
         )
+    for file, scale in map(parse, options.lora):
+        bridge.load_lora(file, scale)
     compile_sampling(bridge.vision.backbone, options.sampling.compile)
     for path in draw(bridge, prompts, options.out, options.sampling, progress=sys.stderr.isatty()):
         print(path)

@@ -17,6 +17,8 @@ from lavi_bridge.adapters import ADAPTERS
 from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.bridge.drawing import made_by, settings_of
 from lavi_bridge.bridge.folder import find_bridge, is_pipeline, opened
+from lavi_bridge.bridge.foreign import LoRAFile
+from lavi_bridge.bridge.stacked import parse
 from lavi_bridge.config import SCALES, Sampling, check_finite
 from lavi_bridge.errors import BridgeError, nearest
 from lavi_bridge.evaluate.drawing import Picture, draw, drawn, finish, found
@@ -64,6 +66,8 @@ class Contestant(ABC):
     """The place or id that the user gave."""
     scales: dict[str, float] = field(default_factory=dict)
     """Its strengths by their settings, where it is a bridge."""
+    loras: list[str] = field(default_factory=list)
+    """LoRA files of others that it draws with, as FILE or FILE:0.8."""
 
     def check(self, suites: Sequence[Asked]) -> None:  # noqa: B027 - what is drawn cannot lack yet
         """Raise where something is missing, before anything is drawn."""
@@ -108,6 +112,10 @@ class Images(Contestant):
 class Drawn(Contestant):
     """A model that draws; what is there already is not drawn again."""
 
+    def check(self, suites: Sequence[Asked]) -> None:
+        for file, _ in map(parse, self.loras):
+            LoRAFile.read(file)
+
     @abstractmethod
     def load(self, config: EvaluateConfig, device: torch.device) -> Bridge:
         """The model, ready to draw."""
@@ -126,6 +134,8 @@ class Drawn(Contestant):
     ) -> tuple[Entry, dict[str, Files]]:
         device = own_device(config.device)
         bridge = self.load(config, device)
+        for file, scale in map(parse, self.loras):
+            bridge.load_lora(file, scale)
         compile_sampling(bridge.vision.backbone, config.sampling.compile)
         identity = _identity(bridge, config, self.sampling(config))
         files = {one.suite: self._draw(bridge, one, identity, config) for one in suites}
@@ -179,6 +189,7 @@ class Joined(Drawn):
     """Where its language and vision model are now, if not where they were in training."""
 
     def check(self, suites: Sequence[Asked]) -> None:
+        super().check(suites)
         _, record = opened(self.spec)
         for option, scale in self.scales.items():
             side = option.removesuffix("_scale")
@@ -220,12 +231,15 @@ def contestants_of(specs: Sequence[str]) -> list[Contestant]:
         raise BridgeError("nothing to evaluate: give bridges, image models, or folders of images")
     all_of_them: list[Contestant] = []
     for text in specs:
-        name, spec, scales = _read(text)
+        name, spec, scales, loras = _read(text)
         spec = str(at_home(spec)) if spec.startswith("~") else spec
         told = "".join(f" {_flag(option)}={scale:g}" for option, scale in scales.items())
-        one = _class_of(spec)(name or _name(spec) + told, spec, scales)
+        told += "".join(f" lora={Path(f).stem} {scale:g}" for f, scale in map(parse, loras))
+        one = _class_of(spec)(name or _name(spec) + told, spec, scales, loras)
         if scales and not isinstance(one, Joined):
             raise BridgeError(f"'{text}': a strength is of a bridge; this is none")
+        if loras and not isinstance(one, Drawn):
+            raise BridgeError(f"'{text}': a LoRA is of what draws; these are images")
         all_of_them.append(one)
     names = [one.name.casefold() for one in all_of_them]
     for one in all_of_them:
@@ -236,22 +250,26 @@ def contestants_of(specs: Sequence[str]) -> list[Contestant]:
     return all_of_them
 
 
-def _read(text: str) -> tuple[str, str, dict[str, float]]:
-    """`NAME=PLACE,language-scale=0.5` -> name (or nothing), place, and strengths.
+def _read(text: str) -> tuple[str, str, dict[str, float], list[str]]:
+    """`NAME=PLACE,language-scale=0.5,lora=FILE:0.8` -> name (or nothing), place, strengths, LoRA
+    files.
 
     Raises:
         BridgeError: an option is not known, or its value is no number.
     """
     name, given, spec = text.partition("=")
     if at_home(text).exists():  # a folder may be called anything
-        return "", text, {}
+        return "", text, {}, []
     if given and at_home(spec).exists():
-        return name, spec, {}
-    found = re.fullmatch(r"(.*?)((?:,[\w-]*-scale=[^,]*)*)", text, re.DOTALL)
+        return name, spec, {}, []
+    found = re.fullmatch(r"(.*?)((?:,(?:[\w-]*-scale|lora)=[^,]*)*)", text, re.DOTALL)
     assert found is not None  # anything matches
     first, known = found[1], {_flag(scale): scale for scale in SCALES}
-    scales = {}
+    scales, loras = {}, []
     for option, _, value in (part.partition("=") for part in found[2].split(",")[1:]):
+        if option == "lora":
+            loras.append(value)
+            continue
         if option not in known:
             raise BridgeError(f"'{text}': unknown option '{option}'{nearest(option, known)}")
         try:
@@ -260,7 +278,9 @@ def _read(text: str) -> tuple[str, str, dict[str, float]]:
             raise BridgeError(f"'{text}': {option} is a number, not '{value}'") from None
         check_finite(option, scales[known[option]])
     name, given, spec = first.partition("=")
-    return (name, spec, scales) if given and not at_home(first).exists() else ("", first, scales)
+    if not given or at_home(first).exists():
+        name, spec = "", first
+    return name, spec, scales, loras
 
 
 def _flag(option: str) -> str:

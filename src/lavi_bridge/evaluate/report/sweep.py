@@ -39,9 +39,11 @@ def sweeps(entries: Sequence[Entry]) -> list[Sweep]:
         about = entry.about
         if about.get("kind") != "bridge" or "bridge" not in about:
             continue
+        loras = about.get("lora", ())
+        loaded = "".join(f" with {x['file']} ({x['digest']}) at {x['scale']:g}" for x in loras)
         for scale in SCALES:
             others = tuple(about.get(other, 1.0) for other in SCALES if other != scale)
-            same = scale, about["bridge"], others
+            same = scale, about["bridge"] + loaded, others
             found.setdefault(same, {}).setdefault(about.get(scale, 1.0), entry.name)
     return [
         Sweep(_title(*same), sorted(points.items()))
