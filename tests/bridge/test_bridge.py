@@ -450,7 +450,7 @@ def test_the_names_that_outside_scripts_rely_on_are_there(tiny: Tiny) -> None:
     bridge = Bridge.connect(tiny("t5"), tiny("sd"), rank=2, device="cpu")
     named = page.split("## Names to rely on")[1].split("`bridge.language")[0]
     doors = re.findall(r"`(?:Bridge)?\.(\w+)", named)
-    assert len(doors) == 16
+    assert len(doors) == 18
     assert all(hasattr(bridge, name) for name in doors)
     ids = bridge.language.tokenize(["a red circle"], bridge.tokens).ids
     hidden = bridge.language.hidden(ids, attention_mask=None)

@@ -253,7 +253,8 @@ def test_pixart_draws_as_one_whose_weights_are_merged_by_hand(
             weight = merged.vision.backbone.get_parameter(f"{path}.weight")
             change = (up.flatten(1) @ down.flatten(1)) * alpha / len(down)
             weight += 0.8 * change.reshape(weight.shape)
-    named = {"peft": peft, "kohya": kohya}.get(scheme, lambda x: diffusers(x, scheme))(layers)
+    made = {"peft": peft(layers), "kohya": kohya(layers)}
+    named = made.get(scheme) or diffusers(layers, scheme)
     report = bridge.load_lora(write(named, tmp_path / "a.safetensors"), 0.8)
     assert report.keys == len(named)
     assert off(pictures(bridge), pictures(merged)) <= 1
@@ -505,6 +506,16 @@ def test_what_does_not_land_is_one_line_and_nothing_is_loaded(
     assert "\n" not in str(caught.value)
     assert same(everything(bridge), before)
     assert not bridge.stacked
+
+
+def test_what_diffusers_converts_to_no_layer_is_counted(tiny: Tiny, tmp_path: Path) -> None:
+    bridge = connected(tiny, "sdxl")
+    keys = kohya(of_others(bridge, RENAMED), sgm)
+    there = "lora_unet_output_blocks_2_1_transformer_blocks_0_attn1_to_q"
+    more = {k.replace("blocks_2_", "blocks_8_"): t + 0 for k, t in keys.items() if there in k}
+    file = write(keys | more, tmp_path / "a.safetensors")
+    with pytest.raises(BridgeError, match=rf"^3 of {len(keys) + 3} keys .*output_blocks_8_1"):
+        bridge.load_lora(file)
 
 
 def test_files_that_are_none_or_unsafe_are_one_line(tiny: Tiny, file: Path, tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from lavi_bridge import Bridge, BridgeError
+from lavi_bridge.bridge import lora
 from lavi_bridge.bridge.drawing import read_record
 from lavi_bridge.config import Sampling
 from lavi_bridge.evaluate.entries import contestants_of
@@ -126,6 +128,56 @@ def test_strengths_of_all_are_those_of_bridges_without_their_own(
     assert "By strength" not in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
+# ---- other people's LoRA
+
+
+@pytest.fixture(scope="module")
+def style(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA of the bundled image model."""
+    made = trained(Bridge.connect("zoo:tiny-t5-small", "zoo:tiny-sd", rank=2, device="cpu"))
+    file = tmp_path_factory.mktemp("lora") / "style.safetensors"
+    save_file(lora.state(made.vision.backbone), file)
+    return file
+
+
+def test_entries_may_have_lora_of_others_and_are_called_by_it(bridge: Path, style: Path) -> None:
+    weak, named, alone = contestants_of(
+        [
+            f"{bridge},lora={style}:0.5,vision-scale=0",
+            f"x={bridge},lora={style},lora={style}:-1",
+            f"zoo:tiny-sd,lora={style}",
+        ]
+    )
+    (whole,) = contestants_of([f"{bridge},lora={style}"])
+    assert (whole.spec, whole.loras) == (str(bridge), [str(style)])
+    assert (weak.name, weak.loras) == ("mine vision-scale=0 lora=style 0.5", [f"{style}:0.5"])
+    assert (named.name, named.loras) == ("x", [str(style), f"{style}:-1"])
+    assert (alone.name, alone.spec) == ("tiny-sd lora=style 1", "zoo:tiny-sd")
+
+
+def test_lora_of_others_changes_the_images_and_is_told(
+    bridge: Path, style: Path, tmp_path: Path
+) -> None:
+    entries = [bridge, f"x={bridge},lora={style}:0.5", f"zoo:tiny-sd,lora={style}"]
+    run = evaluate(settings(tmp_path, *entries, limit=6, sampling=Sampling(steps=1, guidance=2)))
+    names = [entry.name for entry in run.entries]
+    assert pictures(tmp_path / names[0]) != pictures(tmp_path / names[1])
+    abouts = [json.loads((tmp_path / n / "shapes" / "settings.json").read_text()) for n in names]
+    assert [[x["scale"] for x in about.get("lora", [])] for about in abouts] == [[], [0.5], [1.0]]
+    assert abouts[1]["bridge"] == abouts[0]["bridge"]
+
+
+def test_a_lora_that_is_nowhere_or_of_images_is_one_line_before_anything_is_drawn(
+    bridge: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(BridgeError, match=r"no file '.*none.safetensors'"):
+        evaluate(settings(tmp_path / "out", f"{bridge},lora={tmp_path}/none.safetensors"))
+    assert not (tmp_path / "out").exists()
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    with pytest.raises(BridgeError, match="a LoRA is of what draws; these are images"):
+        contestants_of([f"{tmp_path},lora=style.safetensors"])
+
+
 # ---- the curve
 
 
@@ -142,6 +194,8 @@ def test_a_sweep_is_entries_of_one_bridge_that_differ_in_one_strength() -> None:
         entry("both", language_scale=0.2, vision_scale=0.5),
         entry("all", language_scale=0.3, adapter_scale=0.5),
         Entry("folder", {"kind": "images"}),
+        entry("styled", vision_scale=0.5, lora=[{"file": "s", "digest": "0a", "scale": 1.0}]),
+        entry("weak", language_scale=0.9, lora=[{"file": "s", "digest": "0a", "scale": 1.0}]),
     ]
     (found,) = sweeps(entries)
     assert found.points == [(0.0, "a"), (0.5, "b"), (1.0, "c")]

@@ -260,7 +260,7 @@ def _read(text: str) -> tuple[str, str, dict[str, float], list[str]]:
     name, given, spec = text.partition("=")
     if at_home(text).exists():  # a folder may be called anything
         return "", text, {}, []
-    if given and at_home(spec).exists():
+    if given and "," not in name and at_home(spec).exists():  # else it may be that of an option
         return name, spec, {}, []
     found = re.fullmatch(r"(.*?)((?:,(?:[\w-]*-scale|lora)=[^,]*)*)", text, re.DOTALL)
     assert found is not None  # anything matches

@@ -22,8 +22,8 @@ class EvaluateConfig(Settings):
     entries: Positional[list[str]]
     """Bridges (folders, runs, Hub ids), image models (zoo:tiny-sd, Hub ids of pipelines in a
     folder) with their own text encoders, and folders of images; NAME=… gives one another name,
-    and BRIDGE,language-scale=0.5,vision-scale=1 strengths of its own (adapter-scale, too). Others
-    are compared with the first."""
+    and BRIDGE,language-scale=0.5,vision-scale=1 strengths of its own (adapter-scale, too); what
+    draws may have lora=FILE:0.8, as in `generate`. Others are compared with the first."""
     suites: list[str]
     """Prompt suites (`lavi-bridge list suites`), SUITE:CATEGORY, or .txt, .tsv, .jsonl files."""
     metrics: list[str] = field(default_factory=list)
