@@ -39,9 +39,10 @@ def connected(tiny: Tiny, vision: str, **options: Any) -> Bridge:
     return bridge
 
 
-def of_others(bridge: Bridge, pattern: str = r".*", *, seed: int = 1) -> Layers:
-    """A LoRA for every linear layer and convolution, also where the bridge has none of its own, of
-    three ranks and alphas."""
+def of_others(bridge: Bridge, pattern: str = r".*", *, seed: int = 1, rank: int = 2) -> Layers:
+    """A LoRA for every linear layer and convolution, also where the bridge has none of its own; of
+    three ranks from `rank` on, and three alphas."""
+    least = rank
     generator = torch.Generator().manual_seed(seed)
     found: Layers = {}
     for path, module in bridge.vision.backbone.named_modules():
@@ -53,7 +54,7 @@ def of_others(bridge: Bridge, pattern: str = r".*", *, seed: int = 1) -> Layers:
         outputs, inputs, *kernel = module.weight.shape
         if isinstance(module, nn.Linear):
             outputs, inputs = module.out_features, module.in_features  # also where it is packed
-        rank = 2 + len(found) % 3
+        rank = least + len(found) % 3
         down = torch.randn(rank, inputs, *kernel, generator=generator) / 4
         up = torch.randn(outputs, rank, *(1 for _ in kernel), generator=generator) / 8
         found[name] = down, up, (float(rank), 1.0, 3.0)[len(found) % 3]
@@ -335,7 +336,7 @@ def test_two_add_up_in_any_order_and_leave_nothing_behind(
 ) -> None:
     bridge = connected(tiny, "sd", vision_rank=rank, dtype=dtype)
     before, plain = everything(bridge), pictures(bridge)
-    some = of_others(bridge, r"down.*", seed=9)
+    some = of_others(bridge, r"down.*", seed=9, rank=5)
     other = write(peft(some), tmp_path / "other.safetensors")
     drawn = []
     for order in ([(file, 0.5), (other, -1.0)], [(other, -1.0), (file, 0.5)], [(file, 0.5)]):
@@ -428,16 +429,17 @@ def test_it_holds_in_every_precision(
     assert torch.equal(answers(bridge)[0], before)
 
 
-def test_it_travels_with_a_model_that_is_offloaded(tiny: Tiny, file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("offload", [False, True])
+def test_it_is_where_the_model_is(offload: bool, tiny: Tiny, file: Path, tmp_path: Path) -> None:
     made = connected(tiny, "sd")
     made.save(tmp_path / "bridge")
     made.load_lora(file)
     expected = pictures(made)
     with FakeCuda():
-        bridge = Bridge.load(tmp_path / "bridge", dtype="float32", device="cuda", offload=True)
+        bridge = Bridge.load(tmp_path / "bridge", dtype="float32", device="cuda", offload=offload)
         bridge.load_lora(file)
         assert off(pictures(bridge), expected) <= 1
-        assert {p.device.type for p in bridge.parameters()} == {"cpu"}
+        assert {p.device.type for p in bridge.parameters()} == {"cpu" if offload else "cuda"}
 
 
 # ---- what does not land
@@ -516,6 +518,40 @@ def test_what_diffusers_converts_to_no_layer_is_counted(tiny: Tiny, tmp_path: Pa
     file = write(keys | more, tmp_path / "a.safetensors")
     with pytest.raises(BridgeError, match=rf"^3 of {len(keys) + 3} keys .*output_blocks_8_1"):
         bridge.load_lora(file)
+
+
+def test_one_that_does_not_fit_leaves_those_that_do(tiny: Tiny, file: Path, tmp_path: Path) -> None:
+    bridge = connected(tiny, "sd")
+    bridge.load_lora(file, 0.5)
+    before, drawn = everything(bridge), pictures(bridge)
+    wrong = write(ones(*(f"unet.{Q}.lora_{x}.weight" for x in "AB")), tmp_path / "a.safetensors")
+    with pytest.raises(BridgeError, match=r"takes \(2, 32\)"):
+        bridge.load_lora(wrong)
+    assert same(everything(bridge), before)
+    assert np.array_equal(pictures(bridge), drawn)
+
+
+def test_depthwise_convolutions_take_a_rank_that_is_a_multiple_of_their_width(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    bridge = connected(tiny, "sana")
+    depth = "transformer_blocks.0.ff.conv_depth"
+    width = bridge.vision.backbone.get_submodule(depth).groups
+    before, drawn = everything(bridge), pictures(bridge)
+    for rank in (3, width):
+        layer = torch.ones(rank, width, 3, 3) / 9, torch.ones(width, rank // width or 1, 1, 1) / 9
+        known = of_others(bridge, ATTENTION) | {depth: (*layer, float(rank))}
+        file = write(diffusers(known, "transformer."), tmp_path / "a.safetensors")
+        if rank == width:
+            bridge.load_lora(file)
+            assert off(pictures(bridge), drawn) > 5
+            bridge.unload_lora()
+        else:
+            with pytest.raises(
+                BridgeError, match=r"'a.safetensors' does not fit .peft: Targeting a"
+            ):
+                bridge.load_lora(file)
+        assert same(everything(bridge), before)
 
 
 def test_files_that_are_none_or_unsafe_are_one_line(tiny: Tiny, file: Path, tmp_path: Path) -> None:

@@ -135,6 +135,7 @@ def _inject(model: nn.Module, factors: dict[str, Factors], name: str) -> None:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Already found a `peft_config`")  # as is meant
+            warnings.filterwarnings("ignore", ".*Merging is not supported")  # nor done
             inject_adapter_in_model(config, model, name, low_cpu_mem_usage=True)
     finally:  # PEFT has the new one alone in its place, and freezes the others
         for path, layer in lora.wrapped(model).items():
