@@ -44,6 +44,28 @@ def test_a_merged_folder_draws_what_the_bridge_draws(
     assert off(bridge, tmp_path / "out", "merged") <= 1
 
 
+@pytest.mark.parametrize("vision", ["sdxl", "sd3", "flux-dev", "qwen-image"])
+def test_modular_pipelines_have_a_text_step(vision: str, tiny: Tiny, tmp_path: Path) -> None:
+    from diffusers import ModularPipelineBlocks
+
+    bridge = jobs.trained(tiny("t5"), tiny(vision))
+    told = jobs.job(bridge, tmp_path / "out", "merged")
+    blocks = ModularPipelineBlocks.from_pretrained(told["folder"], trust_remote_code=True)
+    pipe = blocks.init_pipeline(told["folder"])
+    pipe.load_components(names=["scheduler", "transformer", "unet", "vae"])
+    pipe.set_progress_bar_config(disable=True)
+    options = {"num_inference_steps": checks.STEPS, "output": "images"}
+    if hasattr(pipe, "guider"):
+        pipe.update_components(guider=type(pipe.guider)(guidance_scale=checks.GUIDANCE))
+    else:  # guidance is an input of the model
+        options["guidance_scale"] = checks.GUIDANCE
+    height, width = bridge.vision.size
+    seeds = [torch.Generator().manual_seed(checks.SEED + i) for i in range(len(told["prompts"]))]
+    images = pipe(prompt=told["prompts"], generator=seeds, height=height, width=width, **options)
+    found = np.stack([np.asarray(image, int) for image in images])
+    assert np.abs(found - np.array(told["expected"])).max() <= 1
+
+
 @pytest.mark.parametrize("vision", jobs.STOCK)
 def test_the_stock_pipeline_draws_with_the_text_half_in_its_encoders_place(
     vision: str, tiny: Tiny, tmp_path: Path
@@ -147,8 +169,9 @@ def test_its_code_is_whole(tmp_path: Path) -> None:
     """Every name is defined once, and no import is missing or too many."""
     written = {
         "half.py": source.text_half(["feedforward", "linear", "refiner", "resampler", "fusion"]),
-        "encoder.py": source.text_half(["concat"], encoder=True),
+        "encoder.py": source.text_half(["concat"], more=["encoder"]),
         "base.py": source.component(),
+        "block.py": source.block("linear", "FluxAutoBlocks"),
     }
     for name, text in written.items():
         (tmp_path / name).write_text(text, encoding="utf-8")

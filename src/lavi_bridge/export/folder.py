@@ -140,14 +140,29 @@ class Writer:
             index |= dict(self.own_encoders())
             text = pipelines.source(self.bridge, self.form, servers=servers)
             (self.folder / PIPELINE).write_text(text, encoding="utf-8")
-        absent = [name for name in pipelines.components(self.bridge.vision) if name not in index]
-        index |= {name: [None, None] for name in absent}
-        index |= {k: v for k, v in self.bridge.vision.pipeline_options.items() if k not in index}
+            self.blocks()
+        if stock:
+            absent = [n for n in pipelines.components(self.bridge.vision) if n not in index]
+            index |= {name: [None, None] for name in absent}
+            index |= {
+                k: v for k, v in self.bridge.vision.pipeline_options.items() if k not in index
+            }
         self.json(MODEL_INDEX, index)
         self.forget_places()
         told = portable(self.bridge.record())
         files = sorted({path.name for path in self.folder.iterdir()} | {INDEX})
         self.json(INDEX, told | {"export": {"form": self.form, "files": files, "lost": self.lost}})
+
+    def blocks(self) -> None:
+        """Write the text step of the family's modular pipeline, where diffusers has one."""
+        vision, adapter = self.bridge.vision, self.bridge.adapter
+        family = pipelines.BLOCKS.get(vision.pipeline_class)
+        if family is None or adapter.needs_own or self.form != "merged":
+            return
+        code = source.block(adapter.kind, family)
+        (self.folder / "block.py").write_text(code, encoding="utf-8")
+        named = {"ModularPipelineBlocks": "block.LaViBridgeBlocks"}
+        self.json("modular_config.json", {"auto_map": named})
 
     def class_name(self, servers: bool) -> str | list[str]:
         """How model_index.json names the pipeline."""
@@ -168,7 +183,7 @@ class Writer:
         self.tokenizer(folder / LANGUAGE)
         adapter.save(folder)
         (folder / WEIGHTS).rename(folder / FEATURES)
-        code = source.text_half([adapter.kind], encoder=encoder)
+        code = source.text_half([adapter.kind], more=["encoder"] if encoder else [])
         (folder / f"{self.module}.py").write_text(code, encoding="utf-8")
         self.json(f"{name}/config.json", half_config(self.bridge))
 

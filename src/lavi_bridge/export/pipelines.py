@@ -17,6 +17,13 @@ from lavi_bridge.visions import Vision
 TEMPLATES = Path(__file__).parent
 MASKS = ("prompt_attention_mask", "prompt_embeds_mask")
 """What pipelines call the mask of a prompt."""
+BLOCKS = {
+    "StableDiffusionXLPipeline": "StableDiffusionXLAutoBlocks",
+    "StableDiffusion3Pipeline": "StableDiffusion3AutoBlocks",
+    "FluxPipeline": "FluxAutoBlocks",
+    "QwenImagePipeline": "QwenImageAutoBlocks",
+}
+"""Pipelines that diffusers has in modules, too, and the class of all of these."""
 PLAIN: dict[str, Any] = {"use_resolution_binning": False, "num_frames": 1}
 """Where a pipeline has these, it draws the size that is asked for, and one frame."""
 

@@ -30,11 +30,11 @@ NOT_READ = ("fresh", "last", "capped")
 """Methods that are left out of every class: those for training."""
 
 
-def text_half(kinds: Sequence[str], *, encoder: bool = False) -> str:
+def text_half(kinds: Sequence[str], *, more: Sequence[str] = ()) -> str:
     """The source of the text half with adapters of these kinds.
 
     Args:
-        encoder: as the text encoder of a stock pipeline.
+        more: files of `written/` that come after it.
     """
     for kind in kinds:
         if ADAPTERS[kind].timed:
@@ -42,10 +42,23 @@ def text_half(kinds: Sequence[str], *, encoder: bool = False) -> str:
                 f"the '{kind}' adapter reads a prompt anew at every step, and pipelines take "
                 "features that stay: it has no export"
             )
-    names = ["base", "half", *(["encoder"] if encoder else [])]
-    written = [import_module(f"{PACKAGE}.export.written.{name}") for name in names]
+    written = [import_module(f"{PACKAGE}.export.written.{n}") for n in ("base", "half", *more)]
     table = "".join(f'    "{kind}": {ADAPTERS[kind].__name__},\n' for kind in kinds)
     return joined([*_adapters(kinds), *written[:1]], written[1:], f"ADAPTERS = {{\n{table}}}")
+
+
+def block(kind: str, family: str) -> str:
+    """The source of a family's modular pipeline with the text half.
+
+    Args:
+        family: the class of diffusers that has its blocks.
+    """
+    text = text_half([kind], more=["block"])
+    itself = _source(import_module(f"{PACKAGE}.export.written.block"))
+    before, told = (ast.get_docstring(ast.parse(one), clean=False) for one in (text, itself))
+    return text.replace(str(before), str(told), 1).replace(
+        'FAMILY = "StableDiffusionXLAutoBlocks"', f'FAMILY = "{family}"'
+    )
 
 
 def component() -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
+from huggingface_hub import snapshot_download
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoTokenizer
@@ -73,14 +74,26 @@ class TextHalf(ModelMixin, ConfigMixin):
         self.adapter.mix_layers(told.get("mixed_layers", 0))
 
     @classmethod
-    def from_pretrained(cls, folder: str, torch_dtype: Any = None, **_options: Any) -> Any:
-        """Load it from a folder of this machine; diffusers' pipelines fetch it there."""
-        half = cls.from_config(cls._dict_from_json_file(Path(folder) / cls.config_name))
-        overflows = torch_dtype == torch.float16 and not half.config.float16
-        half.language = load_base(Path(folder) / LANGUAGE, None if overflows else torch_dtype)
-        half.asked = torch_dtype
-        half.tokenizer = AutoTokenizer.from_pretrained(Path(folder) / LANGUAGE)
-        half.adapter.load_state_dict(load_file(Path(folder) / FEATURES))
+    def from_pretrained(
+        cls,
+        place: str,
+        subfolder: str = "",
+        revision: str | None = None,
+        torch_dtype: Any = None,
+        dtype: Any = None,
+        **_options: Any,
+    ) -> Any:
+        """Load it from a folder, or from the Hub, where it is in a subfolder."""
+        if not Path(place).is_dir():
+            kept = f"{subfolder}/*" if subfolder else None
+            place = snapshot_download(str(place), revision=revision, allow_patterns=kept)
+        folder, asked = Path(place, subfolder), dtype or torch_dtype
+        half = cls.from_config(cls._dict_from_json_file(folder / cls.config_name))
+        overflows = asked == torch.float16 and not half.config.float16
+        half.language = load_base(folder / LANGUAGE, None if overflows else asked)
+        half.asked = asked
+        half.tokenizer = AutoTokenizer.from_pretrained(folder / LANGUAGE)
+        half.adapter.load_state_dict(load_file(folder / FEATURES))
         return half.eval().requires_grad_(False)
 
     @property
