@@ -16,6 +16,7 @@ import torch
 
 from lavi_bridge.adapters import Adapter
 from lavi_bridge.bridge import lora
+from lavi_bridge.bridge.card import model_card, stated_licence
 from lavi_bridge.bridge.own import OwnEncoders, load_own
 from lavi_bridge.bridge.parts import Parts, Side, inject
 from lavi_bridge.config import LoRA, Quantize
@@ -56,7 +57,7 @@ def write(parts: Parts, summary: dict[str, Any], folder: Path) -> None:
                 lora.save(side.trunk, scratch / f"{name}_lora", base=side.place.published)
         text = json.dumps(kept, indent=2, default=str) + "\n"
         (scratch / INDEX).write_text(text, encoding="utf-8")
-        (scratch / "README.md").write_text(model_card(parts, summary), encoding="utf-8")
+        (scratch / "README.md").write_text(model_card(kept), encoding="utf-8")
 
 
 def record_of(parts: Parts, summary: dict[str, Any]) -> dict[str, Any]:
@@ -73,6 +74,7 @@ def record_of(parts: Parts, summary: dict[str, Any]) -> dict[str, Any]:
         "masked": parts.vision.masks,
         "versions": {"lavi-bridge": __version__}
         | {name: version(name) for name in ("torch", "diffusers", "transformers", "peft")},
+        "parameters": {n: sum(p.numel() for p in part) for n, part in parts.trained().items()},
         "training": summary,
     } | asked.record(parts.language)
 
@@ -211,6 +213,7 @@ def _side(side: Side) -> dict[str, Any]:
         "revision": _commit(side) or side.place.revision,
         "family": type(side).__name__,
         "fingerprint": side.fingerprint,
+        "licence": stated_licence(side.place),
         "lora": asdict(side.lora) if side.lora else None,
     }
 
@@ -234,68 +237,3 @@ def _base(place: Place, record: dict[str, Any], name: str, given: str | Path | N
             f"'{place.id}' needs its {name} model, but {error}; if it has moved, pass {name}=… "
             f"(on the command line --{name} FOLDER)"
         ) from error
-
-
-# ---- the model card
-
-
-def model_card(parts: Parts, summary: dict[str, Any]) -> str:
-    """README.md of a bridge: what it joins, how to use it, and the licences of both models."""
-    from huggingface_hub import ModelCardData
-
-    bases = (parts.language.place, parts.vision.place)
-    metadata = ModelCardData(
-        library_name="lavi-bridge",
-        pipeline_tag="text-to-image",
-        base_model=[base.root for base in bases if not base.local] or None,
-        tags=["lavi-bridge", "text-to-image", "lora"],
-    )
-    counts = {name: sum(p.numel() for p in part) for name, part in parts.trained().items()}
-    trained = "".join(f"| {name} | {count:,} |\n" for name, count in counts.items())
-    training = "".join(
-        f"- {key}: {value}\n"
-        for key, value in summary.items()
-        if not isinstance(value, dict)  # such as the warm start's report: it is in bridge.json
-    )
-    told = "".join(f"\n{key}: {value}" for key, value in asked.record(parts.language).items())
-    return f"""---
-{metadata.to_yaml()}
----
-# {bases[0].id} × {bases[1].id}
-
-A [LaVi-Bridge](https://arxiv.org/abs/2403.07860) between a language model and an image model.
-Both stay as they were; this folder holds the adapter between them and their LoRA layers.
-
-```python
-from lavi_bridge import Bridge
-
-bridge = Bridge.load("this folder")
-bridge.generate(["a red circle left of a blue square"])[0].save("picture.png")
-```
-
-| part | trained parameters |
-|---|---|
-{trained}
-Prompts: {parts.tokens} tokens, padding {"masked" if parts.vision.masks else "read as it is"}.{told}
-
-## Base models and their licences
-- language: {bases[0].id}: {licence(bases[0])}
-- vision: {bases[1].id}: {licence(bases[1])}
-
-## Training
-{training or "Not trained yet."}
-"""
-
-
-def licence(place: Place) -> str:
-    """The licence that a base model's own model card states, if it can be had and read."""
-    from huggingface_hub import ModelCard
-    from yaml import YAMLError
-
-    try:
-        path = replace(place, subfolder="").file("README.md")
-        card = ModelCard.load(path, ignore_metadata_errors=True) if path else None
-        stated = card.data.get("license") if card else None
-    except (BridgeError, OSError, ValueError, YAMLError):
-        stated = None  # a card must never stand in the way of saving
-    return str(stated) if stated else "not stated beside the weights; see where they came from"

@@ -168,6 +168,16 @@ def locate(source: str | Path) -> Place:
     )
 
 
+def hub_name(source: str) -> str | None:
+    """The repository of a Hub id that `locate` has understood; None for a model that is elsewhere.
+
+    Whether a local folder has that name is not asked: folders are kept by their whole path.
+    """
+    elsewhere = source.startswith((ZOO_PREFIX, PIP))
+    match = None if elsewhere else HUB_ID.fullmatch(source)
+    return match["repo"] if match else None
+
+
 def _single(path: Path, text: str) -> Place:
     """An image model in one file.
 
