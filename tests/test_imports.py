@@ -33,6 +33,7 @@ ROOMS = [
     "metrics/",
     "evaluate/",
     "export/",
+    "publish/",
     "plan/",
     "train/",
     "reproduce/",
@@ -135,6 +136,7 @@ def test_nothing_in_the_package_imports_torchvision() -> None:
         ["evaluate", "--help"],
         ["reproduce", "--help"],
         ["interpolate", "--help"],
+        ["push", "--help"],
     ],
 )
 def test_help_imports_no_torch(arguments: list[str]) -> None:

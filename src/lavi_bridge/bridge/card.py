@@ -16,6 +16,10 @@ from lavi_bridge.files.locate import Place, hub_name
 SIDES = "language", "vision"
 TAGS = ["lavi-bridge", "text-to-image", "lora"]
 UNKNOWN = "not stated beside the weights; see where they came from"
+ABOUT = """\
+A [LaVi-Bridge](https://arxiv.org/abs/2403.07860) between a language model and an image model.
+{parts}"""
+PARTS = "Both stay as they were; here are the adapter between them and their LoRA layers."
 USE = """\
 ```python
 from lavi_bridge import Bridge
@@ -29,6 +33,7 @@ PROMPT = "a red circle left of a blue square"
 def model_card(
     record: Mapping[str, Any],
     *,
+    parts: str = PARTS,
     use: str = "",
     pictures: str = "",
     scores: str = "",
@@ -40,6 +45,7 @@ def model_card(
 
     Args:
         record: its `bridge.json`.
+        parts: what of the three parts is here.
         use: how it is loaded; from a folder by default.
         pictures: a section of its own, in Markdown; so are `scores`.
         licence: what is said below the licences of both models; `training` below the settings.
@@ -59,21 +65,20 @@ def model_card(
     head = ModelCardData(**values | dict(metadata or {}))
     told = "".join(f"\n{key}: {record[key]}" for key in ("layers", "template") if key in record)
     masked = "masked" if record["masked"] else "read as it is"
-    parts = [
+    sections = [
         f"---\n{head.to_yaml()}\n---\n# {bases[0]} × {bases[1]}",
-        "A [LaVi-Bridge](https://arxiv.org/abs/2403.07860) between a language model and an image "
-        "model.\nBoth stay as they were; this folder holds the adapter between them and their LoRA "
-        "layers.",
+        ABOUT.format(parts=parts),
         use or USE.format(place="this folder", prompt=PROMPT),
         pictures,
-        _parameters(record) + f"Prompts: {record['tokens']} tokens, padding {masked}.{told}",
+        _parameters(record)
+        + f"It reads prompts of {record['tokens']} tokens, padding {masked}.{told}",
         scores,
         "## Base models and their licences\n" + "\n".join(_base(record, side) for side in SIDES),
         licence,
         "## Training\n" + (_training(record["training"]) or "Not trained yet."),
         training,
     ]
-    return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
+    return "\n\n".join(section.strip("\n") for section in sections if section) + "\n"
 
 
 def _parameters(record: Mapping[str, Any]) -> str:
@@ -81,7 +86,7 @@ def _parameters(record: Mapping[str, Any]) -> str:
     if not counts:
         return ""
     rows = "".join(f"| {name} | {count:,} |\n" for name, count in counts.items())
-    return f"| part | trained parameters |\n|---|---|\n{rows}\n"
+    return f"## Parts\n| part | trained parameters |\n|---|---|\n{rows}\n"
 
 
 def _base(record: Mapping[str, Any], side: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import unicodedata
@@ -124,10 +125,16 @@ def draw(
 
 def save_png(image: Image.Image, path: Path, record: dict[str, Any]) -> None:
     """Write a PNG atomically, with `record` inside."""
-    info = PngInfo()
-    info.add_itxt(KEY, json.dumps(record, ensure_ascii=False))
     with new_file(path) as scratch:
-        image.save(scratch, format="PNG", pnginfo=info)
+        scratch.write_bytes(as_png(image, record))
+
+
+def as_png(image: Image.Image, record: dict[str, Any]) -> bytes:
+    """A picture as a PNG file, with `record` inside."""
+    info, file = PngInfo(), io.BytesIO()
+    info.add_itxt(KEY, json.dumps(record, ensure_ascii=False))
+    image.save(file, format="PNG", pnginfo=info)
+    return file.getvalue()
 
 
 def read_record(path: Path) -> dict[str, Any] | None:

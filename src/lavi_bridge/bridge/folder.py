@@ -96,6 +96,8 @@ def read(
         BridgeError: see `Bridge.load`.
     """
     place, record = opened(folder)
+    if not place.local:
+        place.file("config.json")  # the Hub counts downloads by requests for it
     bases = _base(place, record, "language", language), _base(place, record, "vision", vision)
     image_model = load_vision(bases[1], dtype=dtype, quantize=quantize_vision, device=device)
     if record["language"].get("family") == OwnEncoders.__name__:

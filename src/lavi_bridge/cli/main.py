@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from lavi_bridge.cli.draw import evaluate, expand, generate, reproduce
 from lavi_bridge.cli.leave import export
+from lavi_bridge.cli.push import push
 from lavi_bridge.cli.train import cache, data, plan, train
 from lavi_bridge.cli.zoo import convert, demo, interpolate, show_list, zoo
 from lavi_bridge.errors import BridgeError, nearest
@@ -39,6 +40,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "convert": convert,
     "interpolate": interpolate,
     "export": export,
+    "push": push,
     "demo": demo,
     "zoo": zoo,
 }

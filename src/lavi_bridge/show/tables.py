@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 Cells = Sequence[str]
@@ -15,6 +16,13 @@ def markdown(head: Cells, rows: Sequence[Cells], align: str = "l") -> str:
     """
     rule = ["---:" if side == "r" else "---" for side in _sides(align, len(head))]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
+
+
+def escaped(text: str) -> str:
+    """One line of Markdown that shows a text as it is."""
+    text = " ".join(text.split())
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|~])", r"\\\1", text)
 
 
 def aligned(rows: Sequence[Cells], align: str = "l") -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -39,7 +38,7 @@ from lavi_bridge.evaluate.results import Evaluation, Judged, SuiteResults
 from lavi_bridge.files.atomic import write_text
 from lavi_bridge.prompts.prompt import Prompt
 from lavi_bridge.show.html import data_url, render
-from lavi_bridge.show.tables import markdown
+from lavi_bridge.show.tables import escaped, markdown
 from lavi_bridge.version import __version__
 
 EXAMPLES, EXAMPLES_OF_CATEGORY = 24, 4
@@ -302,9 +301,7 @@ def _markdown_examples(examples: Sequence[Example]) -> str:
 def _escaped(text: str) -> str:
     """One line of Markdown that shows the text as it is, cut where it is long."""
     text = " ".join(text.split())
-    text = text if len(text) <= CLIPPED else text[:CLIPPED] + "…"
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]|~])", r"\\\1", text)
+    return escaped(text if len(text) <= CLIPPED else text[:CLIPPED] + "…")
 
 
 def _provenance(evaluation: Evaluation) -> list[tuple[str, str]]:
