@@ -18,6 +18,7 @@ from lavi_bridge.files.atomic import at_home
 from lavi_bridge.files.locate import locate
 from lavi_bridge.prompts.options import ExpandConfig
 from lavi_bridge.prompts.suites import load_suite
+from lavi_bridge.publish.options import PushConfig
 from lavi_bridge.recipes import DIFFERENCES, METRICS, PAPER
 from lavi_bridge.reproduce.options import ReproduceConfig
 from lavi_bridge.train.options import GROUPS, CacheConfig, TrainConfig
@@ -113,6 +114,10 @@ def test_the_flags_are_these() -> None:
         "suite language out form pairs prompts limit seed temperature top_p max_new_tokens "
         "batch_size dtype device trust_remote_code show_instruction"
     )
+    assert " ".join(PushConfig.__dataclass_fields__) == (
+        "folder name private dry_run evaluation benchmark samples prompts sampling licence yes "
+        "message language vision dtype device trust_remote_code"
+    )
     assert " ".join(ReproduceConfig.__dataclass_fields__) == (
         "tables zoo full seeds out page prompts scale rates workers dry_run yes data batch_size "
         "suites prompt_files reference scorers models device"
@@ -205,6 +210,8 @@ def test_a_tilde_is_the_home_folder_in_every_command(home: Path) -> None:
         assert out.with_suffix("") == home / "there"
     evaluation = EvaluateConfig(["a"], ["shapes"], prompts=there, reference=there, export=there)
     assert {evaluation.prompts, evaluation.reference, evaluation.export} == {home / "there"}
+    published = PushConfig("a", "me/x", dry_run=there, evaluation=there, prompts=there)
+    assert {published.dry_run, published.evaluation, published.prompts} == {home / "there"}
     tables = ReproduceConfig(["languages"], full=True, prompt_files=there, page=there)
     assert {tables.prompt_files, tables.page} == {home / "there"}
 

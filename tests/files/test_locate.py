@@ -6,15 +6,14 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from lavi_bridge import Bridge, BridgeError
-from lavi_bridge.files.locate import locate
+from lavi_bridge.files.locate import hub_name, locate
+from tests import hub as stand_in
 
 Tiny = Callable[[str], Path]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -156,27 +155,17 @@ def test_a_gated_model_says_where_its_licence_is(status: int) -> None:
     """Of a hub on this machine, which answers as the Hub does; asked by an interpreter of its own,
     as huggingface_hub reads the address once."""
 
-    class Gate(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self.send_response(status)
-            self.send_header("X-Error-Code", "GatedRepo")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
     code = "from lavi_bridge.files.locate import locate; locate('me/closed').json('config.json')"
-    with ThreadingHTTPServer(("127.0.0.1", 0), Gate) as server:
-        threading.Thread(target=server.serve_forever).start()
-        here = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0"}
+    with stand_in.serve() as served:
+        served.gated["me/closed"] = status
+        here = {"HF_ENDPOINT": served.address, "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
         done = subprocess.run(
             [sys.executable, "-c", code],
-            env=os.environ | here | {"NO_PROXY": "127.0.0.1"},
+            env=os.environ | here,
             capture_output=True,
             text=True,
             check=False,
         )
-        server.shutdown()
     assert re.search(
         r"BridgeError: 'me/closed' is gated: accept its licence at "
         r"https://huggingface\.co/me/closed, then `hf auth login`",
@@ -211,6 +200,20 @@ def test_a_hub_id_may_carry_a_subfolder_and_a_revision(
     again = locate((place / "unet").id)
     assert (again.root, again.revision) == (root, revision)
     assert again.subfolder == f"{subfolder}/unet".strip("/")
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("CompVis/sd/text_encoder@main", "CompVis/sd"),
+        ("zoo:tiny-sd/text_encoder", None),
+        ("pip:models/small", None),
+        ("/models/sd", None),
+        ("C:/models/sd", None),
+    ],
+)
+def test_a_model_has_a_name_on_the_hub_or_none(source: str, name: str | None) -> None:
+    assert hub_name(source) == name
 
 
 @pytest.mark.parametrize("source", ["", "nosuch", "./nosuch/model", "/nosuch/model", "a b/c"])

@@ -71,7 +71,7 @@ def model_card(
         use or USE.format(place="this folder", prompt=PROMPT),
         pictures,
         _parameters(record)
-        + f"It reads prompts of {record['tokens']} tokens, padding {masked}.{told}",
+        + f"It reads prompts of up to {record['tokens']} tokens, padding {masked}.{told}",
         scores,
         "## Base models and their licences\n" + "\n".join(_base(record, side) for side in SIDES),
         licence,

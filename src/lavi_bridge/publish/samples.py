@@ -80,7 +80,7 @@ class Samples:
             cells.append((f"![{text}]({_file(i)})", f"{text}{seed}"))
         rows = [cells[start : start + ACROSS] for start in range(0, len(cells), ACROSS)]
         tables = [markdown([top for top, _ in row], [[below for _, below in row]]) for row in rows]
-        return "\n\n".join([f"## Pictures\nNot chosen by hand; {self.how}.", *tables])
+        return "\n\n".join([f"## Pictures\nOne picture a prompt; {self.how}.", *tables])
 
 
 def samples_of(config: PushConfig, source: Source, evaluated: Evaluated | None) -> Samples | None:
