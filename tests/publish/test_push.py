@@ -50,6 +50,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bridge.save(run / "bridge")
     (run / "bridge" / "notes.txt").write_text("mine")
     (run / "bridge" / "adapter" / ".lock").touch()
+    (run / "bridge" / "adapter" / "notes.txt").touch()
     (run / "step-000010").mkdir()
     (run / "step-000010" / "state.pt").write_bytes(b"state")
     (run / ".lock").write_text("{}")
@@ -215,6 +216,8 @@ def test_a_base_model_that_is_a_folder_needs_a_name_on_the_hub(
     assert adapter["base_model_name_or_path"] == "lab/t5"
     assert ModelCard(files["README.md"].decode()).data.base_model == ["lab/t5"]
     assert b"- data: 0.5*a.tsv + 0.5*hf:me/photos" in files["README.md"]
+    (tmp_path / "sample.png").write_bytes(files["samples/00.png"])
+    assert (read_record(tmp_path / "sample.png") or {})["language"] == "lab/t5@v1"
     private = str(tiny("t5").parent).encode()
     assert [name for name, data in files.items() if private in data] == []
 
@@ -256,7 +259,9 @@ def test_an_export_goes_whole_and_its_card_says_how_it_is_loaded(
     (export / ".cache").mkdir()
     (export / ".cache" / "x.json").touch()
     done = pushed(export, dry_run=tmp_path / "look", samples=4)
-    kept = {*FILES, "notes.txt", *files} - ({"config.json"} if files else set())
+    kept = {*FILES, "notes.txt", "adapter/notes.txt", *files} - (
+        {"config.json"} if files else set()
+    )
     assert set(done.files) == kept
     card = ModelCard.load(tmp_path / "look" / "README.md")
     assert card.data.library_name == library
@@ -393,6 +398,17 @@ def test_no_network_is_one_line(bridge: Path, hub: Hub, monkeypatch: pytest.Monk
 # ---- interrupted
 
 
+def test_an_upload_that_fails_is_one_line(
+    bridge: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False)  # not in a stand-in
+    with pytest.raises(BridgeError) as caught:
+        pushed(bridge)
+    assert "\n" not in str(caught.value)
+    assert NAME in str(caught.value)
+    assert hub.repositories[NAME].files == {}
+
+
 @pytest.mark.parametrize("fault", ["lose_commits", "lose_answers"])
 def test_an_interrupted_push_leaves_nothing_half_and_goes_through_when_repeated(
     bridge: Path, hub: Hub, fault: str
@@ -413,7 +429,7 @@ def test_an_interrupted_update_leaves_the_earlier_bridge(
     pushed(bridge)
     before = dict(hub.repositories[NAME].files)
     hub.lose_commits = 1
-    with pytest.raises(BridgeError, match="nothing of this push is seen"):
+    with pytest.raises(BridgeError, match="is all of this push or nothing"):
         pushed(saved)
     assert hub.repositories[NAME].files == before
 

@@ -180,13 +180,13 @@ def told(name: str) -> Iterator[None]:
         raise BridgeError(_refused(name, error, error.response.status_code, missing)) from error
     except (HTTPError, LocalEntryNotFoundError) as error:  # of the transport
         raise BridgeError(
-            f"the Hub cannot be reached, or the connection was lost ({first_line(error)}); nothing "
-            f"of this push is seen on '{name}': push again"
+            f"the Hub cannot be reached, or the connection was lost ({first_line(error)}); on "
+            f"'{name}' is all of this push or nothing: push again"
         ) from error
     except ValueError as error:  # as huggingface_hub puts what the Hub says of a card
         reason = " ".join(str(error).split())
         raise BridgeError(f"the Hub does not take this for '{name}': {reason}") from error
-    except RuntimeError as error:  # of an upload that failed, from its threads
+    except (RuntimeError, OSError) as error:  # of an upload, from its threads and from hf_xet
         raise BridgeError(
             f"{first_line(error)}{_cause(error)}; nothing of this push is seen on '{name}': push "
             "again"
