@@ -25,6 +25,7 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 TOGETHER = {
     "tests/evaluate/test_evaluate.py",
+    "tests/publish/test_scores.py",
     "tests/reproduce/test_reproduce.py",
     "tests/running/test_lock.py",
     "tests/zoo/test_demo.py",

@@ -1,5 +1,7 @@
 """Between two bridges of one pair: linear in all that they learned, and each at its end."""
 
+import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -68,6 +70,19 @@ def test_at_its_ends_it_draws_what_the_two_draw(ends: tuple[Path, Path], tmp_pat
         assert abs(drawn(bridge) - picture).max() <= 1
     middle = drawn(Bridge.interpolated(*ends, 0.5, device="cpu"))
     assert all(abs(middle - picture).max() > 1 for picture in pictures)
+
+
+def test_one_end_may_be_of_an_older_version_or_published(
+    ends: tuple[Path, Path], tmp_path: Path
+) -> None:
+    older, published = (shutil.copytree(end, tmp_path / end.name) for end in ends)
+    record = json.loads((older / "bridge.json").read_text())
+    del record["parameters"], record["language"]["licence"]
+    (older / "bridge.json").write_text(json.dumps(record))
+    record = json.loads((published / "bridge.json").read_text())
+    record["vision"]["licence"] = "mit"
+    (published / "bridge.json").write_text(json.dumps(record | {"files": ["bridge.json"]}))
+    Bridge.interpolated(older, published, 0.5, device="cpu")
 
 
 def test_it_is_a_bridge_like_any_other_and_says_what_it_is(

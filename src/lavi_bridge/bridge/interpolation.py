@@ -20,10 +20,10 @@ from lavi_bridge.bridge.parts import Parts, Side
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.running import claims
 
-FREE = ("id", "limit", "versions", "training")
+FREE = ("id", "limit", "versions", "training", "parameters", "files")
 """What two bridges of one pair may differ in; the limit is in their tokens already."""
-FREE_OF_A_SIDE = ("id", "revision")
-"""The same of a base model: it may have moved."""
+FREE_OF_A_SIDE = ("id", "revision", "licence")
+"""The same of a base model: it may have moved, and what its card says may have changed."""
 
 
 def read(
