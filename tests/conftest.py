@@ -1,13 +1,17 @@
 """What the tests share: tiny models in the real layouts, made once a session."""
 
 import os
+import shutil
 import sys
+import tempfile
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models run faster on one thread
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks a hub
 if "gpu" not in " ".join(sys.argv):
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the expectations are those of float32 on a CPU
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+# code of exported folders is copied there before it runs: one for each process, as names repeat
+os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="modules-")
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +35,10 @@ TOGETHER = {
     "tests/zoo/test_demo.py",
 }
 """Files whose tests share what takes long to make: one worker has them all."""
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["HF_MODULES_CACHE"], ignore_errors=True)
 
 
 @pytest.hookimpl(optionalhook=True)  # with pytest-xdist alone

@@ -1,5 +1,6 @@
 """Exported folders: they draw what the bridge draws, and hold nothing of this machine."""
 
+import ast
 import json
 import os
 import re
@@ -175,8 +176,10 @@ def test_its_code_is_whole(tmp_path: Path) -> None:
     }
     for name, text in written.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
-        names = re.findall(r"^(?:class |def )?(\w+)(?=\(| = |: .* = )", text, re.MULTILINE)
-        assert len(names) == len(set(names)), name
+        body = ast.parse(text).body
+        defined = [node.name for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+        defined += [ast.unparse(node.targets[0]) for node in body if isinstance(node, ast.Assign)]
+        assert len(defined) == len(set(defined)), name
     done = subprocess.run(
         [sys.executable, "-m", "ruff", "check", "--isolated", "--select=F,B", str(tmp_path)],
         capture_output=True,

@@ -1,20 +1,25 @@
 """Publishing, against a stand-in of the Hub on this machine and with the real client."""
 
 import json
+import os
 import re
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from huggingface_hub import ModelCard
 from PIL import Image
 
 from lavi_bridge import Bridge, BridgeError
 from lavi_bridge.bridge.drawing import read_record
+from lavi_bridge.export import Form, export_bridge
 from lavi_bridge.publish import source
 from lavi_bridge.publish.options import PushConfig
 from lavi_bridge.publish.push import Pushed, push
@@ -225,8 +230,9 @@ def test_a_base_model_that_is_a_folder_needs_a_name_on_the_hub(
 def test_a_text_that_names_a_folder_of_this_machine_is_not_sent(
     bridge: Path, tmp_path: Path
 ) -> None:
-    export = shutil.copytree(bridge, tmp_path / "export")
-    exported(export, "light", **{"pipeline.py": f"WEIGHTS = '{export}/x'"})
+    export = exported(bridge, tmp_path / "export", "light")
+    with (export / "pipeline.py").open("a") as file:
+        file.write(f"WEIGHTS = '{export}/x'")
     with pytest.raises(BridgeError, match=r"pipeline\.py names '/.*export', a folder of this mach"):
         pushed(export, dry_run=tmp_path / "look")
 
@@ -234,38 +240,60 @@ def test_a_text_that_names_a_folder_of_this_machine_is_not_sent(
 # ---- exported folders
 
 
-def exported(folder: Path, form: str, **files: str) -> None:
-    """Make a copy of a bridge look as an export of it does."""
-    record = json.loads((folder / "bridge.json").read_text())
-    (folder / "bridge.json").write_text(json.dumps(record | {"export": {"form": form}}))
-    for name, text in files.items():
-        (folder / name).write_text(text)
+def exported(bridge: Path, folder: Path, form: Form) -> Path:
+    return export_bridge(Bridge.load(bridge, device="cpu"), folder, form=form).folder
 
 
 @pytest.mark.parametrize(
-    ("form", "library", "said"),
+    ("form", "said"),
     [
-        ("light", "diffusers", f'"{NAME}", custom_pipeline="{NAME}", trust_remote_code=True'),
-        ("merged", "diffusers", "with their LoRA layers merged into them"),
-        ("comfyui", "lavi-bridge", f"hf download {NAME} --local-dir ComfyUI/models/lavi_bridges/"),
+        ("light", f'"{NAME}", custom_pipeline="{NAME}", trust_remote_code=True'),
+        ("merged", "with their LoRA layers in the weights"),
+        ("stock", f'StableDiffusionPipeline.from_pretrained("{NAME}", trust_remote_code=True)'),
     ],
 )
 def test_an_export_goes_whole_and_its_card_says_how_it_is_loaded(
-    bridge: Path, tmp_path: Path, form: str, library: str, said: str
+    bridge: Path, tmp_path: Path, form: Form, said: str
 ) -> None:
-    export = shutil.copytree(bridge, tmp_path / "export")
-    files = {"model_index.json": "{}", "pipeline.py": "x"} if library == "diffusers" else {}
-    exported(export, form, **files)
+    export = exported(bridge, tmp_path / "export", form)
+    files = {str(p.relative_to(export)) for p in export.rglob("*") if p.is_file()}
     (export / ".cache").mkdir()
     (export / ".cache" / "x.json").touch()
     done = pushed(export, dry_run=tmp_path / "look", samples=4)
-    kept = {*FILES, "notes.txt", "adapter/notes.txt", *files} - (
-        {"config.json"} if files else set()
-    )
-    assert set(done.files) == kept
+    assert set(done.files) == files
     card = ModelCard.load(tmp_path / "look" / "README.md")
-    assert card.data.library_name == library
+    assert card.data.library_name == "diffusers"
     assert said in card.text
+
+
+def test_pushed_exports_are_loaded_by_plain_diffusers(
+    bridge: Path, hub: Hub, tmp_path: Path
+) -> None:
+    """diffusers decides itself which files of a repository it fetches."""
+    for form in ("merged", "light", "stock"):
+        pushed(exported(bridge, tmp_path / form, form), f"me/{form}", samples=0)
+    code = (
+        "import torch; from diffusers import DiffusionPipeline as D\n"
+        "for form in ('merged', 'light'):\n"
+        "    name = f'me/{form}'\n"
+        "    p = D.from_pretrained(name, custom_pipeline=name, trust_remote_code=True)\n"
+        f"    torch.save(p.text(['a red circle']).hidden, {str(tmp_path / 'found')!r} + form)\n"
+        "p = D.from_pretrained('me/stock', trust_remote_code=True)\n"
+        "hidden, _ = p.encode_prompt('a red circle', 'cpu', 1, False)\n"
+        f"torch.save(hidden, {str(tmp_path / 'found')!r} + 'stock')\n"
+    )
+    home = {"HF_ENDPOINT": hub.address, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | home,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    ours = Bridge.load(bridge, device="cpu").encode(["a red circle"]).hidden
+    for form in ("merged", "light", "stock"):
+        assert torch.allclose(torch.load(tmp_path / f"found{form}"), ours, atol=1e-4)
 
 
 # ---- licences and errors before anything is sent
@@ -437,7 +465,7 @@ def test_an_interrupted_update_leaves_the_earlier_bridge(
 def test_the_command_lists_what_it_sends(
     bridge: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from lavi_bridge.cli.push import push as command
+    from lavi_bridge.cli.publish import push as command
 
     command([str(bridge), NAME, "--samples", "0", "--device", "cpu"])
     told = capsys.readouterr().out

@@ -7,8 +7,7 @@ import warnings
 from collections.abc import Callable
 
 from lavi_bridge.cli.draw import evaluate, expand, generate, reproduce
-from lavi_bridge.cli.leave import export
-from lavi_bridge.cli.push import push
+from lavi_bridge.cli.publish import export, push
 from lavi_bridge.cli.train import cache, data, plan, train
 from lavi_bridge.cli.zoo import convert, demo, interpolate, show_list, zoo
 from lavi_bridge.errors import BridgeError, nearest

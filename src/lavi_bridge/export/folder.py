@@ -16,22 +16,27 @@ import diffusers
 import torch
 from torch import nn
 
-from lavi_bridge.adapters.base import WEIGHTS
 from lavi_bridge.bridge import lora
 from lavi_bridge.bridge.bridge import Bridge
+from lavi_bridge.bridge.card import model_card
 from lavi_bridge.bridge.folder import INDEX
 from lavi_bridge.bridge.own import OwnEncoders
 from lavi_bridge.bridge.parts import Side
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.export import models, pipelines, source
 from lavi_bridge.export.forms import FORMS, Form, bundled, refusal
+from lavi_bridge.export.usage import PARTS, usage
 from lavi_bridge.export.written.base import LORA
-from lavi_bridge.export.written.half import FEATURES, LANGUAGE
+from lavi_bridge.export.written.half import LANGUAGE
 from lavi_bridge.files.atomic import at_home, new_folder
 from lavi_bridge.files.locate import Place
+from lavi_bridge.files.private import without_folders
 from lavi_bridge.visions import Vision
 
-TEXT, PIPELINE, MODEL_INDEX = "text", "pipeline.py", "model_index.json"
+TEXT, README = "text", "README.md"
+PIPELINE, MODEL_INDEX = "pipeline.py", "model_index.json"
+WEIGHTS = "weights"
+"""Of a component with LoRA beside: diffusers fetches no more than weights where they lie openly."""
 NAMES = ("_name_or_path", "name_or_path")
 """Keys by which the libraries keep where a model was loaded from: folders of this machine."""
 
@@ -149,9 +154,23 @@ class Writer:
             }
         self.json(MODEL_INDEX, index)
         self.forget_places()
-        told = portable(self.bridge.record())
-        files = sorted({path.name for path in self.folder.iterdir()} | {INDEX})
-        self.json(INDEX, told | {"export": {"form": self.form, "files": files, "lost": self.lost}})
+        self.told(servers)
+
+    def told(self, servers: bool) -> None:
+        """Write what the folder was made of, and how it is used."""
+        record, pipeline = self.bridge.record(), self.bridge.vision.pipeline_class
+        record = without_folders(json.loads(json.dumps(record, default=str)), {})
+        use = usage(self.form, pipeline, "this folder", servers=servers)
+        card = model_card(record, parts=PARTS[self.form], use=use)
+        (self.folder / README).write_text(card, encoding="utf-8")
+        record["export"] = {
+            "form": self.form,
+            "pipeline": pipeline,
+            "servers": servers,
+            "lost": self.lost,
+            "files": sorted({path.name for path in self.folder.iterdir()} | {INDEX}),
+        }
+        self.json(INDEX, record)
 
     def blocks(self) -> None:
         """Write the text step of the family's modular pipeline, where diffusers has one."""
@@ -181,8 +200,7 @@ class Writer:
         folder, adapter = self.folder / name, self.bridge.adapter
         self.language(folder / LANGUAGE)
         self.tokenizer(folder / LANGUAGE)
-        adapter.save(folder)
-        (folder / WEIGHTS).rename(folder / FEATURES)
+        adapter.save(folder / "adapter")
         code = source.text_half([adapter.kind], more=["encoder"] if encoder else [])
         (folder / f"{self.module}.py").write_text(code, encoding="utf-8")
         self.json(f"{name}/config.json", half_config(self.bridge))
@@ -239,15 +257,17 @@ class Writer:
         """
         folder, light, kind = self.folder / name, self.form == "light", type(model).__name__
         whole = not light or bundled(place)
+        refers = light and (not whole or (side is not None and side.lora is not None))
         if whole:
             upcast = self.dtype == torch.float16 and model.config.get("force_upcast")
             dtype = None if upcast else self.dtype  # it overflows in float16
-            lost = models.save_diffusers(model, folder, dtype=dtype, fused=not light)
+            where = folder / WEIGHTS if refers else folder
+            lost = models.save_diffusers(model, where, dtype=dtype, fused=not light)
             if side is not None:
                 self.lost["vision"] = lost
-            if not light or side is None or side.lora is None:
-                return ["diffusers", kind]
-        loads = models.Loads("diffusers", kind, place=None if whole else place)
+        if not refers:
+            return ["diffusers", kind]
+        loads = models.Loads("diffusers", kind, place=None if whole else place, subfolder=WEIGHTS)
         loads.write(folder)
         if side is not None:
             self.lora(side, folder, loads)
@@ -314,13 +334,3 @@ def half_config(bridge: Bridge) -> dict[str, Any]:
         "pad": language.tokenizer.pad_token_id,
         "float16": language.float16_safe,
     }
-
-
-def portable(told: Any) -> Any:
-    """A record without folders of this machine: their last name stands for them."""
-    if isinstance(told, dict):
-        return {key: portable(value) for key, value in told.items()}
-    if isinstance(told, list | tuple):
-        return [portable(value) for value in told]
-    path = told if isinstance(told, Path) else Path(told) if isinstance(told, str) else None
-    return path.name if path is not None and path.is_absolute() else told

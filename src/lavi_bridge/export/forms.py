@@ -25,6 +25,8 @@ def refusal(bridge: Bridge, form: str) -> str | None:
     kind, name = bridge.adapter.kind, type(bridge.vision).__name__
     if isinstance(bridge.language, OwnEncoders) or kind == "identity":
         return "it is an image model with its own text encoder: plain diffusers draws with it"
+    if bridge.stacked:
+        return "other people's LoRA is loaded, which is not the bridge's: unload_lora() first"
     if bridge.adapter.timed:
         return (
             f"the '{kind}' adapter reads a prompt anew at every step, and pipelines take features "

@@ -110,6 +110,8 @@ class Loads:
     """The module of what is loaded that is used; empty for all."""
     place: Place | None = None
     """Where the weights were published; None where they lie beside."""
+    subfolder: str = ""
+    """Where they lie beside."""
 
     def write(self, folder: Path) -> None:
         """Write it into the folder of the model."""
@@ -119,7 +121,7 @@ class Loads:
             "options": self.options,
             "part": self.part,
             "id": self.place and self.place.root,
-            "subfolder": self.place and self.place.subfolder,
+            "subfolder": self.place.subfolder if self.place else self.subfolder,
             "revision": self.place and (self.place.commit() or self.place.revision),
         }
         write_text(folder / BASE, json.dumps(told, indent=2) + "\n")

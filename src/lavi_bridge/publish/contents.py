@@ -12,11 +12,13 @@ from typing import Any
 from lavi_bridge.bridge.card import PARTS, PROMPT, SIDES, TAGS, USE, model_card
 from lavi_bridge.bridge.folder import INDEX
 from lavi_bridge.errors import BridgeError
+from lavi_bridge.export.usage import PARTS as EXPORTED
+from lavi_bridge.export.usage import usage
 from lavi_bridge.files.atomic import new_folder
 from lavi_bridge.files.locate import PIP, ZOO_PREFIX
+from lavi_bridge.files.private import Contents, check_private, without_folders
 from lavi_bridge.publish.licences import Terms
 from lavi_bridge.publish.options import PushConfig
-from lavi_bridge.publish.private import Contents, check_private, without_folders
 from lavi_bridge.publish.samples import samples_of
 from lavi_bridge.publish.scores import (
     benchmark_yaml,
@@ -29,29 +31,19 @@ from lavi_bridge.show.curves import paint_curves, read_curve
 
 CURVES = "loss", "val_loss"
 CURVES_FILE, RECIPE_FILE, BENCHMARK_FILE = "curves.png", "recipe.yaml", ".eval_results/scores.yaml"
-PIPELINE, PIPELINE_INDEX = "pipeline.py", "model_index.json"
+PIPELINE_INDEX = "model_index.json"
 OF_THE_MACHINE = {
     *("language", "vision", "out", "dry_run", "cache", "text_cache", "fast_decode", "device"),
     *("workers", "tracker", "log_every", "sample_every", "sample_steps", "validate_every"),
     *("save_every", "keep", "max_bad", "compile", "shard", "warm_start_report"),
 }
 """Settings of a run that say where and how it went, not what it learned."""
-DIFFUSERS = """\
-```python
-from diffusers import DiffusionPipeline
-
-pipeline = DiffusionPipeline.from_pretrained({arguments})
-pipeline("{prompt}").images[0].save("picture.png")
-```
-
-{note}"""
 COMFYUI = """\
 ```sh
 hf download {name} --local-dir ComfyUI/models/lavi_bridges/{folder}
 ```
 
 Then choose `{folder}` in ComfyUI, in the nodes of LaVi-Bridge."""
-MERGED = "Here are both, with their LoRA layers merged into them, and the adapter between them."
 
 
 def contents_of(config: PushConfig, source: Source, terms: Terms) -> Contents:
@@ -91,7 +83,7 @@ def contents_of(config: PushConfig, source: Source, terms: Terms) -> Contents:
         contents[CONFIG] = _json(_config(record))
     contents[README] = model_card(
         record,
-        parts=MERGED if source.form in ("merged", "stock") else PARTS,
+        parts=PARTS if source.form is None else EXPORTED.get(source.form, PARTS),
         use=_use(config.name, record, contents, source.form),
         pictures="" if samples is None else samples.section(),
         scores="" if evaluated is None else scores_section(evaluated),
@@ -141,13 +133,8 @@ def _use(name: str, record: Mapping[str, Any], contents: Contents, form: str | N
     if form == "comfyui":
         return COMFYUI.format(name=name, folder=name.split("/")[1])
     if form is not None:
-        run = PIPELINE in contents
-        more = f', custom_pipeline="{name}", trust_remote_code=True\n' if run else ""
-        arguments = f'\n    "{name}"{more}' if run else f'"{name}"'
-        told = f"It runs [{PIPELINE}]({PIPELINE}) of this repository. " if run else ""
-        fetched = "" if form != "light" else "Both base models are fetched from where they are. "
-        note = f"{told}{fetched}Needs diffusers, transformers and peft."
-        return DIFFUSERS.format(arguments=arguments, prompt=PROMPT, note=note)
+        told = record["export"]
+        return usage(form, told["pipeline"], name, servers=told["servers"])
     needed = ["Needs the Python package `lavi-bridge`."]
     bases = {side: record[side]["id"] for side in SIDES}
     if bundled := [side for side, base in bases.items() if base.startswith(ZOO_PREFIX)]:

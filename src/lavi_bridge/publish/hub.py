@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from lavi_bridge.bridge.folder import INDEX
 from lavi_bridge.errors import BridgeError, first_line, in_a_line
 from lavi_bridge.files.locate import hub_name
-from lavi_bridge.publish.private import Contents
+from lavi_bridge.files.private import Contents
 from lavi_bridge.publish.source import README
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.bridge.drawing import as_png, made_by, read_prompts, read_record, settings_of
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.locate import ZOO_PREFIX
+from lavi_bridge.files.private import without_folders
 from lavi_bridge.publish.options import PushConfig
-from lavi_bridge.publish.private import without_folders
 from lavi_bridge.publish.scores import Evaluated, settings_told
 from lavi_bridge.publish.source import Source
 from lavi_bridge.running.blocks import compile_sampling

@@ -13,8 +13,8 @@ from lavi_bridge.bridge.card import SIDES, UNKNOWN, stated_licence
 from lavi_bridge.bridge.folder import ENTRIES, INDEX, opened
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.locate import PIP, ZOO_PREFIX, hub_name, locate
+from lavi_bridge.files.private import Contents, renamed
 from lavi_bridge.publish.options import PushConfig
-from lavi_bridge.publish.private import Contents, renamed
 from lavi_bridge.running.lock import refuse_if_held
 
 README, CONFIG = "README.md", "config.json"

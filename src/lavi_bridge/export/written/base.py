@@ -18,13 +18,13 @@ def load_base(folder: Path, dtype: torch.dtype | None) -> Any:
     """Load the model that `base.json` tells of, and put the LoRA layers beside it into it.
 
     Args:
-        folder: holds `base.json`; the weights, where that names no `id`; and LoRA, if any.
+        folder: holds `base.json`; weights in its `subfolder`, where it names no `id`; and LoRA.
 
     Raises:
         ValueError: the LoRA layers are not those of the model.
     """
     told = json.loads((folder / BASE).read_text(encoding="utf-8"))
-    place: dict[str, Any] = {"pretrained_model_name_or_path": folder}
+    place: dict[str, Any] = {"pretrained_model_name_or_path": folder / told["subfolder"]}
     if told["id"]:
         place = {
             "pretrained_model_name_or_path": told["id"],

@@ -22,7 +22,8 @@ from lavi_bridge.adapters import ADAPTERS
 from lavi_bridge.export.written.base import load_base
 from lavi_bridge.text import Text
 
-LANGUAGE, FEATURES = "language", "adapter.safetensors"
+LANGUAGE, ADAPTER = "language", "adapter/diffusion_pytorch_model.safetensors"
+"""In folders of their own: of one with weights diffusers fetches nothing else from the Hub."""
 
 
 class TextHalf(ModelMixin, ConfigMixin):
@@ -93,7 +94,7 @@ class TextHalf(ModelMixin, ConfigMixin):
         half.language = load_base(folder / LANGUAGE, None if overflows else asked)
         half.asked = asked
         half.tokenizer = AutoTokenizer.from_pretrained(folder / LANGUAGE)
-        half.adapter.load_state_dict(load_file(folder / FEATURES))
+        half.adapter.load_state_dict(load_file(folder / ADAPTER))
         return half.eval().requires_grad_(False)
 
     @property

@@ -1,4 +1,4 @@
-"""`export`: what carries a bridge into other people's software."""
+"""`export` and `push`: a bridge for others."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import tyro
 from tyro.conf import Positional
 
 from lavi_bridge.config import Dtype, Settings
+from lavi_bridge.publish.options import PushConfig
 
 
 @dataclass
@@ -66,3 +67,21 @@ def export(args: list[str]) -> None:
                 f"{lost:.0%} of its size; float32 or form light keep it"
             )
     print(done.how())
+
+
+def push(args: list[str]) -> None:
+    """Publish a bridge on the Hugging Face Hub, with its card, pictures and scores."""
+    options = tyro.cli(PushConfig, args=args, prog="lavi-bridge push")
+    from lavi_bridge.publish.push import push
+    from lavi_bridge.publish.source import size_of
+    from lavi_bridge.show.tables import aligned
+
+    done = push(options)
+    print(aligned([(name, size_of(size)) for name, size in done.files.items()], "lr"))
+    print(f"\n{len(done.files)} files, {size_of(sum(done.files.values()))}")
+    if done.sent is None:
+        print(f"nothing was sent: look into '{options.dry_run}', README.md first")
+    elif done.sent.new:
+        print(f"{done.sent.url} is at commit {done.sent.commit[:12]}")
+    else:
+        print(f"{done.sent.url} has all of this already; there is no new commit")
