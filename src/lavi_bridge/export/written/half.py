@@ -94,7 +94,7 @@ class TextHalf(ModelMixin, ConfigMixin):
         half.language = load_base(folder / LANGUAGE, None if overflows else asked)
         half.asked = asked
         half.tokenizer = AutoTokenizer.from_pretrained(folder / LANGUAGE)
-        half.adapter.load_state_dict(load_file(folder / ADAPTER))
+        half.adapter.float().load_state_dict(load_file(folder / ADAPTER))
         return half.eval().requires_grad_(False)
 
     @property
