@@ -102,6 +102,7 @@ def source(bridge: Bridge, form: str, *, servers: bool) -> str:
         backbone=backbone,
         defaults=defaults,
         negative="negative_prompt" in known,
+        many=next(n for n in known if n.startswith("num_") and n.endswith("_per_prompt")),
         pooled=bool(vision.pooled_width),
         mask=masks[0] if masks else "",
     )
