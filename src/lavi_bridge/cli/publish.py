@@ -21,13 +21,15 @@ class Export(Settings):
     merged: all weights, LoRA in them; plain diffusers and the serving engines load it.
     stock: the image model's own pipeline class (Stable Diffusion, PixArt, Sana), the language model
     and the adapter in the place of its text encoder: ControlNets and community LoRA work as ever.
+    comfyui: the language model with the adapter, and the image model's LoRA, for the nodes of our
+    folder comfyui/ (Stable Diffusion 1.x and 2.x, SDXL, PixArt).
     """
 
     bridge: Positional[str]
     """Folder of a bridge or of its training run, or a Hub id."""
     out: Path
     """Folder to write; an earlier export there is replaced."""
-    form: Literal["light", "merged", "stock"] = "merged"
+    form: Literal["light", "merged", "stock", "comfyui"] = "merged"
     """What is written; see above."""
     dtype: Dtype | None = None
     """Precision of the weights that are written (unset: float32). In 16 bits a light LoRA that is
@@ -61,7 +63,12 @@ def export(args: list[str]) -> None:
     )
     print(f"'{done.folder}': {done.bytes / 1e6:,.1f} MB, form {done.form}, bridge {bridge.id}")
     for name, lost in done.lost.items():
-        if lost > 0.01:
+        if lost > 0.01 and (done.form, name) == ("comfyui", "vision"):
+            print(
+                "note: where ComfyUI holds the vision model in float16, rounding changes what LoRA "
+                f"adds to it by {lost:.0%} of its size; start it with --fp32-unet to keep it all"
+            )
+        elif lost > 0.01:
             print(
                 f"note: rounding to {options.dtype} changed what LoRA adds to the {name} model by "
                 f"{lost:.0%} of its size; float32 or form light keep it"

@@ -1,14 +1,15 @@
 """An exported folder: components in the layouts of their libraries, and the code that joins them.
 
 `model_index.json`, `pipeline.py`, `text/` (language model, adapter, and their code), the components
-of the image model, and `bridge.json`, which says what it was made of.
+of the image model, and `bridge.json`, which says what it was made of. For ComfyUI, whose nodes have
+the code: `text/`, the image model's LoRA and `bridge.json`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from lavi_bridge.bridge.folder import INDEX
 from lavi_bridge.bridge.own import OwnEncoders
 from lavi_bridge.bridge.parts import Side
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.export import models, pipelines, source
+from lavi_bridge.export import comfyui, models, pipelines, source
 from lavi_bridge.export.forms import FORMS, Form, bundled, refusal
 from lavi_bridge.export.usage import PARTS, usage
 from lavi_bridge.export.written.base import LORA
@@ -54,7 +55,9 @@ class Exported:
     """Whether the pipeline is named by a string."""
 
     def how(self) -> str:
-        """How it is loaded, in Python."""
+        """How it is loaded, in Python; or where it belongs."""
+        if self.form == "comfyui":
+            return f"put '{self.folder}' into models/lavi_bridges of ComfyUI; see docs/comfyui.md"
         place = repr(str(self.folder))
         custom = f"custom_pipeline={place}, " * (self.servers and self.form != "stock")
         return f"DiffusionPipeline.from_pretrained({place}, {custom}trust_remote_code=True)"
@@ -129,9 +132,14 @@ class Writer:
 
     def write(self, *, servers: bool) -> None:
         """Write all that the form consists of."""
+        if self.form == "comfyui":
+            self.for_comfyui()
+            return
         stock = self.form == "stock"
         half = "text_encoder" if stock else TEXT
-        self.text_half(half, encoder=stock)
+        self.text_half(half)
+        code = source.text_half([self.bridge.adapter.kind], more=["encoder"] if stock else [])
+        (self.folder / half / f"{self.module}.py").write_text(code, encoding="utf-8")
         index: dict[str, Any] = {
             "_class_name": self.class_name(servers),
             "_diffusers_version": diffusers.__version__,
@@ -141,36 +149,37 @@ class Writer:
         if stock:
             self.tokenizer(self.folder / "tokenizer")
             index["tokenizer"] = ["transformers", "PreTrainedTokenizerFast"]
+            vision = self.bridge.vision
+            absent = [name for name in pipelines.components(vision) if name not in index]
+            index |= {name: [None, None] for name in absent}
+            index |= {k: v for k, v in vision.pipeline_options.items() if k not in index}
         else:
             index |= dict(self.own_encoders())
             text = pipelines.source(self.bridge, self.form, servers=servers)
             (self.folder / PIPELINE).write_text(text, encoding="utf-8")
             self.blocks()
-        if stock:
-            absent = [n for n in pipelines.components(self.bridge.vision) if n not in index]
-            index |= {name: [None, None] for name in absent}
-            index |= {
-                k: v for k, v in self.bridge.vision.pipeline_options.items() if k not in index
-            }
         self.json(MODEL_INDEX, index)
-        self.forget_places()
-        self.told(servers)
+        self.tell(servers=servers)
 
-    def told(self, servers: bool) -> None:
-        """Write what the folder was made of, and how it is used."""
+    def for_comfyui(self) -> None:
+        """Write the text half without code, and the image model's LoRA."""
+        self.text_half(comfyui.TEXT)
+        if self.bridge.vision.lora is not None:
+            path = self.folder / comfyui.VISION_LORA
+            self.lost["vision"] = comfyui.write_lora(self.bridge, path, self.dtype)
+        self.tell(fits=asdict(comfyui.fits(self.bridge)))
+
+    def tell(self, *, servers: bool = True, **more: Any) -> None:
+        """Write at last what the folder was made of, how it is used, and of what it consists."""
+        self.forget_places()
         record, pipeline = self.bridge.record(), self.bridge.vision.pipeline_class
         record = without_folders(json.loads(json.dumps(record, default=str)), {})
         use = usage(self.form, pipeline, "this folder", servers=servers)
         card = model_card(record, parts=PARTS[self.form], use=use)
         (self.folder / README).write_text(card, encoding="utf-8")
-        record["export"] = {
-            "form": self.form,
-            "pipeline": pipeline,
-            "servers": servers,
-            "lost": self.lost,
-            "files": sorted({path.name for path in self.folder.iterdir()} | {INDEX}),
-        }
-        self.json(INDEX, record)
+        files = sorted({path.name for path in self.folder.iterdir()} | {INDEX})
+        told = {"form": self.form, "pipeline": pipeline, "servers": servers, "lost": self.lost}
+        self.json(INDEX, record | {"export": {**told, **more, "files": files}})
 
     def blocks(self) -> None:
         """Write the text step of the family's modular pipeline, where diffusers has one."""
@@ -195,14 +204,12 @@ class Writer:
 
     # ---- the text half
 
-    def text_half(self, name: str, *, encoder: bool) -> None:
-        """Write language model, tokenizer, adapter, and the code that joins them."""
+    def text_half(self, name: str) -> None:
+        """Write language model, tokenizer and adapter."""
         folder, adapter = self.folder / name, self.bridge.adapter
         self.language(folder / LANGUAGE)
         self.tokenizer(folder / LANGUAGE)
         adapter.save(folder / "adapter")
-        code = source.text_half([adapter.kind], more=["encoder"] if encoder else [])
-        (folder / f"{self.module}.py").write_text(code, encoding="utf-8")
         self.json(f"{name}/config.json", half_config(self.bridge))
 
     def language(self, folder: Path) -> None:

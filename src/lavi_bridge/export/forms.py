@@ -6,15 +6,17 @@ from typing import Literal, get_args
 
 from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.bridge.own import OwnEncoders
+from lavi_bridge.export import comfyui
 from lavi_bridge.files.locate import PIP, ZOO_PREFIX, Place
 from lavi_bridge.visions.base import Vision
 
-Form = Literal["light", "merged", "stock"]
+Form = Literal["light", "merged", "stock", "comfyui"]
 FORMS: tuple[str, ...] = get_args(Form)
 ABOUT = {
     "light": "adapter and LoRA; both base models are fetched from where they were published",
     "merged": "all weights, LoRA in them: no peft needed",
     "stock": "the image model's own pipeline class, the text half as its text encoder",
+    "comfyui": "text half, LoRA in it, and the vision model's LoRA, for the nodes of comfyui/",
 }
 STOCK = ("StableDiffusionPipeline", "PixArtAlphaPipeline", "PixArtSigmaPipeline", "SanaPipeline")
 """Pipelines that read one text encoder's states as they are."""
@@ -32,6 +34,8 @@ def refusal(bridge: Bridge, form: str) -> str | None:
             f"the '{kind}' adapter reads a prompt anew at every step, and pipelines take features "
             "that stay"
         )
+    if form == "comfyui":
+        return comfyui.refusal(bridge)
     if form == "stock":
         return _half_alone(bridge)
     if own_form(bridge.vision):

@@ -13,6 +13,8 @@ pipe("{prompt}").images[0].save("picture.png")
 ```
 
 {note}"""
+COMFYUI = """\
+Put {place} into ComfyUI's `models/lavi_bridges`, and choose it in the nodes of LaVi-Bridge."""
 NEEDS = "Needs diffusers >= 0.37, transformers >= 5.19"
 NOTES = {
     "light": f"Both base models are fetched from where they were published. {NEEDS} and peft.",
@@ -23,7 +25,7 @@ PARTS = {
     "light": "Here are the adapter between them and their LoRA layers.",
     "merged": "Here are both, with their LoRA layers in the weights, and the adapter between them.",
 }
-PARTS["stock"] = PARTS["merged"]
+PARTS |= {"stock": PARTS["merged"], "comfyui": PARTS["light"]}
 """What of the three parts is in a folder, by form."""
 
 
@@ -35,6 +37,8 @@ def usage(form: str, pipeline: str, place: str, *, servers: bool = True) -> str:
         place: the folder, or its name on the Hub.
         servers: whether the pipeline is named by a string.
     """
+    if form == "comfyui":
+        return COMFYUI.format(place=place)
     custom = f'custom_pipeline="{place}", ' * (servers and form != "stock")
     told = "It runs the code of this repository: read it first. " + NOTES[form]
     if pipeline == "SanaPipeline" and form == "stock":

@@ -1,0 +1,109 @@
+"""Folders that `lavi-bridge export --form comfyui` wrote: where they are, and what they say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+INDEX, FORM = "bridge.json", "comfyui"
+LANGUAGE, BASE = "text/language", "base.json"
+KIND = "lavi_bridges"
+"""The folder among ComfyUI's models; `extra_model_paths.yaml` may name more of the kind."""
+Places = Callable[[], Iterable[str | Path]]
+
+
+class BridgeError(ValueError):
+    """Bad input, described in one line."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What a folder says of itself."""
+
+    path: Path
+    id: str
+    """Of the bridge: 12 hex digits."""
+    pipeline: str
+    """diffusers' pipeline of the image model that it was trained on."""
+    family: str
+    """How ComfyUI names that model's layers: `unet` or `pixart`."""
+    width: int
+    """Of the text that the image model reads."""
+    pooled: int
+    """Width of a pooled vector that it reads beside; 0 for none."""
+    layers: int
+    """Of the image model that have LoRA."""
+
+
+def places() -> list[str]:
+    """ComfyUI's folders for bridges."""
+    known = import_module("folder_paths")
+    known.add_model_folder_path(KIND, str(Path(known.models_dir) / KIND))
+    return list(known.get_folder_paths(KIND))
+
+
+def found(places: Places) -> dict[str, Path]:
+    """The bridges in these folders and one level below, by name.
+
+    Damaged ones are among them, so that choosing them says what is wrong.
+    """
+    names: dict[str, Path] = {}
+    for place in map(Path, places()):
+        for index in sorted([*place.glob(f"*/{INDEX}"), *place.glob(f"*/*/{INDEX}")]):
+            if _ours(index):
+                names.setdefault(index.parent.relative_to(place).as_posix(), index.parent)
+    return names
+
+
+def _ours(index: Path) -> bool:
+    """Whether it is of this form, as far as can be told."""
+    try:
+        told = json.loads(index.read_text(encoding="utf-8"))
+        return bool(told["export"]["form"] == FORM)
+    except (OSError, ValueError, KeyError, TypeError):
+        return '"form": "comfyui"' in index.read_text(encoding="utf-8", errors="replace")
+
+
+def chosen(name: str, places: Places) -> Folder:
+    """The bridge of this name.
+
+    Raises:
+        BridgeError: there is none, or its folder is damaged.
+    """
+    names = found(places)
+    if name not in names:
+        known = ", ".join(names) or "none"
+        where = ", ".join(f"'{place}'" for place in places())
+        raise BridgeError(f"no bridge '{name}' in {where}; there are: {known}")
+    return read(names[name])
+
+
+def read(path: Path) -> Folder:
+    """What a folder says.
+
+    Raises:
+        BridgeError: it says too little, or asks for code to be run that is not transformers'.
+    """
+    try:
+        told = json.loads((path / INDEX).read_text(encoding="utf-8"))
+        fits = told["export"]["fits"]
+        folder = Folder(
+            path,
+            str(told["id"]),
+            str(fits["pipeline"]),
+            str(fits["family"]),
+            *(int(fits[key]) for key in ("width", "pooled", "layers")),
+        )
+        loads = json.loads((path / LANGUAGE / BASE).read_text(encoding="utf-8"))
+        module, options, elsewhere = str(loads["module"]), dict(loads["options"]), loads["id"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        told = f"it has no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        raise BridgeError(f"'{path}' is damaged: {told}; export it again") from error
+    if module.partition(".")[0] not in ("transformers", "diffusers"):
+        raise BridgeError(f"'{path}' asks for code of '{module}', which is not run")
+    if options.get("trust_remote_code") or elsewhere:
+        raise BridgeError(f"'{path}' asks for what lies elsewhere, which is not fetched")
+    return folder

@@ -1,0 +1,435 @@
+"""ComfyUI: every LoRA layer has its place, and the nodes read what the bridge reads."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from comfyui import folders, text_half
+from comfyui.nodes import conditioning, nodes
+from comfyui.reader import Reader
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lavi_bridge import Bridge, BridgeError, Text
+from lavi_bridge.bridge import lora
+from lavi_bridge.export import comfyui, export_bridge
+from tests import real
+from tests.export import jobs, stand_in
+from tests.visions import checks
+
+Tiny = Callable[[str], Path]
+ROOT = Path(__file__).parents[2]
+PACK = ROOT / "comfyui"
+FAMILIES = ("sd", "sd2-v", "sdxl", "pixart-alpha", "pixart-sigma", "pixart-alpha-1024")
+
+
+@pytest.fixture(autouse=True)
+def _comfy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ComfyUI's maps by their rules; its accounts of memory are not there."""
+    monkeypatch.setitem(sys.modules, "comfy.lora", stand_in.lora)
+
+
+def exported(bridge: Bridge, home: Path, name: str = "mine", **options: Any) -> Path:
+    """A bridge's folder among ComfyUI's bridges."""
+    return export_bridge(bridge, home / name, form="comfyui", **options).folder
+
+
+def model_of(bridge: Bridge) -> stand_in.Model:
+    """The bridge's image model without LoRA, as ComfyUI would hold it."""
+    vision = bridge.vision
+    with lora.disabled(vision.backbone):
+        weights = {
+            name.replace(".base_layer", ""): tensor.detach().clone()
+            for name, tensor in vision.backbone.state_dict().items()
+            if ".lora_" not in name
+        }
+    if comfyui.FAMILIES[vision.pipeline_class] == "pixart":
+        return stand_in.Model(weights, {"image_model": "pixart_sigma"}, vision.text_width)
+    return stand_in.Model(weights, {"num_res_blocks": [1], "context_dim": vision.text_width})
+
+
+def run(home: Path, node: int, **inputs: Any) -> Any:
+    """What a node answers as ComfyUI runs it: 0 load, 1 encode, 2 apply."""
+    with torch.inference_mode():
+        return nodes(stand_in.io, lambda: [home])[node].execute(**inputs).result[0]  # type: ignore[attr-defined]
+
+
+def off(found: Tensor, expected: Tensor | None) -> float:
+    """By how much tensors differ at most, as a part of the largest number."""
+    assert expected is not None
+    assert found.shape == expected.shape
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+# ---- the image model's LoRA
+
+
+@pytest.mark.parametrize(("model", "layers"), [("sd", 224), ("sdxl", 692), ("pixart", 224)])
+def test_every_layer_of_the_real_models_has_a_name_that_comfyui_looks_for(
+    model: str, layers: int, tiny: Tiny, tmp_path: Path
+) -> None:
+    make = {"sd": real.stable_diffusion, "pixart": real.pixart}.get(model)
+    folder = make(tmp_path / model) if make else real.today(tmp_path / model, model)
+    bridge = Bridge.outline(tiny("t5"), folder, vision_rank=1)
+    keys = stand_in.model_lora_keys_unet(model_of(bridge).model, {})
+    landed = stand_in.load_lora(
+        {
+            name: torch.zeros(tensor.shape)
+            for name, tensor in comfyui.lora_state(bridge, None).items()
+        },
+        keys,
+    )
+    assert len(landed) == comfyui.fits(bridge).layers == layers
+
+
+@pytest.mark.parametrize("vision", FAMILIES)
+def test_applied_the_lora_adds_what_the_bridge_adds(
+    vision: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    bridge = jobs.trained(tiny("t5"), tiny(vision))
+    for layer in lora.layers(bridge.vision.backbone).values():
+        layer.scaling[lora.NAME] = 0.75
+    exported(bridge, tmp_path)
+    model = model_of(bridge)
+    loaded = run(tmp_path, 0, name="mine", dtype="float32")
+    patched = run(tmp_path, 2, bridge=loaded, model=model, strength=0.5)
+    assert model.patches == {}  # ComfyUI keeps the earlier node's answer
+    layers = lora.layers(bridge.vision.backbone)
+    assert len(patched.patches) == len(layers)
+    for name, layer in layers.items():
+        added = patched.patched(f"{name}.weight") - model.model.weights[f"{name}.weight"]
+        expected = 0.5 * layer.get_delta_weight(lora.NAME)
+        torch.testing.assert_close(added, expected, atol=1e-6, rtol=1e-4)
+        assert expected.any()
+
+
+def test_the_file_says_what_it_is(tiny: Tiny, tmp_path: Path) -> None:
+    from safetensors import safe_open
+
+    bridge = jobs.trained(tiny("t5"), tiny("sdxl"))
+    folder = exported(bridge, tmp_path, dtype=torch.bfloat16)
+    with safe_open(folder / comfyui.VISION_LORA, framework="pt") as file:
+        told = file.metadata()
+        name = next(name for name in file.keys() if "lora_up" in name)  # noqa: SIM118
+        assert file.get_tensor(name).dtype == torch.bfloat16
+    assert (told["bridge"], told["family"], told["width"]) == (bridge.id, "unet", "24")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "bridge.json",
+        "text",
+        "vision_lora.safetensors",
+    ]
+    assert not list(folder.rglob("*.py"))
+
+
+def test_without_lora_the_model_is_left_as_it_is(tiny: Tiny, tmp_path: Path) -> None:
+    bridge = Bridge.connect(tiny("t5"), tiny("sd"), rank=0, device="cpu")
+    exported(bridge, tmp_path)
+    model = model_of(bridge)
+    loaded = run(tmp_path, 0, name="mine")
+    assert run(tmp_path, 2, bridge=loaded, model=model) is model
+
+
+# ---- conditioning
+
+
+@pytest.mark.parametrize("vision", ["sd", "sdxl", "pixart-alpha"])
+@pytest.mark.parametrize("adapter", ["feedforward", "refiner", "resampler"])
+def test_conditioning_is_what_the_bridge_encodes(
+    vision: str, adapter: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    bridge = jobs.trained(tiny("t5"), tiny(vision), adapter=adapter)
+    exported(bridge, tmp_path)
+    loaded = run(tmp_path, 0, name="mine", dtype="float32")
+    for prompt in ("", checks.PROMPTS[1]):
+        ((hidden, told),) = run(tmp_path, 1, bridge=loaded, text=prompt)
+        ours = bridge.encode(prompt)
+        if ours.mask is not None:
+            ours = replace(ours, hidden=ours.hidden[:, ours.mask[0].bool()])
+        assert off(hidden, ours.hidden) < 1e-5
+        assert hidden.dtype == torch.float32
+        if vision == "sdxl":
+            assert off(told.pop("pooled_output"), ours.pooled) < 1e-5
+        assert told == {}
+
+
+def test_masked_families_are_handed_only_the_real_tokens(tiny: Tiny, tmp_path: Path) -> None:
+    bridge = jobs.trained(tiny("t5"), tiny("pixart-alpha"))
+    exported(bridge, tmp_path)
+    loaded = run(tmp_path, 0, name="mine")
+    ((hidden, _),) = run(tmp_path, 1, bridge=loaded, text="red")
+    assert hidden.shape == (1, 5, 24)  # a letter is a token; start and end
+    bridge = jobs.trained(tiny("t5"), tiny("sd"))
+    exported(bridge, tmp_path, "unmasked")
+    loaded = run(tmp_path, 0, name="unmasked")
+    ((hidden, _),) = run(tmp_path, 1, bridge=loaded, text="red")
+    assert hidden.shape == (1, 77, 24)
+
+
+@pytest.mark.parametrize("vision", ["pixart-alpha", "pixart-sigma"])
+def test_the_real_tokens_alone_draw_what_all_of_them_draw_masked(
+    vision: str, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridge = jobs.trained(tiny("t5"), tiny(vision))
+    prompt = checks.PROMPTS[1]
+    masked = checks.pictures(bridge, [prompt])
+    assert checks.moved_by_prompt(bridge) > 8
+    exported(bridge, tmp_path)
+    loaded = run(tmp_path, 0, name="mine")
+    real_tokens = {}
+    for asked in (prompt, ""):
+        ((hidden, _),) = run(tmp_path, 1, bridge=loaded, text=asked)
+        real_tokens[hidden.shape[1]] = hidden
+    assert len(real_tokens) == 2
+    predict, lengths = bridge.vision.predict, []
+
+    def one_by_one(x_t: Tensor, timesteps: Tensor, text: Text) -> Tensor:
+        """As ComfyUI asks, where the conditions of a batch differ in length."""
+        assert text.mask is not None
+        lengths.extend(text.mask.sum(1).tolist())
+        each = [Text(real_tokens[length]) for length in lengths[-len(x_t) :]]
+        return torch.cat([predict(x_t[i : i + 1], timesteps, one) for i, one in enumerate(each)])
+
+    monkeypatch.setattr(bridge.vision, "predict", one_by_one)
+    assert abs(checks.pictures(bridge, [prompt]) - masked).max() <= 1
+    assert set(lengths) == set(real_tokens)
+
+
+def test_the_model_is_told_another_size_where_one_is_given() -> None:
+    text = text_half.Text(torch.zeros(1, 2, 3))
+    assert conditioning(text, 640, 512)[0][1] == {"width": 640, "height": 512}
+    assert conditioning(text, 640)[0][1] == {}
+
+
+def test_longer_prompts_than_the_own_encoder_reads(tiny: Tiny, tmp_path: Path) -> None:
+    bridge = jobs.trained(tiny("t5"), tiny("sd"), tokens=120)
+    exported(bridge, tmp_path)
+    loaded = run(tmp_path, 0, name="mine")
+    ((hidden, _),) = run(tmp_path, 1, bridge=loaded, text="r" * 100)
+    assert off(hidden, bridge.encode("r" * 100).hidden) < 1e-5
+    assert hidden.shape[1] == 102
+
+
+# ---- what is wrong, in a line
+
+
+def line(error: pytest.ExceptionInfo[Exception]) -> str:
+    (said,) = str(error.value).splitlines()
+    return said
+
+
+def test_an_unknown_name_is_an_error_that_names_what_is_there(tiny: Tiny, tmp_path: Path) -> None:
+    exported(Bridge.connect(tiny("t5"), tiny("sd"), rank=1, device="cpu"), tmp_path, "one")
+    with pytest.raises(
+        folders.BridgeError, match=r"no bridge 'two' in .*; there are: one"
+    ) as error:
+        run(tmp_path, 0, name="two")
+    line(error)
+
+
+def test_other_exports_and_bridges_are_not_listed(tiny: Tiny, tmp_path: Path) -> None:
+    bridge = Bridge.connect(tiny("t5"), tiny("sd"), rank=1, device="cpu")
+    export_bridge(bridge, tmp_path / "merged")
+    bridge.save(tmp_path / "saved")
+    exported(bridge, tmp_path, "within/one")
+    assert list(folders.found(lambda: [tmp_path])) == ["within/one"]
+
+
+def test_a_damaged_folder_says_what_is_wrong(tiny: Tiny, tmp_path: Path) -> None:
+    bridge = Bridge.connect(tiny("t5"), tiny("sd"), rank=1, device="cpu")
+    index = exported(bridge, tmp_path) / "bridge.json"
+    whole = index.read_text()
+    told = json.loads(whole)
+    del told["export"]["fits"]["width"]
+    for text, reason in (
+        (whole[:-40], "is damaged: "),
+        (json.dumps(told), "is damaged: it has no 'width'"),
+    ):
+        index.write_text(text)
+        with pytest.raises(folders.BridgeError, match=reason) as error:
+            run(tmp_path, 0, name="mine")
+        assert "export it again" in line(error)
+    index.write_text(whole)
+    (index.parent / "text" / "adapter.safetensors").write_bytes(b"no")
+    with pytest.raises(folders.BridgeError, match="cannot be loaded") as error:
+        run(tmp_path, 0, name="mine")
+    line(error)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("module", "somewhere.else", "code of 'somewhere.else'"),
+        ("options", {"trust_remote_code": True}, "elsewhere"),
+        ("id", "owner/name", "elsewhere"),
+    ],
+)
+def test_no_code_of_a_folder_is_run(
+    key: str, value: Any, reason: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    bridge = Bridge.connect(tiny("t5"), tiny("sd"), rank=1, device="cpu")
+    path = exported(bridge, tmp_path) / "text" / "language" / "base.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(folders.BridgeError, match=reason) as error:
+        run(tmp_path, 0, name="mine")
+    line(error)
+
+
+def test_a_lora_that_lands_only_in_part_is_an_error_with_the_count(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    bridge = Bridge.connect(tiny("t5"), tiny("sd"), rank=1, device="cpu")
+    exported(bridge, tmp_path)
+    model = model_of(bridge)
+    gone = [name for name in model.model.weights if "mid_block" in name and "attn2" in name]
+    for name in gone:
+        del model.model.weights[name]
+    layers = len(lora.layers(bridge.vision.backbone))
+    loaded = run(tmp_path, 0, name="mine")
+    with pytest.raises(
+        folders.BridgeError, match=f"^{layers - 4} of {layers} LoRA layers"
+    ) as error:
+        run(tmp_path, 2, bridge=loaded, model=model)
+    line(error)
+
+
+def test_another_width_or_kind_of_model_is_an_error(tiny: Tiny, tmp_path: Path) -> None:
+    bridge = Bridge.connect(tiny("t5"), tiny("sd"), rank=1, device="cpu")
+    exported(bridge, tmp_path)
+    loaded = run(tmp_path, 0, name="mine")
+    for told, reason in (
+        ({"num_res_blocks": [2], "context_dim": 768}, "width 24 .*, this model reads 768"),
+        ({"image_model": "pixart_alpha"}, "another kind"),
+        ({"image_model": "flux"}, "another kind"),
+    ):
+        with pytest.raises(folders.BridgeError, match=reason) as error:
+            run(tmp_path, 2, bridge=loaded, model=stand_in.Model({}, told, 24))
+        line(error)
+
+
+def test_the_lora_of_another_bridge_is_an_error(tiny: Tiny, tmp_path: Path) -> None:
+    bridge = Bridge.connect(tiny("t5"), tiny("sd"), rank=1, device="cpu")
+    path = exported(bridge, tmp_path) / comfyui.VISION_LORA
+    loaded, model = run(tmp_path, 0, name="mine"), model_of(bridge)
+    save_file(load_file(path), path, metadata={"bridge": "another"})
+    with pytest.raises(folders.BridgeError, match=f"of bridge another, .* of {bridge.id}") as error:
+        run(tmp_path, 2, bridge=loaded, model=model)
+    line(error)
+    path.unlink()
+    with pytest.raises(folders.BridgeError, match="cannot be read") as error:
+        run(tmp_path, 2, bridge=loaded, model=model)
+    line(error)
+
+
+@pytest.mark.parametrize(
+    ("vision", "adapter", "reason"),
+    [
+        ("sana", "feedforward", "SDXL and PixArt, not SanaPipeline"),
+        ("sd3", "feedforward", "not StableDiffusion3Pipeline"),
+        ("sd", "timed", "anew at every step"),
+        ("sd", "fusion", "reads the own encoder"),
+        ("sd", "concat", "reads the own encoder"),
+    ],
+)
+def test_what_the_nodes_cannot_read_is_not_exported(
+    vision: str, adapter: str, reason: str, tiny: Tiny, whole: Tiny, tmp_path: Path
+) -> None:
+    model = (whole if vision == "sd" else tiny)(vision)
+    bridge = Bridge.connect(tiny("t5"), model, adapter=adapter, rank=1, device="cpu")
+    with pytest.raises(BridgeError, match=f"no export in form 'comfyui': .*{reason}") as error:
+        exported(bridge, tmp_path)
+    line(error)
+    assert not list(tmp_path.iterdir())
+
+
+# ---- the pack
+
+
+def test_the_pack_brings_the_text_half_as_it_is_here() -> None:
+    kept = (PACK / "text_half.py").read_text(encoding="utf-8")
+    assert kept == comfyui.text_half(), "comfyui/text_half.py is not of these sources: make comfyui"
+
+
+def test_the_pack_imports_nothing_of_this_package() -> None:
+    for path in PACK.glob("*.py"):
+        assert "lavi_bridge." not in path.read_text(encoding="utf-8"), path
+
+
+def test_loading_the_pack_needs_neither_comfyui_nor_torch() -> None:
+    code = "import sys, comfyui; print({'torch', 'comfy_api'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_the_nodes_say_what_they_take_and_give(tmp_path: Path) -> None:
+    found = nodes(stand_in.io, lambda: [tmp_path])
+    for node in found:
+        schema = node.define_schema()  # type: ignore[attr-defined]
+        names = node.execute.__code__.co_varnames[1 : node.execute.__code__.co_argcount]  # type: ignore[attr-defined]
+        assert [part.id for part in schema.inputs] == list(names)
+    assert [node.define_schema().node_id for node in found] == [  # type: ignore[attr-defined]
+        "LaViBridgeLoad",
+        "LaViBridgeEncode",
+        "LaViBridgeApply",
+    ]
+
+
+def test_a_new_export_of_the_same_name_is_loaded_anew(tiny: Tiny, tmp_path: Path) -> None:
+    load: Any = nodes(stand_in.io, lambda: [tmp_path])[0]
+    bridge = Bridge.connect(tiny("t5"), tiny("sd"), rank=1, device="cpu")
+    exported(bridge, tmp_path)
+    before = load.fingerprint_inputs(name="mine", dtype="auto")
+    assert load.fingerprint_inputs(name="mine", dtype="auto") == before
+    exported(bridge, tmp_path, dtype=torch.bfloat16)
+    assert load.fingerprint_inputs(name="mine", dtype="auto") != before
+
+
+def test_the_registry_is_told_what_it_asks_for() -> None:
+    import tomllib
+
+    told = tomllib.loads((PACK / "pyproject.toml").read_text(encoding="utf-8"))
+    project = told["project"]
+    assert "comfyui" not in project["name"].lower()
+    assert len(project["version"].split(".")) == 3
+    assert (PACK / project["license"]["file"]).read_text() == (ROOT / "LICENSE").read_text()
+    assert project["urls"]["Repository"]
+    assert told["tool"]["comfy"]["PublisherId"]
+    needed = {name.partition(">")[0] for name in project["dependencies"]}
+    assert needed == {"torch", "transformers", "diffusers", "safetensors"}
+
+
+def test_comfyui_may_put_the_text_half_aside(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridge = jobs.trained(tiny("t5"), tiny("sdxl"))
+    exported(bridge, tmp_path)
+    loads: list[Any] = []
+    device = torch.device("cpu")
+    memory = SimpleNamespace(
+        text_encoder_device=lambda: device,
+        text_encoder_offload_device=lambda: device,
+        intermediate_device=lambda: device,
+        should_use_bf16=lambda device: True,
+        load_models_gpu=lambda models, force_full_load: loads.extend(models),
+    )
+
+    class Patcher:
+        def __init__(self, model: Any, load_device: Any, offload_device: Any) -> None:
+            model.device = offload_device  # as ComfyUI's does
+            self.load_device = load_device
+
+    monkeypatch.setitem(sys.modules, "comfy", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "comfy.model_management", memory)
+    patching = SimpleNamespace(ModelPatcher=Patcher)
+    monkeypatch.setitem(sys.modules, "comfy.model_patcher", patching)
+    loaded: Reader = run(tmp_path, 0, name="mine", dtype="auto")
+    assert next(loaded.held.reads.language.parameters()).dtype == torch.bfloat16
+    ((hidden, told),) = run(tmp_path, 1, bridge=loaded, text="red")
+    assert loads == [loaded.patcher]
+    assert hidden.dtype == told["pooled_output"].dtype == torch.float32
