@@ -40,10 +40,13 @@ class Reader:
         self.memory = _memory()
         try:
             half = TextHalf.from_pretrained(folder.path / "text", DTYPES.get(dtype, self._own()))
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            said = str(error).strip().splitlines() or [type(error).__name__]
+        except (ImportError, AttributeError) as error:
             raise BridgeError(
-                f"the text half in '{folder.path}' cannot be loaded: {said[0]}; export it again"
+                f"'{folder.path}' wants another version of transformers: {_said(error)}"
+            ) from error
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            raise BridgeError(
+                f"the text half in '{folder.path}' cannot be loaded: {_said(error)}; export it again"
             ) from error
         self.held = Held(half)
         self.patcher: Any = None
@@ -71,6 +74,11 @@ class Reader:
         there = self.memory.intermediate_device()
         tensors = (text.hidden, text.mask, text.pooled)
         return Text(*(x if x is None else x.to(there) for x in tensors))  # type: ignore[arg-type]
+
+
+def _said(error: Exception) -> str:
+    """An error's first line, or its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _memory() -> Any:

@@ -1,6 +1,7 @@
 """ComfyUI: every LoRA layer has its place, and the nodes read what the bridge reads."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from comfyui.reader import Reader
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lavi_bridge import Bridge, BridgeError, Text
+from lavi_bridge import Bridge, BridgeError, Text, testing
 from lavi_bridge.bridge import lora
 from lavi_bridge.export import comfyui, export_bridge
 from tests import real
@@ -55,12 +56,19 @@ def model_of(bridge: Bridge) -> stand_in.Model:
     return stand_in.Model(weights, {"num_res_blocks": [1], "context_dim": vision.text_width})
 
 
+def real_model(model: str, folder: Path) -> Path:
+    """The config of a real image model, without weights."""
+    make = {"sd": real.stable_diffusion, "pixart": real.pixart}.get(model)
+    return make(folder) if make else real.today(folder, model)
+
+
 def run(home: Path, node: int, **inputs: Any) -> Any:
     """What a node answers as ComfyUI runs it: 0 load, 1 encode, 2 apply."""
     with torch.inference_mode():
         return nodes(stand_in.io, lambda: [home])[node].execute(**inputs).result[0]  # type: ignore[attr-defined]
 
 
+@torch.no_grad()
 def off(found: Tensor, expected: Tensor | None) -> float:
     """By how much tensors differ at most, as a part of the largest number."""
     assert expected is not None
@@ -75,9 +83,7 @@ def off(found: Tensor, expected: Tensor | None) -> float:
 def test_every_layer_of_the_real_models_has_a_name_that_comfyui_looks_for(
     model: str, layers: int, tiny: Tiny, tmp_path: Path
 ) -> None:
-    make = {"sd": real.stable_diffusion, "pixart": real.pixart}.get(model)
-    folder = make(tmp_path / model) if make else real.today(tmp_path / model, model)
-    bridge = Bridge.outline(tiny("t5"), folder, vision_rank=1)
+    bridge = Bridge.outline(tiny("t5"), real_model(model, tmp_path / model), vision_rank=1)
     keys = stand_in.model_lora_keys_unet(model_of(bridge).model, {})
     landed = stand_in.load_lora(
         {
@@ -433,3 +439,111 @@ def test_comfyui_may_put_the_text_half_aside(
     ((hidden, told),) = run(tmp_path, 1, bridge=loaded, text="red")
     assert loads == [loaded.patcher]
     assert hidden.dtype == told["pooled_output"].dtype == torch.float32
+
+
+# ---- ComfyUI itself
+
+
+NORMED: dict[str, Any] = {"block_out_channels": (32, 64), "norm_num_groups": 32}
+"""ComfyUI's U-Nets have 32 groups."""
+LIKE: dict[str, dict[str, Any]] = {
+    "sd": NORMED,
+    "sdxl": NORMED
+    | {"addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 6 * 256 + 20},
+    "pixart-sigma": {"sample_size": 64},
+    "pixart-alpha-1024": {},
+}
+"""How tiny models differ so that ComfyUI has their like."""
+
+
+def in_comfyui(tmp_path: Path, written: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What a ComfyUI checkout says of jobs, by their names; skips where there is none."""
+    checkout = os.environ.get("COMFYUI")
+    if not checkout:
+        pytest.skip("needs a checkout of ComfyUI and what it imports: COMFYUI=/path/to/it")
+    path = tmp_path / "jobs.jsonl"
+    path.write_text("".join(f"{json.dumps(one)}\n" for one in written))
+    python = os.environ.get("COMFYUI_PYTHON", sys.executable)
+    script = Path(__file__).with_name("in_comfyui.py")
+    done = subprocess.run(
+        [python, str(script), checkout, str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [line for line in done.stdout.splitlines() if line.startswith("JOB ")]
+    told = [json.loads(line.removeprefix("JOB ")) for line in lines]
+    return {one["name"]: one for one in told}
+
+
+def test_every_layer_of_the_real_models_has_its_place_in_comfyuis_own_maps(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    if not os.environ.get("COMFYUI"):
+        pytest.skip("needs a checkout of ComfyUI and what it imports: COMFYUI=/path/to/it")
+    written = []
+    for name in ("sd", "sdxl", "pixart"):
+        small = {"pixart": "pixart-alpha"}.get(name, name)
+        folder = exported(
+            Bridge.connect(tiny("t5"), tiny(small), rank=1, device="cpu"), tmp_path, name
+        )
+        bridge = Bridge.outline(
+            tiny("t5"), real_model(name, tmp_path / f"{name}-real"), vision_rank=1
+        )
+        state = {k: torch.zeros(v.shape) for k, v in comfyui.lora_state(bridge, None).items()}
+        told = json.loads((folder / "bridge.json").read_text())
+        told["export"]["fits"] = vars(comfyui.fits(bridge))
+        (folder / "bridge.json").write_text(json.dumps(told))
+        save_file(state, folder / comfyui.VISION_LORA, metadata={"bridge": told["id"]})
+        config = {"sd": real.SD_UNET, "sdxl": real.SDXL_UNET, "pixart": real.PIXART}[name]
+        written.append({"home": str(tmp_path), "name": name, "config": config, "case": None})
+    found = in_comfyui(tmp_path, written)
+    assert {name: one["layers"] for name, one in found.items()} == {
+        "sd": 224,
+        "sdxl": 692,
+        "pixart": 224,
+    }
+
+
+def test_comfyuis_models_answer_what_ours_answer(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not os.environ.get("COMFYUI"):
+        pytest.skip("needs a checkout of ComfyUI and what it imports: COMFYUI=/path/to/it")
+    written = []
+    for name, changes in LIKE.items():
+        pipeline, parts, noise = testing.VISIONS[name]
+        ((part, (kind, config)),) = [item for item in parts.items() if item[0] != "vae"]
+        config = config | changes
+        monkeypatch.setitem(
+            testing.VISIONS, name, (pipeline, parts | {part: (kind, config)}, noise)
+        )
+        vision = testing.make_vision(tmp_path / "models" / name, name)
+        weights = vision / part / "diffusion_pytorch_model.safetensors"
+        bridge = Bridge.connect(tiny("t5"), vision, rank=4, device="cpu")
+        checks.train_a_little(bridge)
+        with torch.no_grad():
+            for parameter in lora.parameters(bridge.vision.backbone):
+                parameter.normal_(std=0.1)  # enough to be seen
+        exported(bridge, tmp_path, name)
+        side = bridge.vision.backbone.config.sample_size if "pixart" in name else 8
+        scale = bridge.vision.scale
+        x_t = torch.randn(1, 4, side, side, generator=torch.Generator().manual_seed(0))
+        timestep, prompt = torch.tensor([500.0]), checks.PROMPTS[1]
+        with torch.no_grad():
+            expected = bridge.vision.predict(x_t, timestep, bridge.encode(prompt))
+        case = {"x_t": x_t, "timestep": timestep, "expected": expected.contiguous()}
+        save_file(case, tmp_path / f"{name}.safetensors")
+        written.append(
+            {
+                "home": str(tmp_path),
+                "name": name,
+                "config": config,
+                "weights": str(weights),
+                "case": str(tmp_path / f"{name}.safetensors"),
+                "prompt": prompt,
+                # ComfyUI takes 8 pixels a latent for granted; this tiny autoencoder has fewer
+                "size": {"width": side * scale, "height": side * scale} if scale != 8 else {},
+            }
+        )
+    for name, one in in_comfyui(tmp_path, written).items():
+        assert one["off"] < 1e-4, (name, one)
+        assert one["moved"] > 0.01, (name, one)
