@@ -61,10 +61,13 @@ def found(places: Places) -> dict[str, Path]:
 def _ours(index: Path) -> bool:
     """Whether it is of this form, as far as can be told."""
     try:
-        told = json.loads(index.read_text(encoding="utf-8"))
-        return bool(told["export"]["form"] == FORM)
-    except (OSError, ValueError, KeyError, TypeError):
-        return '"form": "comfyui"' in index.read_text(encoding="utf-8", errors="replace")
+        text = index.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    try:
+        return bool(json.loads(text)["export"]["form"] == FORM)
+    except (ValueError, KeyError, TypeError):
+        return f'"form": "{FORM}"' in text
 
 
 def chosen(name: str, places: Places) -> Folder:

@@ -46,7 +46,7 @@ class Reader:
             ) from error
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise BridgeError(
-                f"the text half in '{folder.path}' cannot be loaded: {_said(error)}; export it again"
+                f"the text half in '{folder.path}' cannot be loaded: {_said(error)}; export it anew"
             ) from error
         self.held = Held(half)
         self.patcher: Any = None

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from lavi_bridge import Bridge, BridgeError, Text, testing
 from lavi_bridge.bridge import lora
+from lavi_bridge.cli.leave import export
 from lavi_bridge.export import comfyui, export_bridge
 from tests import real
 from tests.export import jobs, stand_in
@@ -140,6 +141,20 @@ def test_without_lora_the_model_is_left_as_it_is(tiny: Tiny, tmp_path: Path) -> 
     model = model_of(bridge)
     loaded = run(tmp_path, 0, name="mine")
     assert run(tmp_path, 2, bridge=loaded, model=model) is model
+
+
+def test_the_command_says_where_the_folder_goes_and_what_float16_loses(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bridge = jobs.trained(tiny("t5"), tiny("pixart-sigma"))
+    bridge.save(tmp_path / "saved")
+    export([str(tmp_path / "saved"), "--out", str(tmp_path / "mine"), "--form", "comfyui"])
+    told = capsys.readouterr().out
+    assert "into models/lavi_bridges of ComfyUI" in told
+    assert "float16, rounding changes what LoRA adds to it by" in told
+    lost = json.loads((tmp_path / "mine" / "bridge.json").read_text())["export"]["lost"]
+    assert 0.01 < lost["vision"] < 1
+    assert lost["language"] == 0
 
 
 # ---- conditioning
@@ -384,6 +399,21 @@ def test_the_nodes_say_what_they_take_and_give(tmp_path: Path) -> None:
         "LaViBridgeEncode",
         "LaViBridgeApply",
     ]
+
+
+def test_the_workflow_gives_the_nodes_what_they_take(tmp_path: Path) -> None:
+    workflow = json.loads((PACK / "workflow.json").read_text(encoding="utf-8"))
+    schemas = [node.define_schema() for node in nodes(stand_in.io, lambda: [tmp_path])]  # type: ignore[attr-defined]
+    known = {schema.node_id: schema for schema in schemas}
+    ours = [one for one in workflow.values() if one["class_type"] in known]
+    assert {one["class_type"] for one in ours} == set(known)
+    for one in ours:
+        parts = known[one["class_type"]].inputs
+        assert list(one["inputs"]) == [part.id for part in parts]
+        for part in parts:
+            if part.kind == "LAVI_BRIDGE":
+                node, output = one["inputs"][part.id]
+                assert known[workflow[node]["class_type"]].outputs[output].kind == part.kind
 
 
 def test_a_new_export_of_the_same_name_is_loaded_anew(tiny: Tiny, tmp_path: Path) -> None:
