@@ -39,7 +39,9 @@ class Reader:
         self.folder = folder
         self.memory = _memory()
         try:
-            half = TextHalf.from_pretrained(folder.path / "text", DTYPES.get(dtype, self._own()))
+            half = TextHalf.from_pretrained(
+                folder.path / "text", dtype=DTYPES.get(dtype, self._own())
+            )
         except (ImportError, AttributeError) as error:
             raise BridgeError(
                 f"'{folder.path}' wants another version of transformers: {_said(error)}"

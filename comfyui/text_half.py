@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -17,6 +18,7 @@ import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.attention import FeedForward
+from huggingface_hub import snapshot_download
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoTokenizer
@@ -361,13 +363,13 @@ def load_base(folder: Path, dtype: torch.dtype | None) -> Any:
     """Load the model that `base.json` tells of, and put the LoRA layers beside it into it.
 
     Args:
-        folder: holds `base.json`; the weights, where that names no `id`; and LoRA, if any.
+        folder: holds `base.json`; weights in its `subfolder`, where it names no `id`; and LoRA.
 
     Raises:
         ValueError: the LoRA layers are not those of the model.
     """
     told = json.loads((folder / BASE).read_text(encoding="utf-8"))
-    place: dict[str, Any] = {"pretrained_model_name_or_path": folder}
+    place: dict[str, Any] = {"pretrained_model_name_or_path": folder / told["subfolder"]}
     if told["id"]:
         place = {
             "pretrained_model_name_or_path": told["id"],
@@ -424,7 +426,8 @@ ADAPTERS = {
 }
 
 
-LANGUAGE, FEATURES = "language", "adapter.safetensors"
+LANGUAGE, ADAPTER = "language", "adapter/diffusion_pytorch_model.safetensors"
+"""In folders of their own: of one with weights diffusers fetches nothing else from the Hub."""
 
 
 class TextHalf(ModelMixin, ConfigMixin):
@@ -476,14 +479,26 @@ class TextHalf(ModelMixin, ConfigMixin):
         self.adapter.mix_layers(told.get("mixed_layers", 0))
 
     @classmethod
-    def from_pretrained(cls, folder: str, torch_dtype: Any = None, **_options: Any) -> Any:
-        """Load it from a folder of this machine; diffusers' pipelines fetch it there."""
-        half = cls.from_config(cls._dict_from_json_file(Path(folder) / cls.config_name))
-        overflows = torch_dtype == torch.float16 and not half.config.float16
-        half.language = load_base(Path(folder) / LANGUAGE, None if overflows else torch_dtype)
-        half.asked = torch_dtype
-        half.tokenizer = AutoTokenizer.from_pretrained(Path(folder) / LANGUAGE)
-        half.adapter.load_state_dict(load_file(Path(folder) / FEATURES))
+    def from_pretrained(
+        cls,
+        place: str,
+        subfolder: str = "",
+        revision: str | None = None,
+        torch_dtype: Any = None,
+        dtype: Any = None,
+        **_options: Any,
+    ) -> Any:
+        """Load it from a folder, or from the Hub, where it is in a subfolder."""
+        if not Path(place).is_dir():
+            kept = f"{subfolder}/*" if subfolder else None
+            place = snapshot_download(str(place), revision=revision, allow_patterns=kept)
+        folder, asked = Path(place, subfolder), dtype or torch_dtype
+        half = cls.from_config(cls._dict_from_json_file(folder / cls.config_name))
+        overflows = asked == torch.float16 and not half.config.float16
+        half.language = load_base(folder / LANGUAGE, None if overflows else asked)
+        half.asked = asked
+        half.tokenizer = AutoTokenizer.from_pretrained(folder / LANGUAGE)
+        half.adapter.float().load_state_dict(load_file(folder / ADAPTER))
         return half.eval().requires_grad_(False)
 
     @property
@@ -505,7 +520,7 @@ class TextHalf(ModelMixin, ConfigMixin):
         """Prompts -> ids (batch, tokens) and a mask of real tokens; an empty one keeps one."""
         options = {"padding": "max_length", "truncation": True, "padding_side": "right"}
         before, length = self.config.template, self.config.tokens
-        texts = [prompt.encode("utf-8", "replace").decode() for prompt in prompts]
+        texts = [re.sub("[\ud800-\udfff]", "\ufffd", prompt) for prompt in prompts]  # lone halves
         if before:
             ids, mask = self.behind(before, texts, length)
         else:

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from lavi_bridge import Bridge, BridgeError, Text, testing
 from lavi_bridge.bridge import lora
-from lavi_bridge.cli.leave import export
+from lavi_bridge.cli.publish import export
 from lavi_bridge.export import comfyui, export_bridge
+from lavi_bridge.export.written.half import ADAPTER
 from tests import real
 from tests.export import jobs, stand_in
 from tests.visions import checks
@@ -128,9 +129,7 @@ def test_the_file_says_what_it_is(tiny: Tiny, tmp_path: Path) -> None:
         assert file.get_tensor(name).dtype == torch.bfloat16
     assert (told["bridge"], told["family"], told["width"]) == (bridge.id, "unet", "24")
     assert sorted(path.name for path in folder.iterdir()) == [
-        "bridge.json",
-        "text",
-        "vision_lora.safetensors",
+        *("README.md", "bridge.json", "text", "vision_lora.safetensors")
     ]
     assert not list(folder.rglob("*.py"))
 
@@ -277,7 +276,7 @@ def test_a_damaged_folder_says_what_is_wrong(tiny: Tiny, tmp_path: Path) -> None
             run(tmp_path, 0, name="mine")
         assert "export it again" in line(error)
     index.write_text(whole)
-    (index.parent / "text" / "adapter.safetensors").write_bytes(b"no")
+    (index.parent / "text" / ADAPTER).write_bytes(b"no")
     with pytest.raises(folders.BridgeError, match="cannot be loaded") as error:
         run(tmp_path, 0, name="mine")
     line(error)

@@ -126,7 +126,7 @@ def test_prompts_of_all_lengths_are_read_as_the_bridge_reads_them(
     for vision in ("sd", "pixart-alpha"):
         bridge = jobs.trained(tiny("llama"), tiny(vision), tokens=100)
         export_bridge(bridge, tmp_path / vision)
-        found = alone.load(str(tmp_path / vision), True).text(prompts)
+        found = alone.load(str(tmp_path / vision), True).prompt_processor(prompts)
         ours = bridge.encode(prompts)
         torch.testing.assert_close(found.hidden, ours.hidden, rtol=1e-4, atol=1e-4)
         assert ours.mask is None or torch.equal(found.mask, ours.mask)
@@ -235,6 +235,9 @@ def test_an_earlier_export_is_replaced_and_nothing_else(tiny: Tiny, tmp_path: Pa
         export_bridge(bridge, other)
     with pytest.raises(BridgeError, match="is a file"):
         export_bridge(bridge, other / "thesis.txt")
+    (out / "bridge.json").write_text("{")
+    with pytest.raises(BridgeError, match=r"bridge\.json is not valid JSON"):
+        export_bridge(bridge, out)
     bridge.save(tmp_path / "bridge")
     with pytest.raises(BridgeError, match="holds something else than an export"):
         export_bridge(bridge, tmp_path / "bridge")

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from lavi_bridge import Bridge
 from lavi_bridge.export import export_bridge
+from lavi_bridge.export.written.half import ADAPTER
 from tests.export import jobs
 from tests.visions import checks
 
@@ -95,10 +96,10 @@ def test_every_component_has_its_folder_and_its_weights_right_there(served: Serv
     index = json.loads((served.folder / "model_index.json").read_text())
     parts = {k for k, v in index.items() if not k.startswith("_") and v != [None, None]}
     parts = {name for name in parts if isinstance(index[name], list)}
-    assert {"text", "vae", "scheduler"} < parts
+    assert {"prompt_processor", "vae", "scheduler"} < parts
     for name in parts:
         assert (served.folder / name).is_dir()
-        if not name.startswith(("tokenizer", "scheduler")):
+        if not any(hint in name for hint in ("tokenizer", "scheduler", "processor")):
             assert [*(served.folder / name).glob("*.safetensors")], name
 
 
@@ -170,8 +171,8 @@ def test_loaded_with_bfloat16_as_default_the_adapter_keeps_its_precision(served:
         torch.set_default_dtype(torch.float32)
     drawn = pipe("a red circle", output_type="pt", **served.options).images
     assert torch.isfinite(drawn).all()
-    kept = load_file(served.folder / "text" / "adapter.safetensors")
-    found = pipe.text.adapter.state_dict()
+    kept = load_file(served.folder / "prompt_processor" / ADAPTER)
+    found = pipe.prompt_processor.adapter.state_dict()
     assert all(torch.equal(found[name], weight) for name, weight in kept.items())
 
 

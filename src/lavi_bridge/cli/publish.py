@@ -44,7 +44,7 @@ class Export(Settings):
 
 
 def export(args: list[str]) -> None:
-    """Write a bridge for plain diffusers and serving engines."""
+    """Write a bridge for plain diffusers, serving engines or ComfyUI."""
     options = tyro.cli(Export, args=args, prog="lavi-bridge export")
     from lavi_bridge.bridge.bridge import Bridge
     from lavi_bridge.export import export_bridge

@@ -34,7 +34,10 @@ from lavi_bridge.files.locate import Place
 from lavi_bridge.files.private import without_folders
 from lavi_bridge.visions import Vision
 
-TEXT, README = "text", "README.md"
+TEXT, README = "prompt_processor", "README.md"
+"""The component that reads prompts: without weights right in its folder diffusers fetches all of it
+from the Hub, and of a "processor" SGLang does not ask for any."""
+
 PIPELINE, MODEL_INDEX = "pipeline.py", "model_index.json"
 WEIGHTS = "weights"
 """Of a component with LoRA beside: diffusers fetches no more than weights where they lie openly."""
@@ -115,8 +118,8 @@ def _earlier(target: Path) -> list[str]:
     if not target.is_dir() or not any(target.iterdir()):
         return []
     index = target / INDEX
-    told = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else {}
-    if "export" not in told:
+    told = Place(str(target), str(target)).json(INDEX) if index.is_file() else {}
+    if "files" not in told.get("export", {}):
         raise BridgeError(f"'{target}' holds something else than an export; choose another folder")
     return list(told["export"]["files"])
 

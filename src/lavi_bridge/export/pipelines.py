@@ -95,7 +95,9 @@ def source(bridge: Bridge, form: str, *, servers: bool) -> str:
         id=bridge.id,
         own=_own_source(bridge, environment),
         zeros=bridge.tokens > bridge.padding and not vision.masks,
-        order="->".join([*(n for n in own if n.startswith("text")), "text", backbone, "vae"]),
+        order="->".join(
+            [*(n for n in own if n.startswith("text")), "prompt_processor", backbone, "vae"]
+        ),
         parts=parts,
         absent=absent,
         settings={name: repr(value) for name, value in settings.items()},

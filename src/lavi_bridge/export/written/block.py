@@ -52,7 +52,9 @@ class ReadPrompts(ModularPipelineBlocks):
         """Encode the prompts of `state`; the text half is loaded with the first ones."""
         if components.text_half is None:
             place = components._pretrained_model_name_or_path
-            half = TextHalf.from_pretrained(place, subfolder="text", dtype=components.dtype)
+            half = TextHalf.from_pretrained(
+                place, subfolder="prompt_processor", dtype=components.dtype
+            )
             components.update_components(text_half=half.to(components.device))
         block_state, wanted = (
             self.get_block_state(state),
