@@ -1,5 +1,6 @@
 """What the tests share: tiny models in the real layouts, made once a session."""
 
+import gc
 import os
 import shutil
 import sys
@@ -52,6 +53,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return file if file in TOGETHER else nodeid
 
     return ByTest(config, log)
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage more rarely, and leave out what has been imported: a sixth of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
 
 
 @pytest.fixture(scope="session")

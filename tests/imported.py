@@ -1,5 +1,6 @@
 """What `tests.processes` imports once, before any command: the packages that take seconds."""
 
+import gc
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -17,3 +18,5 @@ import lavi_bridge.train.run
 
 __all__ = ["diffusers", "lavi_bridge", "peft", "torch", "transformers"]
 torch.set_num_threads(1)
+gc.collect()
+gc.freeze()  # nor do its children go through it in search of garbage
