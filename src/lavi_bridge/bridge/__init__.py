@@ -1,5 +1,13 @@
 """The bridge: two frozen models and the adapter between them."""
 
-from lavi_bridge.bridge.bridge import Bridge
+import gc
+
+_collects = gc.isenabled()
+gc.disable()  # of the million things that the packages below make, nothing is garbage yet
+try:
+    from lavi_bridge.bridge.bridge import Bridge
+finally:
+    if _collects:
+        gc.enable()
 
 __all__ = ["Bridge"]

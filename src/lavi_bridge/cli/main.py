@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 import warnings
 from collections.abc import Callable
@@ -65,6 +67,7 @@ def overview() -> str:
 def main() -> None:
     """Run the command that the arguments name; bad input is one line on stderr and exit code 2."""
     sleep_while_waiting()  # before a command imports torch
+    atexit.register(gc.freeze)  # or Python goes through all there is, for two seconds, to end
     tolerate_all_signs()
     args = sys.argv[1:]
     if not args or args[0] in ("-h", "--help"):
