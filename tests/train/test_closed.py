@@ -277,6 +277,7 @@ def config(out: Path, **changes: object) -> TrainConfig:
         "warm_start_solve": "ridge",
         "warm_start_report": False,
         "sample_every": 0,
+        "validate_every": 0,
         "tracker": "none",
         "device": "cpu",
     }

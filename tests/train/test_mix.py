@@ -33,7 +33,7 @@ def config(tiny: Tiny, out: Path, **changes: Any) -> TrainConfig:
         "warmup": 0,
         "lr_adapter": 1e-2,
         "weight_decay": 0.5,
-        "validation": 0,
+        "validate_every": 0,
         "sample_every": 0,
         "device": "cpu",
         "tracker": "none",

@@ -25,7 +25,7 @@ from lavi_bridge.train.options import TrainConfig
 from lavi_bridge.train.run import Run
 from lavi_bridge.train.validation import swap_word
 from lavi_bridge.visions.noise.process import Flow
-from tests.processes import lavi_bridge
+from tests.processes import lavi_bridge, run_distributed
 
 Tiny = Callable[[str], Path]
 COLORS = ("red", "green", "blue", "yellow", "purple", "orange", "cyan", "black")
@@ -52,6 +52,7 @@ def config(tiny: Tiny, data: Path, out: Path, **changes: object) -> TrainConfig:
         "batch_size": 2,
         "log_every": 1,
         "sample_every": 0,
+        "validate_every": 0,
         "device": "cpu",
         "tracker": "none",
     }
@@ -290,7 +291,7 @@ def test_few_unreadable_images_are_counted_and_listed_and_many_stop_the_run(
     tiny: Tiny, captions: Path, tmp_path: Path
 ) -> None:
     (captions.parent / "red.png").unlink()
-    run = Run(config(tiny, captions, tmp_path / "run", max_bad=0.5, steps=8))
+    run = Run(config(tiny, captions, tmp_path / "run", max_bad=0.5, steps=8, validate_every=8))
     trained = run.train()
     assert trained.training_summary["skipped_images"] == 1
     assert "captions.tsv:1: no image" in (tmp_path / "run" / "bad.txt").read_text()
@@ -307,12 +308,14 @@ def test_a_run_whose_every_image_is_bad_stops_whatever_is_allowed(
         Run(config(tiny, captions, tmp_path / "run", max_bad=1.0, steps=99)).train()
 
 
+@pytest.mark.parametrize(
+    "torchrun", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["warm", "torchrun"]
+)
 def test_two_processes_equal_one_at_twice_the_batch(
-    tiny: Tiny, captions: Path, tmp_path: Path
+    tiny: Tiny, captions: Path, tmp_path: Path, torchrun: bool
 ) -> None:
     """As `torchrun` starts them; an unreadable picture is among the eight."""
     (captions.parent / "red.png").write_bytes(b"")
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     runs = []
     for processes in (1, 2):
         out = tmp_path / str(processes)
@@ -338,6 +341,8 @@ def test_two_processes_equal_one_at_twice_the_batch(
             0,
             "--log-every",
             1,
+            "--validate-every",
+            0,
             "--max-bad",
             0.5,
             "--lr-language",
@@ -349,8 +354,11 @@ def test_two_processes_equal_one_at_twice_the_batch(
             single = lavi_bridge(*given)
             assert single.poll() == 0, single.stderr[-3000:]
             told = single.stdout
+        elif not torchrun:
+            told = "".join(command.stdout for command in run_distributed(*given))
         else:
-            command = [sys.executable, *torchrun, "-m", "lavi_bridge", *map(str, given)]
+            start = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+            command = [sys.executable, *start, "-m", "lavi_bridge", *map(str, given)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr[-3000:]
             told = done.stdout

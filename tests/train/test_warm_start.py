@@ -267,9 +267,10 @@ def config(out: Path, **changes: object) -> TrainConfig:
         "rank": 2,
         "steps": 1,
         "batch_size": 2,
-        "warm_start": 60,
+        "warm_start": 24,
         "warm_start_batch": 4,
         "sample_every": 0,
+        "validate_every": 0,
         "device": "cpu",
         "log_every": 1,
     }
@@ -284,7 +285,7 @@ def test_a_run_that_was_stopped_in_its_warm_start_goes_on(few: None, tmp_path: P
         signal.raise_signal(signal.SIGINT)
 
     threading.Thread(target=stop).start()
-    with pytest.raises(BridgeError, match=r"warm start stopped at step \d+ of 60; it goes on from"):
+    with pytest.raises(BridgeError, match=r"warm start stopped at step \d+ of 24; it goes on from"):
         Run(config(tmp_path / "run")).train()
     Run(config(tmp_path / "run")).train()
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
