@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import tarfile
 import time
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing import resource_sharer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -30,25 +32,46 @@ COLORS = ("red", "green", "blue", "yellow", "purple", "orange", "cyan")
 @pytest.fixture
 def data(tmp_path: Path) -> dict[str, Path]:
     """Twenty-eight pictures, as a caption file and as two WebDataset shards."""
+    return pictures(tmp_path)
+
+
+def pictures(folder: Path) -> dict[str, Path]:
     rows = []
     for number in range(28):
         color = COLORS[number % len(COLORS)]
         image = Image.new("RGB", (16 + number % 3 * 8, 16), color)
         image.putpixel((number % 16, 3), (number * 9, 0, 0))
-        image.save(tmp_path / f"{number}.png")
+        image.save(folder / f"{number}.png")
         rows.append((f"{number}.png", f"a {color} wall, number {number}"))
-    (tmp_path / "captions.tsv").write_text("".join(f"{p}\t{c}\n" for p, c in rows))
-    shards = tmp_path / "shards"
+    (folder / "captions.tsv").write_text("".join(f"{p}\t{c}\n" for p, c in rows))
+    shards = folder / "shards"
     shards.mkdir()
     for shard in range(2):
         with tarfile.open(shards / f"{shard:05}.tar", "w") as archive:
             for path, caption in rows[shard::2]:
-                archive.add(tmp_path / path, f"{Path(path).stem}.png")
+                archive.add(folder / path, f"{Path(path).stem}.png")
                 text = json.dumps({"caption": caption}).encode()
                 entry = tarfile.TarInfo(f"{Path(path).stem}.json")
                 entry.size = len(text)
                 archive.addfile(entry, io.BytesIO(text))
-    return {"tsv": tmp_path / "captions.tsv", "webdataset": shards}
+    return {"tsv": folder / "captions.tsv", "webdataset": shards}
+
+
+@pytest.fixture(scope="module")
+def finished(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """The settings of a run of four steps that has ended; others may read it."""
+    folder = tmp_path_factory.mktemp("finished")
+    settings = config(tiny, pictures(folder)["tsv"], folder / "run", steps=4)
+    Run(settings).train()
+    return settings
+
+
+@pytest.fixture
+def again(finished: TrainConfig, tmp_path: Path) -> TrainConfig:
+    """The same of a copy of all, which may be changed."""
+    shutil.copytree(finished.out.parent, tmp_path / "copy")
+    data, out = tmp_path / "copy" / "captions.tsv", tmp_path / "copy" / "run"
+    return replace(finished, data=str(data), out=out)
 
 
 def config(tiny: Tiny, data: Path, out: Path, **changes: object) -> TrainConfig:
@@ -64,7 +87,7 @@ def config(tiny: Tiny, data: Path, out: Path, **changes: object) -> TrainConfig:
         "log_every": 1,
         "sample_every": 0,
         "save_every": 4,
-        "validate_every": 8,
+        "validate_every": 0,
         "schedule": "cosine",
         "ema": 0.9,
         "device": "cpu",
@@ -328,22 +351,19 @@ def test_a_run_with_more_steps_keeps_its_warm_up(
     ],
 )
 def test_a_run_with_other_settings_is_refused(
-    tiny: Tiny, data: dict[str, Path], tmp_path: Path, change: dict[str, object], reason: str
+    tiny: Tiny, again: TrainConfig, change: dict[str, Any], reason: str
 ) -> None:
-    Run(config(tiny, data["tsv"], tmp_path / "run", steps=4)).train()
     if "language" in change:
         change = {"language": str(tiny("bert"))}
     with pytest.raises(BridgeError, match=reason):
-        Run(config(tiny, data["tsv"], tmp_path / "run", **({"steps": 4} | change))).train()
+        Run(replace(again, **change)).train()
 
 
-def test_a_run_on_changed_data_is_refused(
-    tiny: Tiny, data: dict[str, Path], tmp_path: Path
-) -> None:
-    Run(config(tiny, data["tsv"], tmp_path / "run", steps=4)).train()
-    data["tsv"].write_text(data["tsv"].read_text().replace("number 3\n", "number three\n"))
+def test_a_run_on_changed_data_is_refused(again: TrainConfig) -> None:
+    data = Path(again.data)
+    data.write_text(data.read_text().replace("number 3\n", "number three\n"))
     with pytest.raises(BridgeError, match="data set: "):
-        Run(config(tiny, data["tsv"], tmp_path / "run", steps=4)).train()
+        Run(again).train()
 
 
 def test_the_last_and_the_best_checkpoints_are_kept(
@@ -409,25 +429,23 @@ def test_a_full_disk_leaves_the_checkpoint_before(
     assert Run(settings).train().id == straight.id
 
 
-def test_a_damaged_checkpoint_is_named(tiny: Tiny, data: dict[str, Path], tmp_path: Path) -> None:
-    settings = config(tiny, data["tsv"], tmp_path / "run", steps=4)
-    Run(settings).train()
-    state = tmp_path / "run" / "step-4" / "state.safetensors"
+def test_a_damaged_checkpoint_is_named(again: TrainConfig) -> None:
+    state = again.out / "step-4" / "state.safetensors"
     state.write_bytes(state.read_bytes()[:100])
     with pytest.raises(BridgeError, match=r"step-4/state\.safetensors is damaged"):
-        Run(settings).train()
+        Run(again).train()
 
 
 def test_a_reader_that_dies_is_named_and_nothing_is_lost(
     tiny: Tiny, data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = config(tiny, data["tsv"], tmp_path / "run", steps=12, workers=1)
+    settings = config(tiny, data["tsv"], tmp_path / "run", steps=8, workers=1)
     run = Run(settings)
     parent = os.getpid()
     read = type(run.source).picture
 
     def picture(source: object, index: int, at_least: int | None = None) -> Image.Image:
-        if os.getpid() != parent and steps_made(settings.out) > 5:
+        if os.getpid() != parent and steps_made(settings.out) > 2:
             resource_sharer.stop()  # as on a busy machine: what it has read is lost,
             time.sleep(1)  # and only then it counts as dead
             os._exit(1)
@@ -438,5 +456,5 @@ def test_a_reader_that_dies_is_named_and_nothing_is_lost(
         run.train()
     assert not multiprocessing.active_children()
     monkeypatch.undo()
-    straight = config(tiny, data["tsv"], tmp_path / "straight", steps=12)
+    straight = config(tiny, data["tsv"], tmp_path / "straight", steps=8)
     assert Run(settings).train().id == Run(straight).train().id
