@@ -38,8 +38,14 @@ def chatty(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("language", ["t5", "llama", "clip", "bert", "qwen3", "gemma2"])
-@pytest.mark.parametrize("layers", ["last", "mix"])
+@pytest.mark.parametrize(
+    ("language", "layers"),
+    [
+        *((language, "last") for language in ("t5", "llama", "clip", "bert", "qwen3", "gemma2")),
+        ("t5", "mix"),
+        ("llama", "mix"),
+    ],
+)
 def test_a_pair_trains_samples_saves_and_loads(
     language: str, layers: str, tiny: Tiny, tmp_path: Path
 ) -> None:
@@ -149,7 +155,8 @@ def test_a_warm_start_matches_the_prompts_own_tokens() -> None:
 
 def test_a_plan_and_a_check_of_data_count_with_it(tmp_path: Path) -> None:
     plans = [
-        make_plan("zoo:tiny-llama", "zoo:tiny-sd", template=t, compute=False) for t in (None, TEXT)
+        make_plan("zoo:tiny-llama", "zoo:tiny-sd", template=t, compute=False, checkpointing=False)
+        for t in (None, TEXT)
     ]
     assert plans[0].tokens == plans[1].tokens
     assert plans[0].training_gb < plans[1].training_gb

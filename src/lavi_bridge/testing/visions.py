@@ -130,7 +130,8 @@ VISIONS: dict[str, tuple[str, dict[str, Part], Part]] = {
         "PixArtAlphaPipeline",
         {
             "transformer": ("PixArtTransformer2DModel", PIXART_1024),
-            "vae": ("AutoencoderKL", _KL),
+            # latents are 128 wide, as the pipeline knows them by: attention there takes seconds
+            "vae": ("AutoencoderKL", _KL | {"mid_block_add_attention": False}),
         },
         ("DPMSolverMultistepScheduler", {"beta_start": 0.0001, "beta_end": 0.02}),
     ),
