@@ -57,7 +57,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 def pytest_collection_finish() -> None:
     """Collect garbage more rarely, and leave out what has been imported: a sixth of the time."""
-    gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 10, 10)
 

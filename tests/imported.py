@@ -18,5 +18,4 @@ import lavi_bridge.train.run
 
 __all__ = ["diffusers", "lavi_bridge", "peft", "torch", "transformers"]
 torch.set_num_threads(1)
-gc.collect()
 gc.freeze()  # nor do its children go through it in search of garbage

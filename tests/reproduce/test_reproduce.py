@@ -50,7 +50,7 @@ def quick(out: Path, **changes: Any) -> ReproduceConfig:
     return settings(
         out,
         "visions",
-        **{"seeds": 1, "prompts": 6, "scale": 0.01, "workers": 1, "rates": [1.0]} | changes,
+        **{"seeds": 1, "prompts": 6, "scale": 0.002, "workers": 1, "rates": [1.0]} | changes,
     )
 
 
@@ -167,7 +167,9 @@ def done(few: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_a_search_takes_the_rate_of_the_lower_loss(few: None, tmp_path: Path) -> None:
     places, row = Places(tmp_path), Row("", "t5-small")
-    search(row, quick(tmp_path, rates=[1.0, 300.0]), places)  # the second is far too high
+    search(
+        row, quick(tmp_path, rates=[1.0, 300.0], scale=0.01), places
+    )  # the second is far too high
     found = json.loads(places.search(row).read_text())
     assert set(found["losses"]) == {"1", "300"}
     assert found["factor"] == 1.0
@@ -240,7 +242,7 @@ def test_a_row_that_another_process_is_at_is_left_to_it(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_rate_that_diverges_is_passed_over(few: None, tmp_path: Path) -> None:
     places, row = Places(tmp_path), Row("", "t5-small")
-    search(row, quick(tmp_path, rates=[1.0, 1e30]), places)
+    search(row, quick(tmp_path, rates=[1.0, 1e30], scale=0.01), places)
     found = json.loads(places.search(row).read_text())
     assert (found["factor"], found["losses"]["1e+30"]) == (1.0, float("inf"))
 

@@ -88,7 +88,7 @@ def flags(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> list[object]:
         "--validate-every",
         0,
         "--save-every",
-        20,
+        4,
         "--keep",
         1000,
         "--workers",
@@ -128,7 +128,7 @@ def runs(flags: list[object], tmp_path_factory: pytest.TempPathFactory) -> Itera
     }
     started = {name: Command(*arguments) for name, arguments in given.items()}
     for name, process in started.items():
-        checkpoint = root / name / "step-20" / STATE
+        checkpoint = root / name / "step-4" / STATE
         until(checkpoint.is_file if name == "train" else partial(signed, root / name), process)
         process.send_signal(signal.SIGSTOP)  # it is there, and takes nobody's time
     yield root, {name: process.pid for name, process in started.items()}
@@ -178,7 +178,7 @@ def test_its_checkpoint_can_be_evaluated_into_another_folder_and_its_plan_be_see
     out = runs[0] / "train"
     command(
         "evaluate",
-        out / "step-20",
+        out / "step-4",
         "--suites",
         "shapes",
         "--limit",
@@ -191,7 +191,7 @@ def test_its_checkpoint_can_be_evaluated_into_another_folder_and_its_plan_be_see
         tmp_path,
     )
     command("train", *flags, "--out", out, "--dry-run")
-    command("generate", out / "step-20", "a wall", "--steps", 1, "--device", "cpu", "--out", out)
+    command("generate", out / "step-4", "a wall", "--steps", 1, "--device", "cpu", "--out", out)
 
 
 def test_a_run_with_readers_that_is_killed_goes_on_at_once(runs: Runs, flags: list[object]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -151,26 +152,35 @@ def test_another_schedule_does_not_go_on_from_a_state(tmp_path: Path) -> None:
 # ---- the models
 
 
-def test_a_language_model_is_built_and_goes_on_from_earlier_weights(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a reduced build of one language model."""
+    out = tmp_path_factory.mktemp("built")
+    build.build(["tiny-t5-small"], out=out, check=True)
+    return out
+
+
+def test_a_language_model_is_built_and_goes_on_from_earlier_weights(
+    built: Path, tmp_path: Path
+) -> None:
     from transformers import AutoModelForTextEncoding, AutoTokenizer
 
     name = "tiny-t5-small"
-    build.build([name], out=tmp_path / "a", check=True)
-    folder = tmp_path / "a" / name
+    folder = built / name
     model = AutoModelForTextEncoding.from_pretrained(folder)
     assert AutoTokenizer.from_pretrained(folder).tokenize("a red ring") == ["▁a", "▁red", "▁ring"]
     assert model.config.hidden_size == 48
     assert model.dtype == torch.float16
-    build.build([name], out=tmp_path / "b", check=True, start=folder, steps=2)
-    logs = [tmp_path / run / f"work/{name}/text/log.jsonl" for run in "ab"]
+    build.build([name], out=tmp_path, check=True, start=folder, steps=2)
+    logs = [out / f"work/{name}/text/log.jsonl" for out in (built, tmp_path)]
     fresh, further = (json.loads(log.read_text().splitlines()[0]) for log in logs)
     assert further["held_out_loss"] < 0.95 * fresh["held_out_loss"]
 
 
 def test_a_finished_stage_is_kept_and_another_recipe_does_not_mix_with_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    build.build(["tiny-t5-small"], out=tmp_path, check=True)
+    shutil.copytree(built, tmp_path, dirs_exist_ok=True)
     build.build(["tiny-t5-small"], out=tmp_path, check=True)
     assert "[1/1] tiny-t5-small text: done before" in capsys.readouterr().out
     with pytest.raises(BridgeError, match="was made by another recipe"):
