@@ -23,7 +23,7 @@ from lavi_bridge.train.warm_start.teacher import find_teacher
 from lavi_bridge.train.warm_start.warm_start import WarmStart
 
 Tiny = Callable[[str], Path]
-CAPTIONS = ShapesWorld().captions(300)
+CAPTIONS = ShapesWorld().captions(160)
 
 
 def connect(adapter: str = "linear", *, dropout: float = 0.1) -> Bridge:
@@ -102,7 +102,7 @@ def test_an_exactly_linear_relation_gives_the_very_weights() -> None:
     weight = torch.randn(bridge.vision.text_width, width, generator=chance)
     bias = torch.randn(bridge.vision.text_width, generator=chance)
     parts = []
-    for captions in (CAPTIONS[:200], CAPTIONS[200:]):
+    for captions in (CAPTIONS[:120], CAPTIONS[120:]):
         matched = matcher([Pair.same(caption) for caption in captions])
         hidden = matcher.hidden(matched).hidden.detach()
         parts.append(replace(matched, states=hidden @ weight.T + bias))

@@ -35,7 +35,7 @@ MARK = (0, 0)
 def made() -> list[Pair]:
     """Pairs that Llama's little tokenizer, which spells words it does not know, cuts none of."""
     tokenizer = load_language(locate("zoo:tiny-llama"), dtype=torch.float32)
-    told = ShapesWorld().retold(400, asides=0, synonyms=2)
+    told = ShapesWorld().retold(160, asides=0, synonyms=2)
     pairs = [Pair(one.text, one.plain, one.links) for one in told]
     lengths = tokenizer.lengths([pair.ours for pair in pairs])
     return [pair for pair, length in zip(pairs, lengths, strict=True) if 34 < length <= 48]
@@ -94,7 +94,8 @@ def test_a_file_that_is_missing_empty_or_no_text_is_named(tmp_path: Path) -> Non
         read_pairs(path)
 
 
-def test_the_world_has_pairs_of_its_own() -> None:
+def test_the_world_has_pairs_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GENERATED", 50)
     first = open_pairs("shapes")[0]
     told = ShapesWorld().retold(1)[0]
     assert (first.ours, first.theirs, first.links) == (told.text, told.plain, told.links)
@@ -184,7 +185,7 @@ def test_a_long_pair_is_read_to_its_end_and_a_short_one_as_ever(tiny: Tiny) -> N
 def test_it_learns_what_the_own_encoder_cannot_read(tiny: Tiny, few: None, match: str) -> None:
     bridge = connect(tiny, rank=8)
     pairs = PAIRS if match == "states" else [Pair(p.ours, p.theirs) for p in PAIRS]
-    warm = WarmStart(bridge, [], pairs=pairs, match=match, steps=12, batch_size=8)  # type: ignore[arg-type]
+    warm = WarmStart(bridge, [], pairs=pairs, match=match, steps=6, batch_size=8)  # type: ignore[arg-type]
     before = warm.measure(match)  # type: ignore[arg-type]
     list(warm.run())
     assert warm.measure(match) < before  # type: ignore[arg-type]

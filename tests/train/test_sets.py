@@ -41,7 +41,7 @@ def test_captions_alone_are_refused_for_they_teach_nothing() -> None:
 
 
 def test_it_learns_what_the_own_encoder_misreads(few: None) -> None:
-    warm = WarmStart(connect(), [], pairs=UNLINKED, match="sets", steps=12, batch_size=8)
+    warm = WarmStart(connect(), [], pairs=UNLINKED, match="sets", steps=6, batch_size=8)
     before = warm.measure("sets")
     list(warm.run())
     assert 0 < warm.measure("sets") < before
