@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lavi_bridge import BridgeError
 from lavi_bridge.running import run_state as resume
 from lavi_bridge.shapes.world import ShapesWorld, evaluation_set, vocabulary
-from lavi_bridge.zoo.making import build, tokens
+from lavi_bridge.zoo.making import build, image, text, tokens
 from lavi_bridge.zoo.making.catalogue import MODELS
 from lavi_bridge.zoo.making.fitting import Objective, Schedule, fit
 from lavi_bridge.zoo.making.image import Denoising, SameStates, read
@@ -156,14 +156,25 @@ def test_another_schedule_does_not_go_on_from_a_state(tmp_path: Path) -> None:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a reduced build of one language model."""
     out = tmp_path_factory.mktemp("built")
-    build.build(["tiny-t5-small"], out=out, check=True)
+    with pytest.MonkeyPatch.context() as patch:
+        take_few(patch)
+        build.build(["tiny-t5-small"], out=out, check=True)
     return out
 
 
+def take_few(patch: pytest.MonkeyPatch) -> None:
+    """Measure on few texts, and encode few pictures: they take most of the time."""
+    patch.setattr(text, "HELD_OUT", 64)
+    patch.setattr(image, "HELD_OUT", 64)
+    patch.setattr(image, "BLOCK", 64)
+
+
 def test_a_language_model_is_built_and_goes_on_from_earlier_weights(
-    built: Path, tmp_path: Path
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from transformers import AutoModelForTextEncoding, AutoTokenizer
+
+    take_few(monkeypatch)
 
     name = "tiny-t5-small"
     folder = built / name
@@ -217,8 +228,9 @@ def test_every_bundled_model_has_a_recipe_and_is_small() -> None:
 
 
 def test_an_encoder_whose_padding_is_masked_learns_the_states_that_are_read(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    take_few(monkeypatch)
     context = build.Context(tmp_path, "cpu", check=True)
     stage = MODELS["tiny-pixart"].stages[0]
     task = stage.task(context)
