@@ -111,6 +111,61 @@ def generate(args: list[str]) -> None:
         print(path)
 
 
+@dataclass
+class Influence(Settings):
+    """Show which words of a prompt moved its picture.
+
+    The prompt is drawn, and drawn again without each word and with a neutral one in its place, from
+    the same seed. The redder a word in the picture's strip, the more it moved.
+    """
+
+    bridge: Positional[str]
+    """Folder of a bridge or of its training run, a Hub id, or an image model (zoo:tiny-sd, say)."""
+    prompt: Positional[str]
+    """In quotes; every word costs two pictures."""
+    out: Path = Path("influence.png")
+    """The picture with its words."""
+    neutral: str = "thing"
+    """What stands in a word's place."""
+    sampling: OmitArgPrefixes[Sampling] = field(default_factory=Sampling)
+    """How they are drawn."""
+    device: str | None = None
+    """cpu, cuda, cuda:1 … (unset: cuda where there is one)."""
+
+
+def influence(args: list[str]) -> None:
+    """Show which words of a prompt moved its picture."""
+    options = tyro.cli(Influence, args=args, prog="lavi-bridge influence")
+    from lavi_bridge.bridge.bridge import Bridge
+    from lavi_bridge.bridge.drawing import save_png, settings_of
+    from lavi_bridge.bridge.folder import is_pipeline
+    from lavi_bridge.evaluate.influence import heat, influence
+    from lavi_bridge.running.progress import progress
+    from lavi_bridge.show.tables import aligned
+
+    load = Bridge.own if is_pipeline(options.bridge) else Bridge.load
+    bridge = load(options.bridge, device=options.device)
+    settings = settings_of(bridge, options.sampling)
+    with progress(desc="drawing", unit="image") as bar:
+        image, words = influence(
+            bridge,
+            options.prompt,
+            seed=options.sampling.seed,
+            neutral=options.neutral,
+            on_picture=bar.update,
+            batch_size=options.sampling.batch_size,
+            **settings,
+        )
+    record = {"prompt": options.prompt, "seed": options.sampling.seed} | settings
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    save_png(heat(image, words), options.out, record)
+    rows = [
+        (word.word, f"{word.left_out.mean():.4f}", f"{word.replaced.mean():.4f}") for word in words
+    ]
+    print(aligned([("word", "left out", "replaced"), *rows], "lrr"))
+    print(f"\nmean change of the picture, 0 to 1; '{options.out}'")
+
+
 def evaluate(args: list[str]) -> None:
     """Draw prompt suites, judge the images, and report with intervals."""
     options = tyro.cli(EvaluateConfig, args=args, prog="lavi-bridge evaluate")

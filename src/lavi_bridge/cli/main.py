@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable
 
-from lavi_bridge.cli.draw import evaluate, expand, generate, reproduce
+from lavi_bridge.cli.draw import evaluate, expand, generate, influence, reproduce
 from lavi_bridge.cli.publish import export, push
 from lavi_bridge.cli.train import cache, data, plan, train
 from lavi_bridge.cli.zoo import convert, demo, interpolate, show_list, zoo
@@ -31,6 +31,7 @@ A model is a folder, a Hub id (owner/name[/subfolder][@revision]) or zoo:NAME.
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train,
     "generate": generate,
+    "influence": influence,
     "evaluate": evaluate,
     "reproduce": reproduce,
     "expand": expand,
