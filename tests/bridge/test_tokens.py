@@ -118,9 +118,9 @@ def test_more_than_the_language_model_reads_is_told() -> None:
         connect(tokens=0)
 
 
-def test_plan_and_data_check_count_with_them(tmp_path: Path) -> None:
+def test_plan_and_data_check_count_with_them(tiny: Tiny, tmp_path: Path) -> None:
     made = make_plan(
-        "zoo:tiny-t5-large", "zoo:tiny-sd", tokens=64, compute=False, checkpointing=False
+        "zoo:tiny-t5-large", str(tiny("sd")), tokens=64, compute=False, checkpointing=False
     )
     assert made.tokens == 64
     new("RGB", (64, 64)).save(tmp_path / "a.png")

@@ -12,7 +12,7 @@ from lavi_bridge.bridge import lora
 from lavi_bridge.data.cache.features import FeatureCache
 from lavi_bridge.languages.layers import Upper, frozen_layers, stack_of
 from lavi_bridge.languages.reading import reading
-from lavi_bridge.plan.plan import make_plan
+from lavi_bridge.plan.plan import Plan, make_plan
 from lavi_bridge.train.caching import cached_features, open_text_cache
 from lavi_bridge.train.options import TrainConfig
 from tests.test_battery import battery
@@ -27,10 +27,18 @@ PROMPTS = ["a red circle", "two blue squares"]
 
 
 def connect(
-    layers: str | int, language: str | Path = "zoo:tiny-llama", **options: object
+    layers: str | int,
+    language: str | Path = "zoo:tiny-llama",
+    vision: str | Path = "zoo:tiny-sd",
+    **options: object,
 ) -> Bridge:
     given = {"rank": 2, "vision_rank": 0, "dropout": 0.0, "device": "cpu"} | options
-    return Bridge.connect(language, "zoo:tiny-sd", layers=layers, **given)  # type: ignore[arg-type]
+    return Bridge.connect(language, vision, layers=layers, **given)  # type: ignore[arg-type]
+
+
+def plan_of(layers: str | int, vision: Path, rank: int = 4) -> Plan:
+    options = {"compute": False, "checkpointing": False, "language_rank": rank, "vision_rank": 0}
+    return make_plan("zoo:tiny-llama", str(vision), layers=layers, **options)  # type: ignore[arg-type]
 
 
 def states(bridge: Bridge) -> list[torch.Tensor]:
@@ -174,23 +182,16 @@ def test_a_text_cache_knows_the_layers_and_keeps_each_of_a_mix(tmp_path: Path) -
         open_text_cache(connect("mean", language_layers="last:1"), config)
 
 
-def test_what_is_let_go_takes_no_memory_and_is_fetched_all_the_same() -> None:
-    plans = [
-        make_plan(
-            "zoo:tiny-llama", "zoo:tiny-sd", layers=layers, compute=False, checkpointing=False
-        )
-        for layers in ("last", 1)
-    ]
+def test_what_is_let_go_takes_no_memory_and_is_fetched_all_the_same(tiny: Tiny) -> None:
+    plans = [plan_of(layers, tiny("sd")) for layers in ("last", 1)]
     assert plans[1].language_parameters < plans[0].language_parameters
     assert plans[1].download_gb == plans[0].download_gb
 
 
 @pytest.mark.parametrize("layers", LAYERS)
-def test_a_plan_is_of_what_is_read(layers: str) -> None:
-    plan = make_plan(
-        "zoo:tiny-llama", "zoo:tiny-sd", layers=layers, compute=False, checkpointing=False
-    )
-    bridge = connect(layers, rank=32, vision_rank=32)
+def test_a_plan_is_of_what_is_read(layers: str, tiny: Tiny) -> None:
+    plan = plan_of(layers, tiny("sd"))
+    bridge = connect(layers, vision=tiny("sd"), rank=4)
     counts = {name: sum(p.numel() for p in part) for name, part in bridge.parts().items()}
     assert (plan.adapter_parameters, plan.language_lora_parameters) == (
         counts["adapter"],

@@ -153,9 +153,16 @@ def test_a_warm_start_matches_the_prompts_own_tokens() -> None:
     assert apart.shape[1] == matched.states.shape[1]
 
 
-def test_a_plan_and_a_check_of_data_count_with_it(tmp_path: Path) -> None:
+def test_a_plan_and_a_check_of_data_count_with_it(tiny: Tiny, tmp_path: Path) -> None:
     plans = [
-        make_plan("zoo:tiny-llama", "zoo:tiny-sd", template=t, compute=False, checkpointing=False)
+        make_plan(
+            "zoo:tiny-llama",
+            str(tiny("sd")),
+            template=t,
+            tokens=40,
+            compute=False,
+            checkpointing=False,
+        )
         for t in (None, TEXT)
     ]
     assert plans[0].tokens == plans[1].tokens

@@ -117,8 +117,8 @@ def test_a_model_that_cannot_be_checkpointed_is_not_said_to_be(tiny: Tiny) -> No
     assert "without checkpointing" in plan.table()
 
 
-def test_a_quantized_language_model_and_sharding_need_less_memory() -> None:
-    pair = ("zoo:tiny-t5-large", "zoo:tiny-sd")
+def test_a_quantized_language_model_and_sharding_need_less_memory(tiny: Tiny) -> None:
+    pair = ("zoo:tiny-t5-large", tiny("sd"))
     whole, small = plan_of(*pair), plan_of(*pair, quantize="nf4")
     assert whole.weights_gb - small.weights_gb > 0.3 * 2 * whole.language_parameters / 1e9
     saved = whole.weights_gb - small.weights_gb
@@ -128,8 +128,8 @@ def test_a_quantized_language_model_and_sharding_need_less_memory() -> None:
     assert half.training_gb - kept == pytest.approx((whole.training_gb - kept) / 2)
 
 
-def test_rank_zero_is_shown_as_untouched() -> None:
-    plan = plan_of("zoo:tiny-t5-base", "zoo:tiny-sd", language_rank=0)
+def test_rank_zero_is_shown_as_untouched(tiny: Tiny) -> None:
+    plan = plan_of(tiny("t5"), tiny("sd"), language_rank=0)
     assert plan.language_lora_parameters == 0
     assert "language LoRA    untouched" in plan.table()
 
