@@ -182,7 +182,10 @@ def by_pipeline(bridge: Bridge, pipe: Any) -> np.ndarray:
     return np.stack([np.asarray(image, int) for image in drawn.images])
 
 
-@pytest.mark.parametrize("vision", ["sd", "sdxl", "sd3", "flux-dev"])
+@pytest.mark.parametrize(
+    "vision",
+    ["sd", "flux-dev", *(pytest.param(v, marks=pytest.mark.slow) for v in ("sdxl", "sd3"))],
+)
 def test_every_naming_scheme_draws_as_diffusers_and_every_key_lands(
     vision: str, tiny: Tiny, tmp_path: Path
 ) -> None:
@@ -329,8 +332,7 @@ def same(a: list[Any], b: list[Any]) -> bool:
     )
 
 
-@pytest.mark.parametrize("rank", [4, 0])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("dtype", "rank"), [("float32", 4), ("bfloat16", 0)])
 def test_two_add_up_in_any_order_and_leave_nothing_behind(
     rank: int, dtype: str, tiny: Tiny, file: Path, tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ pipe("{prompt}").images[0].save("picture.png")
 {note}"""
 COMFYUI = """\
 Put {place} into ComfyUI's `models/lavi_bridges`, and choose it in the nodes of LaVi-Bridge."""
-NEEDS = "Needs diffusers >= 0.37, transformers >= 5.19"
+NEEDS = "Needs diffusers >= 0.37, transformers >= 5.14"
 NOTES = {
     "light": f"Both base models are fetched from where they were published. {NEEDS} and peft.",
     "merged": f"LoRA is in the weights. {NEEDS}.",
