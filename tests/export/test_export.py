@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from lavi_bridge import Bridge, BridgeError
+from lavi_bridge.cli.publish import export as command
 from lavi_bridge.export import Form, export_bridge, source
 from tests.export import alone, jobs
 from tests.visions import checks
@@ -216,6 +217,27 @@ def test_what_a_form_does_not_hold_is_one_line(
 def test_an_image_model_alone_and_fewer_bits_are_refused(whole: Tiny, tmp_path: Path) -> None:
     with pytest.raises(BridgeError, match="plain diffusers draws with it"):
         export_bridge(Bridge.own(whole("sd"), device="cpu"), tmp_path / "out")
+
+
+def test_the_command_says_what_it_wrote_and_how_it_is_loaded(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bridge = jobs.trained(tiny("t5"), tiny("sd"))
+    with torch.no_grad():
+        for name, parameter in bridge.vision.backbone.named_parameters():
+            if "lora_B" in name:
+                parameter.mul_(1e-3)
+    bridge.save(tmp_path / "bridge")
+    out = str(tmp_path / "out")
+    command([str(tmp_path / "bridge"), "--out", out, "--dtype", "bfloat16"])
+    told = capsys.readouterr().out
+    assert f"form merged, bridge {bridge.id}" in told
+    assert "note: rounding to bfloat16 changed what LoRA adds to the vision model by" in told
+    assert f"from_pretrained('{out}', custom_pipeline='{out}', trust_remote_code=True)" in told
+    assert (
+        load_file(Path(out, "unet", "diffusion_pytorch_model.safetensors"))["conv_in.weight"].dtype
+        == torch.bfloat16
+    )
 
 
 def test_an_earlier_export_is_replaced_and_nothing_else(tiny: Tiny, tmp_path: Path) -> None:
