@@ -497,7 +497,7 @@ class TextHalf(ModelMixin, ConfigMixin):
         overflows = asked == torch.float16 and not half.config.float16
         half.language = load_base(folder / LANGUAGE, None if overflows else asked)
         half.asked = asked
-        half.tokenizer = AutoTokenizer.from_pretrained(folder / LANGUAGE)
+        half.tokenizer = AutoTokenizer.from_pretrained(folder / LANGUAGE, trust_remote_code=False)
         half.adapter.float().load_state_dict(load_file(folder / ADAPTER))
         return half.eval().requires_grad_(False)
 
@@ -505,6 +505,23 @@ class TextHalf(ModelMixin, ConfigMixin):
     def dtype(self) -> torch.dtype:
         """The precision of the pipeline that this is a part of."""
         return self.asked or next(self.language.parameters()).dtype
+
+    def to(self, *args: Any, **options: Any) -> Any:
+        """Move or cast it; a language model that overflows in float16 stays in float32."""
+        before = next(self.language.parameters()).dtype
+        super().to(*args, **options)
+        after = next(self.language.parameters()).dtype
+        if after != before:
+            self.asked = after
+        if after == torch.float16 and not self.config.float16:
+            self.language.float()
+        return self
+
+    def save_pretrained(self, *_args: Any, **_options: Any) -> None:
+        """Refuse: the exported folder holds more than diffusers would write."""
+        raise NotImplementedError(
+            "copy the exported folder instead: it is all that this was made of"
+        )
 
     @torch.no_grad()
     def forward(self, prompts: Sequence[str], own: Text | None = None) -> Text:

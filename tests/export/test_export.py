@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,9 +17,11 @@ import torch
 from safetensors.torch import load_file
 
 from lavi_bridge import Bridge, BridgeError
+from lavi_bridge.bridge import lora
 from lavi_bridge.cli.publish import export as command
 from lavi_bridge.export import Form, export_bridge, source
 from tests.export import alone, jobs
+from tests.files.test_places import gguf
 from tests.visions import checks
 
 Tiny = Callable[[str], Path]
@@ -281,3 +284,103 @@ def test_what_rounding_takes_of_lora_is_told(tiny: Tiny, tmp_path: Path) -> None
     assert export_bridge(bridge, tmp_path / "out").lost["vision"] == 0
     weights = load_file(tmp_path / "out" / "vae" / "diffusion_pytorch_model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+
+
+def test_lora_is_merged_into_16_bits_too(tiny: Tiny, tmp_path: Path) -> None:
+    """A bridge that was loaded as on a GPU; sums are made in float32 and rounded once."""
+    jobs.trained(tiny("t5"), tiny("sd")).save(tmp_path / "bridge")
+    bridge = Bridge.load(tmp_path / "bridge", dtype="bfloat16", device="cpu")
+    done = export_bridge(bridge, tmp_path / "out")
+    assert 0 < done.lost["vision"] < 1
+    found = load_file(tmp_path / "out" / "unet" / "diffusion_pytorch_model.safetensors")
+    layers = lora.layers(bridge.vision.backbone)
+    for name, layer in layers.items():
+        summed = layer.get_base_layer().weight.float() + layer.get_delta_weight(lora.NAME).float()
+        assert torch.equal(found[f"{name}.weight"], summed.to(torch.bfloat16))
+
+
+@pytest.mark.parametrize("form", ["merged", "stock"])
+def test_a_tokenizer_that_pads_on_the_left_pads_on_the_right(
+    form: Form, tiny: Tiny, tmp_path: Path
+) -> None:
+    language = Path(shutil.copytree(tiny("llama"), tmp_path / "llama"))
+    config = json.loads((language / "tokenizer_config.json").read_text())
+    (language / "tokenizer_config.json").write_text(json.dumps(config | {"padding_side": "left"}))
+    assert off(jobs.trained(language, tiny("sd")), tmp_path / "out", form) <= 1
+
+
+def test_a_stock_encoder_reads_as_many_tokens_as_the_bridge(tiny: Tiny, tmp_path: Path) -> None:
+    """PixArt's pipeline pads to 120: real tokens beyond the bridge's are an error."""
+    bridge = jobs.trained(tiny("llama"), tiny("pixart-alpha"), tokens=60)
+    assert off(bridge, tmp_path / "out", "stock") <= 1
+    pipe = alone.load(str(tmp_path / "out"), False)
+    options = jobs.options_of(bridge, "stock")
+    with pytest.raises(ValueError, match="call the pipeline with max_sequence_length=60"):
+        pipe("a red circle " * 10, **options)
+    seeds = [torch.Generator().manual_seed(checks.SEED)]
+    cut = pipe("a red circle " * 10, max_sequence_length=60, generator=seeds, **options).images
+    with pytest.warns(UserWarning, match="longer than 60 tokens"):
+        ours = checks.pictures(bridge, ["a red circle " * 10])
+    assert np.abs(ours - np.asarray(cut[0], int)).max() <= 1
+
+
+def test_a_gguf_language_model_is_written_whole(tiny: Tiny, tmp_path: Path) -> None:
+    bridge = jobs.trained(gguf(tmp_path / "model.gguf"), tiny("sd"))
+    assert off(bridge, tmp_path / "out", "merged") <= 1
+    assert bridge.language.model.config.quantization_config
+
+
+def test_diffusers_writes_no_half_of_it(tiny: Tiny, tmp_path: Path) -> None:
+    bridge = jobs.trained(tiny("llama"), tiny("sd"))
+    for form in ("merged", "stock"):
+        export_bridge(bridge, tmp_path / form, form=form)
+        pipe = alone.load(str(tmp_path / form), form == "merged")
+        with pytest.raises(NotImplementedError, match="copy the exported folder instead"):
+            pipe.save_pretrained(tmp_path / "again")
+
+
+def test_calls_that_are_not_plain_prompts(tiny: Tiny, tmp_path: Path) -> None:
+    bridge = jobs.trained(tiny("t5"), tiny("sdxl"))
+    export_bridge(bridge, tmp_path / "out")
+    pipe = alone.load(str(tmp_path / "out"), True)
+    options = jobs.options_of(bridge, "merged")
+
+    def drawn(*args: Any, **more: Any) -> np.ndarray:
+        generator = torch.Generator().manual_seed(0)
+        return np.asarray(pipe(*args, generator=generator, **options, **more).images[0], int)
+
+    plain = drawn("a red circle")
+    embeds = pipe.embeddings("a red circle")
+    told = {k: v for k, v in embeds.items() if v is not None and not k.startswith("negative")}
+    assert np.abs(drawn(**told) - plain).max() <= 1
+    other = pipe.embeddings("a red circle", "blue")
+    negative = {k: v for k, v in other.items() if v is not None and k.startswith("negative")}
+    assert np.array_equal(
+        drawn("a red circle", **negative), drawn("a red circle", negative_prompt="blue")
+    )
+    with pytest.raises(ValueError, match="leave prompt_2 out"):
+        drawn("a red circle", prompt_2="a blue square")
+    nothing: list[Any] = [None, []]
+    for given in nothing:
+        with pytest.raises(ValueError, match="give a prompt"):
+            drawn(given)
+
+
+def test_cast_to_float16_a_model_that_overflows_stays_in_float32(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    export_bridge(jobs.trained(tiny("t5"), tiny("sd")), tmp_path / "out")
+    half = alone.load(str(tmp_path / "out"), True).prompt_processor.to(torch.float16)
+    assert half.dtype == torch.float16
+    assert half.language.dtype == torch.float32
+    assert half(["a red circle"]).hidden.dtype == torch.float32
+
+
+@pytest.mark.parametrize("told", [{"export": None}, {"export": {"files": "abc"}}, {"files": []}])
+def test_a_record_of_something_else_is_no_earlier_export(
+    told: dict[str, Any], tiny: Tiny, tmp_path: Path
+) -> None:
+    (tmp_path / "bridge.json").write_text(json.dumps(told))
+    bridge = Bridge.connect(tiny("t5"), tiny("sd"), rank=2, device="cpu")
+    with pytest.raises(BridgeError, match="holds something else than an export"):
+        export_bridge(bridge, tmp_path)

@@ -18,9 +18,12 @@ class Export(Settings):
     """Write a bridge as a folder that runs without this package.
 
     light: adapter and LoRA; both base models are fetched from where they were published (peft).
+
     merged: all weights, LoRA in them; plain diffusers and the serving engines load it.
+
     stock: the image model's own pipeline class (Stable Diffusion, PixArt, Sana), the language model
     and the adapter in the place of its text encoder: ControlNets and community LoRA work as ever.
+
     comfyui: the language model with the adapter, and the image model's LoRA, for the nodes of our
     folder comfyui/ (Stable Diffusion 1.x and 2.x, SDXL, PixArt).
     """

@@ -71,8 +71,7 @@ def write_lora(bridge: Bridge, path: Path, dtype: torch.dtype | None) -> float:
     told = {key: str(value) for key, value in asdict(fits(bridge)).items()}
     state = {name: tensor.cpu() for name, tensor in lora_state(bridge, dtype).items()}
     save_file(state, path, metadata={"format": "pt", "bridge": bridge.id, **told})
-    with lora.fused(bridge.vision.backbone):
-        return models.plain_state(bridge.vision.backbone, torch.float16)[1]
+    return models.plain_state(bridge.vision.backbone, torch.float16, fused=True)[1]
 
 
 def lora_state(bridge: Bridge, dtype: torch.dtype | None) -> dict[str, Tensor]:

@@ -78,7 +78,7 @@ def export_bridge(
 
     Args:
         folder: an earlier export there is replaced, whole or not at all.
-        form: see `forms.ABOUT`.
+        form: see docs/export.md.
         dtype: of the weights that are written; as the bridge has them by default.
         servers: whether the pipeline is named by a string, as servers want it; plain diffusers then
             needs `custom_pipeline=`, too. Without, it finds the pipeline by itself.
@@ -119,9 +119,10 @@ def _earlier(target: Path) -> list[str]:
         return []
     index = target / INDEX
     told = Place(str(target), str(target)).json(INDEX) if index.is_file() else {}
-    if "files" not in told.get("export", {}):
-        raise BridgeError(f"'{target}' holds something else than an export; choose another folder")
-    return list(told["export"]["files"])
+    match told.get("export"):
+        case {"files": [*names]} if all(isinstance(name, str) for name in names):
+            return names
+    raise BridgeError(f"'{target}' holds something else than an export; choose another folder")
 
 
 class Writer:
@@ -229,14 +230,12 @@ class Writer:
         self.lora(language, folder, loads)
 
     def tokenizer(self, folder: Path) -> None:
-        """Write the tokenizer, which cuts prompts as the bridge does."""
-        tokenizer = self.bridge.language.tokenizer
-        before = tokenizer.model_max_length
-        tokenizer.model_max_length = self.bridge.tokens
-        try:
-            tokenizer.save_pretrained(folder)
-        finally:
-            tokenizer.model_max_length = before
+        """Write the tokenizer, which cuts prompts as the bridge does and pads on the right."""
+        self.bridge.language.tokenizer.save_pretrained(folder)
+        path = folder / "tokenizer_config.json"
+        told = json.loads(path.read_text(encoding="utf-8"))
+        told |= {"model_max_length": self.bridge.tokens, "padding_side": "right"}
+        path.write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def lora(self, side: Side, folder: Path, loads: models.Loads) -> None:
         """Write the LoRA layers of a model that does not have them in its weights."""
@@ -311,6 +310,9 @@ class Writer:
                 place = own.place if part is getattr(own, "model", None) else vision.place / name
                 models.Loads(entry[0], entry[1], place=place).write(folder)
                 entry = self.base(folder)
+            elif isinstance(part, nn.Module):
+                state, _ = models.plain_state(part, self.dtype, fused=False)
+                models.save_transformers(part, folder, state)
             else:
                 part.save_pretrained(folder)
             yield name, entry
@@ -321,9 +323,16 @@ class Writer:
         """Take out of the configs from which folders the models were loaded."""
         for path in self.folder.rglob("*config*.json"):
             config = json.loads(path.read_text(encoding="utf-8"))
-            kept = {k: v for k, v in config.items() if k not in NAMES}
+            kept = _without_names(config)
             if kept != config:
                 path.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _without_names(told: Any) -> Any:
+    """JSON without the keys in which the libraries keep folders, also deep inside."""
+    if isinstance(told, dict):
+        return {key: _without_names(value) for key, value in told.items() if key not in NAMES}
+    return [_without_names(value) for value in told] if isinstance(told, list) else told
 
 
 def half_config(bridge: Bridge) -> dict[str, Any]:

@@ -12,12 +12,6 @@ from lavi_bridge.visions.base import Vision
 
 Form = Literal["light", "merged", "stock", "comfyui"]
 FORMS: tuple[str, ...] = get_args(Form)
-ABOUT = {
-    "light": "adapter and LoRA; both base models are fetched from where they were published",
-    "merged": "all weights, LoRA in them: no peft needed",
-    "stock": "the image model's own pipeline class, the text half as its text encoder",
-    "comfyui": "text half, LoRA in it, and the vision model's LoRA, for the nodes of comfyui/",
-}
 STOCK = ("StableDiffusionPipeline", "PixArtAlphaPipeline", "PixArtSigmaPipeline", "SanaPipeline")
 """Pipelines that read one text encoder's states as they are."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,10 @@ def save_diffusers(model: Any, folder: Path, *, dtype: torch.dtype | None, fused
     """Write a model of diffusers; return what of its LoRA rounding loses, see `plain_state`."""
     with torch.device("meta"):
         shapes = type(model).from_config(model.config)
-    with lora.fused(model) if fused else nullcontext():
-        state, lost = plain_state(model, dtype)
-        shapes.load_state_dict(state, assign=True)
-        with quiet():
-            shapes.save_pretrained(folder, max_shard_size=LARGEST)
+    state, lost = plain_state(model, dtype, fused=fused)
+    shapes.load_state_dict(state, assign=True)
+    with quiet():
+        shapes.save_pretrained(folder, max_shard_size=LARGEST)
     return lost
 
 
@@ -41,22 +40,38 @@ def save_language(
     language: Language, folder: Path, *, dtype: torch.dtype | None, fused: bool
 ) -> float:
     """Write a language model, without layers that are not read; return as `save_diffusers` does."""
-    model = language.model
-    with lora.fused(model) if fused else nullcontext():
-        state, lost = plain_state(model, dtype)
-        with quiet(), _no_bar():
-            model.save_pretrained(folder, state_dict=state, max_shard_size=LARGEST)
-    path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config.pop("quantization_config", None)  # of a GGUF file, say: these weights are whole
+    state, lost = plain_state(language.model, dtype, fused=fused)
+    save_transformers(language.model, folder, state)
     if language.let_go:
+        path = folder / "config.json"
+        config = json.loads(path.read_text(encoding="utf-8"))
         kept = len(stack_of(language)[1])
         names = getattr(language.config, "attribute_map", {})
         config[names.get("num_hidden_layers", "num_hidden_layers")] = kept
         if config.get("layer_types"):
             config["layer_types"] = config["layer_types"][:kept]
-    write_text(path, json.dumps(config, indent=2) + "\n")
+        write_text(path, json.dumps(config, indent=2) + "\n")
     return lost
+
+
+def save_transformers(model: Any, folder: Path, state: dict[str, Tensor]) -> None:
+    """Write a model of transformers with these weights."""
+    with quiet(), _no_bar(), _plain(model):
+        model.save_pretrained(folder, state_dict=state, max_shard_size=LARGEST)
+
+
+@contextmanager
+def _plain(model: Any) -> Iterator[None]:
+    """Let the library forget that the weights were of a GGUF file: they are whole by now."""
+    kept = vars(model).pop("hf_quantizer", None)
+    told = vars(model.config).pop("quantization_config", None)
+    try:
+        yield
+    finally:
+        if kept is not None:
+            model.hf_quantizer = kept
+        if told is not None:
+            model.config.quantization_config = told
 
 
 @contextmanager
@@ -73,25 +88,34 @@ def _no_bar() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def plain_state(model: nn.Module, dtype: torch.dtype | None) -> tuple[dict[str, Tensor], float]:
-    """The weights under the names that they have without LoRA layers, cast to `dtype`.
+def plain_state(
+    model: nn.Module, dtype: torch.dtype | None, *, fused: bool
+) -> tuple[dict[str, Tensor], float]:
+    """The weights under the names that they have without LoRA layers.
 
-    Also how much of what LoRA adds is lost by rounding the sum, as a part of its length (0 to
-    about 1): in 16 bits a light LoRA falls between two numbers.
+    Args:
+        dtype: to which they are cast; None leaves each as it is.
+        fused: add what LoRA adds, in float32, and round once.
+
+    Returns:
+        Also how much of what LoRA adds is lost by rounding the sum, as a part of its length (0 to
+        about 1): in 16 bits a light LoRA falls between two numbers.
     """
-    state, ours, error, added = {}, lora.layers(model), 0.0, 0.0
+    state, error, added = dict[str, Tensor](), 0.0, 0.0
+    ours = {f"{n}.base_layer.weight": layer for n, layer in lora.layers(model).items()}
     for name, tensor in model.state_dict().items():
-        if ".lora_" in name or ".base_layer.lora_" in name:
+        if ".lora_" in name:
             continue
         whole = tensor.detach()
-        rounds = dtype is not None and whole.is_floating_point()
-        kept = whole.to(dtype) if rounds else whole
-        layer = ours.get(name.removesuffix(".base_layer.weight"))
-        if layer is not None and layer.merged and rounds:
-            delta = layer.get_delta_weight(lora.NAME).detach().float()
-            base = (whole.float() - delta).to(dtype).float()
-            error += float((kept.float() - base - delta).square().sum())
-            added += float(delta.square().sum())
+        kind = dtype if dtype is not None and whole.is_floating_point() else whole.dtype
+        kept = whole.to(kind)
+        if fused and name in ours:
+            delta = ours[name].get_delta_weight(lora.NAME).detach().float()
+            summed = (whole.float() + delta).to(kind)
+            if kind != torch.float32:
+                error += float((summed.float() - kept.float() - delta).square().sum())
+                added += float(delta.square().sum())
+            kept = summed
         state[name.replace(".base_layer.", ".")] = kept.contiguous()
     return state, (error / added) ** 0.5 if added else 0.0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,7 @@ def source(bridge: Bridge, form: str, *, servers: bool) -> str:
         backbone=backbone,
         defaults=defaults,
         negative="negative_prompt" in known,
+        others=tuple(n for n in known if re.fullmatch(r"(negative_)?prompt_\d", n)),
         many=next(n for n in known if n.startswith("num_") and n.endswith("_per_prompt")),
         pooled=bool(vision.pooled_width),
         mask=masks[0] if masks else "",

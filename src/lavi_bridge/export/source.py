@@ -94,8 +94,10 @@ def _adapters(kinds: Iterable[str]) -> list[ModuleType]:
         for cls in reversed(ADAPTERS[kind].__mro__):
             if not cls.__module__.startswith(f"{PACKAGE}."):
                 continue
-            if "adapters.blocks" in _source(import_module(cls.__module__)):
-                found[f"{PACKAGE}.adapters.blocks"] = None
+            blocks = f"{PACKAGE}.adapters.blocks"
+            imported = ast.walk(ast.parse(_source(import_module(cls.__module__))))
+            if any(isinstance(node, ast.ImportFrom) and node.module == blocks for node in imported):
+                found[blocks] = None
             found[cls.__module__] = None
     return [import_module(name) for name in found]
 

@@ -17,7 +17,7 @@ COMFYUI = """\
 Put {place} into ComfyUI's `models/lavi_bridges`, and choose it in the nodes of LaVi-Bridge."""
 NEEDS = "Needs diffusers >= 0.37, transformers >= 5.14"
 NOTES = {
-    "light": f"Both base models are fetched from where they were published. {NEEDS} and peft.",
+    "light": f"Base models that were published are fetched from there. {NEEDS} and peft.",
     "merged": f"LoRA is in the weights. {NEEDS}.",
     "stock": f"Its text encoder is a language model with the adapter behind it. {NEEDS}.",
 }

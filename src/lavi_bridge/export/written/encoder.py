@@ -21,17 +21,27 @@ class TextEncoder(PeftAdapterMixin, TextHalf):
         """Token ids (batch, tokens), 1 in the mask for real ones -> (features,).
 
         Raises:
-            ValueError: inner layers are asked for (`clip_skip`).
+            ValueError: inner layers are asked for (`clip_skip`), or a prompt is too long.
         """
         if options.get("output_hidden_states"):
             raise ValueError("this text encoder has no layers to skip: leave clip_skip out")
-        blank = (input_ids == self.config.pad).all(1)
-        ids = torch.where(blank.unsqueeze(1), self._blank(input_ids), input_ids)
-        mask = attention_mask
+        ids, mask, length = input_ids, attention_mask, input_ids.shape[1]
+        most = self.config.tokens
+        if mask is not None and length > most:
+            if mask[:, most:].any():
+                raise ValueError(
+                    f"a prompt has more than the {most} tokens that are read of it: "
+                    f"call the pipeline with max_sequence_length={most}"
+                )
+            ids, mask = ids[:, :most], mask[:, :most]
+        blank = (ids == self.config.pad).all(1)
+        ids = torch.where(blank.unsqueeze(1), self._blank(ids), ids)
         if mask is not None:
             mask = mask.clone()
             mask[mask.sum(1) == 0, 0] = 1
-        return (self.adapt(ids, mask).hidden.to(self.dtype),)
+        hidden = self.adapt(ids, mask).hidden
+        missing = length - ids.shape[1]
+        return (torch.nn.functional.pad(hidden, (0, 0, 0, missing)).to(self.dtype),)
 
     def _blank(self, ids: Tensor) -> Tensor:
         """An empty prompt of the shape of these."""
