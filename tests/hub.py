@@ -128,6 +128,7 @@ class Answers(BaseHTTPRequestHandler):
             self.hub.asked.append(f"{self.command} {path}")
         routes: dict[str, Callable[..., None]] = {
             r"/api/whoami-v2": self.who,
+            r"/api/models": lambda _: self.answer(200, []),
             r"/api/repos/create": self.create,
             r"/api/validate-yaml": self.validate,
             r"/api/models/([\w.-]+/[\w.-]+)(?:/revision/.+)?": self.about,

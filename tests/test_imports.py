@@ -137,6 +137,8 @@ def test_nothing_in_the_package_imports_torchvision() -> None:
         ["reproduce", "--help"],
         ["interpolate", "--help"],
         ["push", "--help"],
+        ["doctor", "--help"],
+        ["completion", "bash"],
     ],
 )
 def test_help_imports_no_torch(arguments: list[str]) -> None:

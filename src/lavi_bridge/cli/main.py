@@ -8,11 +8,14 @@ import sys
 import warnings
 from collections.abc import Callable
 
+from lavi_bridge.cli.completion import completion
+from lavi_bridge.cli.doctor import doctor
 from lavi_bridge.cli.draw import evaluate, expand, generate, influence, reproduce
 from lavi_bridge.cli.publish import export, push
 from lavi_bridge.cli.train import cache, data, plan, train
 from lavi_bridge.cli.zoo import convert, demo, interpolate, show_list, zoo
 from lavi_bridge.errors import BridgeError, nearest
+from lavi_bridge.running.machine import TORCH
 from lavi_bridge.running.openmp import sleep_while_waiting
 from lavi_bridge.show.output import tolerate_all_signs
 from lavi_bridge.version import __version__
@@ -26,6 +29,20 @@ A model is a folder, a Hub id (owner/name[/subfolder][@revision]) or zoo:NAME.
   lavi-bridge generate runs/first "a red circle left of a blue square"
 
 `lavi-bridge COMMAND --help` explains a command."""
+
+FIRST_STEPS = """\
+lavi-bridge joins any language model to any image model. To try first, on bundled models:
+
+  lavi-bridge generate zoo:tiny-sd "a red circle left of a blue square"
+      a picture by an image model with its own text encoder, in images/
+  lavi-bridge train --language zoo:tiny-llama --vision zoo:tiny-sd --data shapes --no-flip \\
+      --rank 16 --warm-start 400 --lr-warm-start 8e-3 --steps 100 --out runs/first
+      a small Llama learns to take its place, in a few minutes on two cores
+  lavi-bridge generate runs/first "a red circle left of a blue square"
+      the same, as the Llama reads it
+
+`lavi-bridge --help` lists all commands; `lavi-bridge doctor` says what this machine has and lacks.
+README.md and docs/ go on from here, with models of your own and the Hub's."""
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
@@ -43,6 +60,8 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "interpolate": interpolate,
     "export": export,
     "push": push,
+    "doctor": doctor,
+    "completion": completion,
     "demo": demo,
     "zoo": zoo,
 }
@@ -71,7 +90,10 @@ def main() -> None:
     atexit.register(gc.freeze)  # or Python goes through all there is, for two seconds, to end
     tolerate_all_signs()
     args = sys.argv[1:]
-    if not args or args[0] in ("-h", "--help"):
+    if not args:
+        print(FIRST_STEPS)
+        return
+    if args[0] in ("-h", "--help"):
         print(overview())
         return
     if args[0] in ("-V", "--version"):
@@ -86,6 +108,11 @@ def main() -> None:
         COMMANDS[args[0]](args[1:])
     except BridgeError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        print(f"error: torch is not installed here; {TORCH}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

@@ -12,8 +12,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from lavi_bridge.errors import BridgeError
+from lavi_bridge.running.machine import BUILDS
 
 T = TypeVar("T")
+FOR_CPUS = f" (this torch is built for CPUs; {BUILDS} has the others)"
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
@@ -27,7 +29,10 @@ def choose_device(device: str | torch.device | None) -> torch.device:
     if chosen.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if not count:
-            raise BridgeError(f"device '{device}' asked for, but torch sees no GPU here; use cpu")
+            build = "" if torch.version.cuda or torch.version.hip else FOR_CPUS
+            raise BridgeError(
+                f"device '{device}' asked for, but torch sees no GPU here; use cpu{build}"
+            )
         if (chosen.index or 0) >= count:
             there = "is one: cuda:0" if count == 1 else f"are {count}: cuda:0 to cuda:{count - 1}"
             raise BridgeError(f"device '{device}' asked for, but there {there}")
