@@ -1,16 +1,23 @@
 """The README and its pages tell the truth: tables, trees, links and commands."""
 
 import re
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from lavi_bridge.cli import main as cli
 from lavi_bridge.cli.listing import listing
+from lavi_bridge.version import __version__
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *(f"docs/{p.name}" for p in DOCS)]
 
 
 @pytest.mark.parametrize("what", ["languages", "visions"])
@@ -42,7 +49,7 @@ def test_the_first_page_is_short() -> None:
     assert len(README.splitlines()) <= 160
 
 
-@pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in DOCS)])
+@pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     path = ROOT / page
     for link in re.findall(r"\]\(([^)#\s]+)\)", path.read_text(encoding="utf-8")):
@@ -67,3 +74,65 @@ def test_the_tests_that_the_table_of_real_inputs_names_exist() -> None:
             file, _, test = name.rpartition("::") if "::" in name else (file, "", name)
             (path,) = (ROOT / "tests").rglob(file)
             assert f"def {test}(" in path.read_text(encoding="utf-8"), name
+
+
+# ---- what a newcomer looks for beside the README
+
+
+def test_the_markers_are_explained_to_who_contributes() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    markers = PROJECT["tool"]["pytest"]["ini_options"]["markers"]
+    assert table == {marker.partition(":")[0] for marker in markers}
+
+
+def test_the_page_on_installation_names_every_extra() -> None:
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    table = set(re.findall(r"^\| `([\w-]+)` \|", page, re.MULTILINE))
+    assert table == PROJECT["project"]["optional-dependencies"].keys() - {"dev", "docs"}
+
+
+def test_the_changelog_tells_of_this_version() -> None:
+    page = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert "## [Unreleased]" in page
+    assert f"What {__version__} will be" in page or f"## [{__version__}]" in page
+
+
+def test_the_citation_is_of_this_version_and_of_the_paper() -> None:
+    cff = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {
+        "cff-version",
+        "message",
+        "title",
+        "authors",
+    } <= cff.keys()  # required by the schema
+    assert (cff["version"], cff["license"]) == (__version__, PROJECT["project"]["license"])
+    paper, names = cff["preferred-citation"], ["Zhao", "Hao", "Zi", "Xu", "Wong"]
+    assert {"type", "title", "authors"} <= paper.keys()
+    assert [author["family-names"] for author in paper["authors"]] == names
+    assert paper["year"] == 2024
+    assert "https://arxiv.org/abs/2403.07860" in README
+    assert paper["url"] == "https://arxiv.org/abs/2403.07860"
+
+
+@pytest.mark.parametrize("path", FORMS, ids=lambda path: path.stem)
+def test_the_issue_forms_are_what_the_site_reads(path: Path) -> None:
+    form: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if path.stem == "config":
+        assert form == {"blank_issues_enabled": False}
+        return
+    assert {"name", "description", "body"} <= form.keys()
+    ids = [field["id"] for field in form["body"]]
+    assert len(set(ids)) == len(ids)
+    for field in form["body"]:
+        assert field["type"] in ("input", "textarea", "checkboxes")
+        assert field["attributes"]["label"]
+        assert field.keys() <= {"type", "id", "attributes", "validations"}
+    text = path.read_text(encoding="utf-8")
+    for command in re.findall(r"lavi-bridge ([a-z]+)", text):
+        assert command in cli.COMMANDS, command
+
+
+def test_a_bug_comes_with_what_the_doctor_says() -> None:
+    assert [path.stem for path in FORMS] == ["bug", "config", "model-family", "question"]
+    assert "`lavi-bridge doctor --json`" in FORMS[0].read_text(encoding="utf-8")

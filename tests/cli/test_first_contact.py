@@ -73,16 +73,37 @@ def test_the_three_commands_run_one_after_the_other(
     assert (tmp_path / "runs" / "first" / "bridge").is_dir()
 
 
+WITHOUT_TORCH = """
+import sys
+
+class Absent:
+    @staticmethod
+    def find_spec(name, *_):
+        if name == "torch":
+            raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+sys.meta_path.insert(0, Absent)
+from lavi_bridge.cli.main import main
+main()
+"""
+
+
+def without_torch(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", WITHOUT_TORCH, *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
 def test_a_torch_that_is_not_there_is_one_line_with_advice() -> None:
-    code = (
-        "import sys; sys.modules['torch'] = None\n"
-        "sys.argv = ['lavi-bridge', 'generate', 'zoo:tiny-sd', 'a red circle']\n"
-        "from lavi_bridge.cli.main import main; main()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = without_torch("generate", "zoo:tiny-sd", "a red circle")
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: torch is not installed here; https://pytorch.org/get-started")
+
+
+def test_the_doctor_comes_without_torch_too() -> None:
+    done = without_torch("doctor")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "a torch that can be imported: anything at all" in done.stdout
 
 
 def test_a_wheel_has_every_file_of_the_package() -> None:

@@ -24,11 +24,8 @@ from lavi_bridge.cli.publish import Export
 from lavi_bridge.cli.train import DataCheck, PlanOptions
 from lavi_bridge.cli.zoo import Convert, Demo, Interpolate, List, ZooBuild, ZooScore
 from lavi_bridge.evaluate.options import EvaluateConfig
-from lavi_bridge.files.locate import BRIDGES, ZOO, ZOO_PREFIX, zoo_names
-from lavi_bridge.prompts.catalogue import SUITES
 from lavi_bridge.prompts.options import ExpandConfig
 from lavi_bridge.publish.options import PushConfig
-from lavi_bridge.recipes import RECIPES
 from lavi_bridge.reproduce.options import ReproduceConfig
 from lavi_bridge.train.options import CacheConfig, TrainConfig
 
@@ -93,6 +90,10 @@ def completion(args: list[str]) -> None:
 
 def names() -> dict[str, tuple[str, ...]]:
     """By setting, what its text may be besides a file: what ships with the package."""
+    from lavi_bridge.files.locate import BRIDGES, ZOO, ZOO_PREFIX, zoo_names
+    from lavi_bridge.prompts.catalogue import SUITES
+    from lavi_bridge.recipes import RECIPES
+
     models = {f"{ZOO_PREFIX}{name}": ZOO / name for name in zoo_names()}
     visions = [name for name, folder in models.items() if (folder / "model_index.json").is_file()]
     folder = Path(__file__).parents[1] / "adapters"

@@ -11,17 +11,17 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from lavi_bridge.running import machine
-from lavi_bridge.running.machine import BUILDS, NAME, Package
 from lavi_bridge.version import __version__
+
+if TYPE_CHECKING:
+    from lavi_bridge.running.machine import Package
 
 PURPOSES = {
     "compbench": "the noun chunks of T2I-CompBench's prompts (`evaluate`)",
@@ -96,6 +96,10 @@ def doctor(args: list[str]) -> None:
 
 def examine() -> Report:
     """Look at this machine; all the rest happens while torch is imported."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from lavi_bridge.running import machine
+
     with ThreadPoolExecutor(1) as pool:
         torch = pool.submit(machine.torch_and_gpus)
         packages = machine.packages()
@@ -120,6 +124,8 @@ def examine() -> Report:
 
 def missing(report: Report) -> Iterator[Missing]:
     """What a user may want and does not have, the gravest first."""
+    from lavi_bridge.running.machine import BUILDS, NAME
+
     if not report.packages:
         yield Missing("the package's own metadata", "its versions, told here", "pip install .")
     wrong = {n: p for n, p in report.packages.items() if not p.fits and (p.version or not p.extra)}

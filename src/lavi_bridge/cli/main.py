@@ -15,7 +15,6 @@ from lavi_bridge.cli.publish import export, push
 from lavi_bridge.cli.train import cache, data, plan, train
 from lavi_bridge.cli.zoo import convert, demo, interpolate, show_list, zoo
 from lavi_bridge.errors import BridgeError, nearest
-from lavi_bridge.running.machine import TORCH
 from lavi_bridge.running.openmp import sleep_while_waiting
 from lavi_bridge.show.output import tolerate_all_signs
 from lavi_bridge.version import __version__
@@ -112,6 +111,8 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
+        from lavi_bridge.running.machine import TORCH
+
         print(f"error: torch is not installed here; {TORCH}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
