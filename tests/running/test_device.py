@@ -72,6 +72,18 @@ def test_a_device_that_is_not_there_is_an_error_of_one_line(
         choose_device(device)
 
 
+@pytest.mark.parametrize(("cuda", "told"), [(None, True), ("12.8", False)])
+def test_a_torch_for_cpus_says_so_where_a_gpu_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, cuda: str | None, told: bool
+) -> None:
+    gpus(monkeypatch, 0)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.version, "hip", None)
+    with pytest.raises(BridgeError) as caught:
+        choose_device("cuda")
+    assert ("(this torch is built for CPUs; https://pytorch.org" in str(caught.value)) is told
+
+
 @pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:1", "cpu"])
 def test_a_device_that_is_there_is_taken(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
     gpus(monkeypatch, 2)

@@ -34,7 +34,7 @@ FOR_DEVELOPERS = ("dev", "docs")
 PINS = Path(__file__).parents[3] / "constraints.txt"
 """The versions that are tested together, where the package runs from a checkout."""
 CGROUP = Path("/sys/fs/cgroup/memory.max")
-HUB_SECONDS = 2.0
+HUB_SECONDS = 1.5
 """How long the Hub has for an answer, name look-up included."""
 WALK_SECONDS = 0.5
 """How long the size of a cache is summed up; of a larger one it is a lower bound."""
