@@ -19,7 +19,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction
 
 from lavi_bridge.cli.doctor import Doctor
-from lavi_bridge.cli.draw import Generate
+from lavi_bridge.cli.draw import Generate, Influence
 from lavi_bridge.cli.publish import Export
 from lavi_bridge.cli.train import DataCheck, PlanOptions
 from lavi_bridge.cli.zoo import Convert, Demo, Interpolate, List, ZooBuild, ZooScore
@@ -46,6 +46,7 @@ class Completion:
 SETTINGS: dict[str, type] = {
     "train": TrainConfig,
     "generate": Generate,
+    "influence": Influence,
     "evaluate": EvaluateConfig,
     "reproduce": ReproduceConfig,
     "expand": ExpandConfig,
