@@ -1,5 +1,6 @@
 """What a newcomer meets: the bare command, an installed package, a torch that is not there."""
 
+import os
 import shlex
 import subprocess
 import sys
@@ -121,3 +122,15 @@ def test_a_wheel_has_every_file_of_the_package() -> None:
 def python_folders() -> set[Path]:
     """Those that `packages.find` has to find."""
     return {path.parent for path in PACKAGE.rglob("*.py")}
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    """As in `lavi-bridge --help | head -1`."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    code = "import sys; from lavi_bridge.cli.main import main; sys.argv = ['x', '--help']; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=writes, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writes)
+    assert (done.returncode, done.stderr) == (141, "")

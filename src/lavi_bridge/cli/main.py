@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -88,23 +89,10 @@ def main() -> None:
     sleep_while_waiting()  # before a command imports torch
     atexit.register(gc.freeze)  # or Python goes through all there is, for two seconds, to end
     tolerate_all_signs()
-    args = sys.argv[1:]
-    if not args:
-        print(FIRST_STEPS)
-        return
-    if args[0] in ("-h", "--help"):
-        print(overview())
-        return
-    if args[0] in ("-V", "--version"):
-        print(f"lavi-bridge {__version__}")
-        return
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     try:
-        if args[0] not in COMMANDS:
-            known = ", ".join(COMMANDS)
-            hint = nearest(args[0], COMMANDS)
-            raise BridgeError(f"unknown command '{args[0]}'; known: {known}{hint}")
-        COMMANDS[args[0]](args[1:])
+        run(sys.argv[1:])
+        sys.stdout.flush()
     except BridgeError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -118,3 +106,25 @@ def main() -> None:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+def run(args: list[str]) -> None:
+    """Run the command that the arguments name.
+
+    Raises:
+        BridgeError: there is no such command, or its input is bad.
+    """
+    if not args:
+        print(FIRST_STEPS)
+    elif args[0] in ("-h", "--help"):
+        print(overview())
+    elif args[0] in ("-V", "--version"):
+        print(f"lavi-bridge {__version__}")
+    elif args[0] in COMMANDS:
+        COMMANDS[args[0]](args[1:])
+    else:
+        hint = nearest(args[0], COMMANDS)
+        raise BridgeError(f"unknown command '{args[0]}'; known: {', '.join(COMMANDS)}{hint}")
