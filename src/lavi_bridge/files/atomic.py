@@ -60,13 +60,14 @@ def new_folder(target: Path, *, own: Collection[str]) -> Iterator[Path]:
     that moment leaves the earlier one beside it under a hidden name.
 
     Raises:
-        BridgeError: it cannot be written, on a full disk say.
+        BridgeError: it cannot be made there, or not be written, on a full disk say.
     """
     target = target.resolve()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    scratch.chmod(0o777 & ~_umask())
+    scratch: Path | None = None
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        scratch.chmod(0o777 & ~_umask())
         yield scratch
         if target.exists():
             earlier = scratch.with_name(scratch.name + ".earlier")
@@ -85,7 +86,8 @@ def new_folder(target: Path, *, own: Collection[str]) -> Iterator[Path]:
             ) from error
         raise
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def disk_trouble(error: Exception) -> str | None:
