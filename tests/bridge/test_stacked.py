@@ -522,6 +522,109 @@ def test_what_diffusers_converts_to_no_layer_is_counted(tiny: Tiny, tmp_path: Pa
         bridge.load_lora(file)
 
 
+def pair(down: Tensor, up: Tensor, alpha: Tensor | None = None) -> dict[str, Tensor]:
+    """One layer's factors as kohya's scripts have them."""
+    own = "lora_unet_" + Q.replace(".", "_")
+    found = {f"{own}.lora_down.weight": down, f"{own}.lora_up.weight": up}
+    return found | ({} if alpha is None else {f"{own}.alpha": alpha})
+
+
+DOWN, UP = torch.ones(2, 32), torch.ones(32, 2)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (pair(torch.ones(32), UP), r"lora_down.weight' has 1 dimensions"),
+        (pair(torch.ones(32), torch.ones(32)), r"lora_down.weight' has 1 dimensions"),
+        (pair(torch.tensor(1.0), UP), r"lora_down.weight' has 0 dimensions"),
+        (pair(torch.ones(0, 32), torch.ones(32, 0)), r"has no values: its shape is \(0, 32\)"),
+        (pair(DOWN, UP, torch.ones(2)), r"alpha' has 2 values; alpha is one"),
+        (pair(DOWN, UP, torch.ones(0)), r"alpha' has no values"),
+        (pair(DOWN, UP, torch.tensor(float("nan"))), r"alpha' holds values that are no finite"),
+        (pair(DOWN, UP * float("nan")), r"lora_up.weight' holds values that are no finite"),
+        (pair(DOWN, UP.index_fill(0, torch.tensor([3]), float("inf"))), "are no finite numbers"),
+        (pair(DOWN, UP * 1e30, torch.tensor(1e30)), r"lora_up.weight' is infinite with its alpha"),
+        (pair(DOWN.to(torch.int8), UP), r"lora_down.weight' holds int8, not weights"),
+        (pair(DOWN, UP.to(torch.complex64)), r"lora_up.weight' holds complex64, not weights"),
+        (pair(torch.ones(3, 32), UP), r"takes \(32, 3\), the file has \(32, 2\)"),
+        (pair(torch.ones(2, 32, 3, 3), UP), r"takes \(2, 32\), the file has \(2, 32, 3, 3\)"),
+    ],
+)
+def test_tensors_that_are_no_factors_are_a_line_that_names_the_key(
+    keys: dict[str, Tensor], message: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    bridge = connected(tiny, "sd")
+    before = everything(bridge)
+    with pytest.raises(BridgeError, match=message) as error:
+        bridge.load_lora(write(keys, tmp_path / "a.safetensors"))
+    assert "\n" not in str(error.value)
+    assert same(everything(bridge), before)
+
+
+@pytest.mark.parametrize("where", ["header", "file"])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not valid JSON"),
+        ("[" * 100_000, "is not valid JSON"),
+        ("[1]", r"is no JSON object, but \[1\]"),
+        ('{"lora_alpha": "8"}', "'lora_alpha' is no finite number, but \"8\""),
+        ('{"lora_alpha": true}', "'lora_alpha' is no finite number, but true"),
+        ('{"lora_alpha": NaN}', "'lora_alpha' is no finite number, but NaN"),
+        ('{"lora_alpha": 1' + "0" * 400 + "}", "'lora_alpha' is no finite number"),
+        ('{"alpha_pattern": [4]}', r"'alpha_pattern' is no JSON object, but \[4\]"),
+        ('{"alpha_pattern": {"to_q": "4"}}', "'to_q' is no finite number, but \"4\""),
+        ('{"alpha_pattern": {"to_(q": 4}}', r"'alpha_pattern' has 'to_\(q', which is no pattern"),
+        ('{"alpha_pattern": {"to_q": null}}', "'alpha_pattern' has no number for 'to_q'"),
+        ('{"use_rslora": "no"}', "'use_rslora' is neither true nor false, but \"no\""),
+    ],
+)
+def test_settings_of_another_type_are_a_line_that_names_the_key(
+    where: str, text: str, message: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    keys = {f"unet.{Q}.lora_A.weight": DOWN, f"unet.{Q}.lora_B.weight": UP}
+    if where == "header":
+        noted = re.sub(r'^\{"', '{"unet.', text)
+        write(keys, tmp_path / "adapter_model.safetensors", {"lora_adapter_metadata": noted})
+    else:
+        write(keys, tmp_path / "adapter_model.safetensors")
+        (tmp_path / "adapter_config.json").write_text(text)
+    with pytest.raises(BridgeError, match=message) as error:
+        LoRAFile.read(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("fault", [KeyError("a"), MemoryError(), KeyboardInterrupt()])
+def test_whatever_goes_wrong_while_it_is_put_in_nothing_of_it_stays(
+    fault: BaseException, tiny: Tiny, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridge = connected(tiny, "sd")
+    bridge.load_lora(file, 0.5)
+    before, filled = everything(bridge), []
+
+    def fill(*given: Any) -> None:
+        filled.append(given)
+        if len(filled) == 3:
+            raise fault
+
+    monkeypatch.setattr("lavi_bridge.bridge.stacked._fill", fill)
+    with pytest.raises(type(fault)):
+        bridge.load_lora(file)
+    assert len(bridge.stacked) == 1
+    assert same(everything(bridge), before)
+
+
+def test_where_warnings_are_errors_what_warns_is_not_loaded(tiny: Tiny, tmp_path: Path) -> None:
+    bridge = connected(tiny, "sd")
+    before = everything(bridge)
+    theirs = {"lora_te_text_model_a.lora_down.weight": torch.ones(2, 3)}
+    file = write(pair(DOWN, UP) | theirs, tmp_path / "a.safetensors")
+    with pytest.raises(UserWarning, match="of a text encoder"):
+        bridge.load_lora(file)
+    assert same(everything(bridge), before)
+
+
 def test_one_that_does_not_fit_leaves_those_that_do(tiny: Tiny, file: Path, tmp_path: Path) -> None:
     bridge = connected(tiny, "sd")
     bridge.load_lora(file, 0.5)

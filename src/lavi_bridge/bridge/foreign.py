@@ -25,7 +25,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from lavi_bridge.bridge import lora
-from lavi_bridge.errors import BridgeError, in_a_line
+from lavi_bridge.errors import BridgeError, first_line, in_a_line
 from lavi_bridge.files.atomic import read_safetensors
 from lavi_bridge.files.locate import Place, locate
 from lavi_bridge.visions import Vision
@@ -45,9 +45,12 @@ FACTOR = re.compile(
     r"|([._]lora|\.lora_linear_layer)\.(?P<older>down|up))\.weight"
 )
 ALPHA = ".alpha"
+LARGEST_ALPHA = torch.finfo(torch.float32).max
 CONVERSION = (
     ValueError,
+    TypeError,
     LookupError,
+    ArithmeticError,
     AttributeError,
     RuntimeError,
     AssertionError,
@@ -97,20 +100,21 @@ class LoRAFile:
         """Read a safetensors file, or that of a folder or a Hub repository.
 
         Raises:
-            BridgeError: there is none, or it is damaged, a pickle, or no plain LoRA.
+            BridgeError: there is none, or it is damaged, a pickle, or no plain LoRA; a tensor has
+                no values, some that are no numbers, or too few dimensions; or a setting is of
+                another type than PEFT writes.
         """
         place = locate(source)
         path = _file(place)
         with path.open("rb") as content:
             digest = hashlib.file_digest(content, "sha256")
         every = read_safetensors(path)
-        config, beside = _header(path), path.with_name(lora.CONFIG)
+        beside = path.with_name(lora.CONFIG)
         if path.name == lora.WEIGHTS and (place.file(lora.CONFIG) or beside.is_file()):
-            try:
-                config = json.loads(beside.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise BridgeError(f"{beside} is not valid JSON: {error}") from error
+            config = _checked(_object(beside.read_bytes(), str(beside)), str(beside))
             digest.update(json.dumps(config, sort_keys=True).encode())
+        else:
+            config = _header(path)
         tensors = {key: tensor for key, tensor in every.items() if not ENCODER.match(key)}
         name = place.single or (Path(place.id).name if place.local else place.id)
         if odd := [k for k in tensors if not FACTOR.fullmatch(k) and not k.endswith(ALPHA)]:
@@ -121,6 +125,9 @@ class LoRAFile:
             )
         if not tensors:
             raise BridgeError(f"'{name}' holds nothing for an image model: {len(every)} keys")
+        for key, tensor in tensors.items():
+            if fault := _fault(key, tensor):
+                raise BridgeError(f"'{name}': '{key}' {fault}")
         return cls(name, digest.hexdigest()[:12], tensors, len(every) - len(tensors), config)
 
     def factors(self, vision: Vision) -> dict[str, Factors]:
@@ -167,8 +174,11 @@ class LoRAFile:
                 raise BridgeError(f"'{self.name}' has '{there}', but no {missing[0]} beside it")
             down, up = (self.tensors[keys[part]].float() for part in ("down", "up"))
             alpha = float(self.tensors[keys["alpha"]]) if "alpha" in keys else None
+            scale = self._scale(layer, len(down), alpha)
+            if not math.isfinite(scale) or not (up := up * scale).isfinite().all():
+                raise BridgeError(f"'{self.name}': '{keys['up']}' is infinite with its alpha")
             ordered = [keys[part] for part in ("down", "up", "alpha") if part in keys]
-            found[layer] = Factors(down, up * self._scale(layer, len(down), alpha), ordered)
+            found[layer] = Factors(down, up, ordered)
         return found
 
     def _scale(self, layer: str, rank: int, alpha: float | None) -> float:
@@ -176,7 +186,8 @@ class LoRAFile:
         if alpha is None:
             name, special = _bare(layer), self.config.get("alpha_pattern") or {}
             key = get_pattern_key(list(special), name)
-            alpha = special.get(key, self.config.get("lora_alpha", rank))
+            stated = self.config.get("lora_alpha")
+            alpha = special.get(key, rank if stated is None else stated)
         return alpha / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
 
     def _by_own_name(
@@ -204,12 +215,72 @@ def _file(place: Place) -> Path:
     return found[0]
 
 
+def _fault(key: str, tensor: Tensor) -> str | None:
+    """What is wrong with a tensor of the file, whatever the model."""
+    if not tensor.is_floating_point() and (tensor.is_complex() or not key.endswith(ALPHA)):
+        return f"holds {str(tensor.dtype).removeprefix('torch.')}, not weights"
+    if not tensor.numel():
+        return f"has no values: its shape is {tuple(tensor.shape)}"
+    if key.endswith(ALPHA):
+        if tensor.numel() > 1:
+            return f"has {tensor.numel()} values; alpha is one"
+    elif tensor.ndim < 2:
+        return f"has {tensor.ndim} dimensions; a factor of a layer has 2 or more"
+    return None if tensor.float().isfinite().all() else "holds values that are no finite numbers"
+
+
 def _header(path: Path) -> dict[str, Any]:
-    """PEFT's settings of the image model, as diffusers notes them in a file; nothing if not."""
+    """PEFT's settings of the image model, as diffusers notes them in a file; nothing if not.
+
+    Raises:
+        BridgeError: they are damaged, or of other types than PEFT writes.
+    """
     with safe_open(path, "pt") as content:
-        noted = json.loads((content.metadata() or {}).get(HEADER, "{}"))
-    sides = re.compile(r"(unet|transformer)\.")
-    return {sides.sub("", key, count=1): v for key, v in noted.items() if sides.match(key)}
+        text = (content.metadata() or {}).get(HEADER, "{}")
+    what, sides = f"'{HEADER}' in the header of {path}", re.compile(r"(unet|transformer)\.")
+    noted = _object(text, what)
+    return _checked(
+        {sides.sub("", k, count=1): v for k, v in noted.items() if sides.match(k)}, what
+    )
+
+
+def _object(text: str | bytes, what: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BridgeError(f"{what} is not valid JSON: {first_line(error)}") from error
+    if not isinstance(found, dict):
+        raise BridgeError(f"{what} is no JSON object, but {_short(found)}")
+    return found
+
+
+def _checked(config: dict[str, Any], what: str) -> dict[str, Any]:
+    """Settings of which those that scales are made of have their types, or are null."""
+    alphas = {"lora_alpha": config.get("lora_alpha")}
+    special = config.get("alpha_pattern")
+    if special is not None and not isinstance(special, dict):
+        raise BridgeError(f"{what}: 'alpha_pattern' is no JSON object, but {_short(special)}")
+    for pattern in special or ():
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise BridgeError(
+                f"{what}: 'alpha_pattern' has '{pattern}', which is no pattern: {error}"
+            ) from error
+        if special[pattern] is None:
+            raise BridgeError(f"{what}: 'alpha_pattern' has no number for '{pattern}'")
+    for key, value in (alphas | (special or {})).items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (number and abs(value) <= LARGEST_ALPHA):
+            raise BridgeError(f"{what}: '{key}' is no finite number, but {_short(value)}")
+    if not isinstance(config.get("use_rslora"), bool | None):
+        told = _short(config["use_rslora"])
+        raise BridgeError(f"{what}: 'use_rslora' is neither true nor false, but {told}")
+    return config
+
+
+def _short(value: Any) -> str:
+    return json.dumps(value)[:60]
 
 
 def _spellings(model: nn.Module) -> dict[str, str]:

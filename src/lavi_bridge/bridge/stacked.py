@@ -82,18 +82,17 @@ def load(vision: Vision, source: str | Path, scale: float, number: int) -> Stack
         for layer, given in factors.items():
             what = f"'{file.name}': layer '{layer}' of '{vision.place.id}'"
             _fill(found[layer], given, name, scale, what)
-    except BridgeError:
+        if file.left_out:
+            warnings.warn(
+                f"{file.left_out} keys of '{file.name}' are of a text encoder and have no place "
+                f"here; the {len(file.tensors)} of the image model all have",
+                stacklevel=3,
+            )
+    except BaseException as error:  # an interruption, too: what is half there would be drawn with
         remove(vision.backbone, [number])
+        if isinstance(error, ValueError):
+            raise BridgeError(f"'{file.name}' does not fit (peft: {first_line(error)})") from error
         raise
-    except ValueError as error:
-        remove(vision.backbone, [number])
-        raise BridgeError(f"'{file.name}' does not fit (peft: {first_line(error)})") from error
-    if file.left_out:
-        warnings.warn(
-            f"{file.left_out} keys of '{file.name}' are of a text encoder and have no place here; "
-            f"the {len(file.tensors)} of the image model all have",
-            stacklevel=3,
-        )
     return Stacked(
         file.name, file.digest, float(scale), len(factors), len(file.tensors), file.left_out
     )
