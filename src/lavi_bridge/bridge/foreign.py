@@ -256,20 +256,21 @@ def _object(text: str | bytes, what: str) -> dict[str, Any]:
 
 def _checked(config: dict[str, Any], what: str) -> dict[str, Any]:
     """Settings of which those that scales are made of have their types, or are null."""
-    alphas = {"lora_alpha": config.get("lora_alpha")}
     special = config.get("alpha_pattern")
-    if special is not None and not isinstance(special, dict):
+    if special is None:
+        special = {}
+    if not isinstance(special, dict):
         raise BridgeError(f"{what}: 'alpha_pattern' is no JSON object, but {_short(special)}")
-    for pattern in special or ():
+    for pattern, value in special.items():
         try:
             re.compile(pattern)
         except re.error as error:
             raise BridgeError(
                 f"{what}: 'alpha_pattern' has '{pattern}', which is no pattern: {error}"
             ) from error
-        if special[pattern] is None:
+        if value is None:
             raise BridgeError(f"{what}: 'alpha_pattern' has no number for '{pattern}'")
-    for key, value in (alphas | (special or {})).items():
+    for key, value in ({"lora_alpha": config.get("lora_alpha")} | special).items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if value is not None and not (number and abs(value) <= LARGEST_ALPHA):
             raise BridgeError(f"{what}: '{key}' is no finite number, but {_short(value)}")
