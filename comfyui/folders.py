@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-INDEX, FORM = "bridge.json", "comfyui"
-LANGUAGE, BASE = "text/language", "base.json"
+from .allowed import refusal
+
+INDEX, FORM, TEXT = "bridge.json", "comfyui", "text"
 KIND = "lavi_bridges"
 """The folder among ComfyUI's models; `extra_model_paths.yaml` may name more of the kind."""
 Places = Callable[[], Iterable[str | Path]]
@@ -36,6 +37,8 @@ class Folder:
     """Width of a pooled vector that it reads beside; 0 for none."""
     layers: int
     """Of the image model that have LoRA."""
+    transformers: str
+    """Its version where the folder was written."""
 
 
 def places() -> list[str]:
@@ -88,7 +91,8 @@ def read(path: Path) -> Folder:
     """What a folder says.
 
     Raises:
-        BridgeError: it says too little, or asks for code to be run that is not transformers'.
+        BridgeError: it says too little, or asks for what no export asks for: code that is not
+            transformers', settings, weights from elsewhere.
     """
     try:
         told = json.loads((path / INDEX).read_text(encoding="utf-8"))
@@ -98,15 +102,17 @@ def read(path: Path) -> Folder:
             str(told["id"]),
             str(fits["pipeline"]),
             str(fits["family"]),
-            *(int(fits[key]) for key in ("width", "pooled", "layers")),
+            int(fits["width"]),
+            int(fits["pooled"]),
+            int(fits["layers"]),
+            str(told["versions"]["transformers"]),
         )
-        loads = json.loads((path / LANGUAGE / BASE).read_text(encoding="utf-8"))
-        module, options, elsewhere = str(loads["module"]), dict(loads["options"]), loads["id"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = refusal(path / TEXT)
+    except RecursionError as error:
+        raise BridgeError(f"'{path}' is damaged: its JSON is too deep; export it again") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         told = f"it has no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
         raise BridgeError(f"'{path}' is damaged: {told}; export it again") from error
-    if module.partition(".")[0] not in ("transformers", "diffusers"):
-        raise BridgeError(f"'{path}' asks for code of '{module}', which is not run")
-    if options.get("trust_remote_code") or elsewhere:
-        raise BridgeError(f"'{path}' asks for what lies elsewhere, which is not fetched")
+    if reason:
+        raise BridgeError(f"'{path}' {reason}")
     return folder

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from importlib import import_module
+from importlib.metadata import version
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from .folders import BridgeError, Folder
+from .allowed import BASE, LANGUAGE
+from .folders import TEXT, BridgeError, Folder
 from .text_half import Text, TextHalf
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -32,21 +35,23 @@ class Reader:
             in float32 there.
 
     Raises:
-        BridgeError: the folder is damaged.
+        BridgeError: the folder is damaged, or of a model that this transformers does not have.
     """
 
     def __init__(self, folder: Folder, dtype: str = "auto") -> None:
         self.folder = folder
         self.memory = _memory()
+        _check_class(folder)
         try:
             half = TextHalf.from_pretrained(
-                folder.path / "text", dtype=DTYPES.get(dtype, self._own())
+                folder.path / TEXT, dtype=DTYPES.get(dtype, self._own())
             )
-        except (ImportError, AttributeError) as error:
-            raise BridgeError(
-                f"'{folder.path}' wants another version of transformers: {_said(error)}"
-            ) from error
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        except ImportError as error:
+            raise BridgeError(f"'{folder.path}' needs a package: {_said(error)}") from error
+        except (
+            *(OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError),
+            SafetensorError,
+        ) as error:
             raise BridgeError(
                 f"the text half in '{folder.path}' cannot be loaded: {_said(error)}; export it anew"
             ) from error
@@ -76,6 +81,27 @@ class Reader:
         there = self.memory.intermediate_device()
         tensors = (text.hidden, text.mask, text.pooled)
         return Text(*(x if x is None else x.to(there) for x in tensors))  # type: ignore[arg-type]
+
+
+def _check_class(folder: Folder) -> None:
+    """Refuse what is no language model where its class is said to be.
+
+    Raises:
+        BridgeError: this transformers has no such module or class, or it is no model.
+    """
+    told = json.loads((folder.path / TEXT / LANGUAGE / BASE).read_text(encoding="utf-8"))
+    module, name = told["module"], told["class"]
+    try:
+        kind = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise BridgeError(
+            f"'{folder.path}' was written with transformers {folder.transformers}; "
+            f"{version('transformers')} here gives no {name} of '{module}': {_said(error)}"
+        ) from error
+    model = import_module("transformers").PreTrainedModel
+    own = isinstance(kind, type) and issubclass(kind, model) and kind.__module__ == module
+    if not own:
+        raise BridgeError(f"'{folder.path}' asks for '{name}' of '{module}', which is no model")
 
 
 def _said(error: Exception) -> str:

@@ -12,17 +12,19 @@ from typing import Any
 
 import pytest
 import torch
-from comfyui import folders, text_half
+from comfyui import allowed, folders, text_half
 from comfyui.nodes import conditioning, nodes
 from comfyui.reader import Reader
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import BertModel, LlamaModel
 
 from lavi_bridge import Bridge, BridgeError, Text, testing
 from lavi_bridge.bridge import lora
 from lavi_bridge.cli.publish import export
 from lavi_bridge.export import comfyui, export_bridge
 from lavi_bridge.export.written.half import ADAPTER
+from lavi_bridge.languages.base import LANGUAGES
 from tests import real
 from tests.export import jobs, stand_in
 from tests.visions import checks
@@ -282,23 +284,130 @@ def test_a_damaged_folder_says_what_is_wrong(tiny: Tiny, tmp_path: Path) -> None
     line(error)
 
 
+def changed(path: Path, **values: Any) -> None:
+    """A JSON file with other values."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def refused(home: Path, reason: str) -> None:
+    with pytest.raises(folders.BridgeError, match=reason) as error:
+        run(home, 0, name="mine")
+    line(error)
+
+
+EVIL = "open('ran', 'w'); raise SystemExit"
+
+
+def evil_pipeline(language: Path) -> None:
+    """What diffusers runs of a folder that it takes for a pipeline."""
+    index = {"_class_name": ["evil", "Evil"], "_diffusers_version": "0.37.0"}
+    (language / "model_index.json").write_text(json.dumps(index))
+    (language / "evil.py").write_text(EVIL)
+
+
 @pytest.mark.parametrize(
-    ("key", "value", "reason"),
+    ("values", "reason"),
     [
-        ("module", "somewhere.else", "code of 'somewhere.else'"),
-        ("options", {"trust_remote_code": True}, "elsewhere"),
-        ("id", "owner/name", "elsewhere"),
+        ({"module": "somewhere.else"}, "code of 'somewhere.else'"),
+        ({"module": "diffusers", "class": "DiffusionPipeline"}, "code of 'diffusers'"),
+        ({"module": "transformers", "class": "AutoModel"}, "code of 'transformers'"),
+        ({"module": "transformers.dynamic_module_utils"}, "which is not run"),
+        ({"module": "transformers.models.t5.modeling_t5.torch.hub"}, "which is not run"),
+        ({"module": "transformers.models..modeling_t5"}, "which is not run"),
+        ({"module": ["transformers"]}, "which is not run"),
+        ({"class": "T5EncoderModel.from_pretrained"}, "which is none"),
+        ({"class": "torch"}, "'torch' of .*, which is no model"),
+        ({"class": "nn"}, "which is no model"),
+        ({"class": "PreTrainedModel"}, "which is no model"),
+        ({"class": "T5NewModel"}, r"with transformers 5.* gives no T5NewModel of .*modeling_t5'"),
+        ({"module": "transformers.models.t6.modeling_t6"}, "No module named 'transformers.models"),
+        ({"options": {"trust_remote_code": True}}, "trust_remote_code=True"),
+        ({"options": {"custom_pipeline": "evil"}}, "custom_pipeline='evil'"),
+        ({"options": {"attn_implementation": "me/kernel"}}, "attn_implementation='me/kernel'"),
+        ({"options": {"add_pooling_layer": 0}}, "add_pooling_layer=0"),
+        ({"id": "owner/name"}, "elsewhere.*: id='owner/name'"),
+        ({"subfolder": "../../other"}, r"elsewhere.*: subfolder='../../other'"),
+        ({"subfolder": "/etc"}, "elsewhere.*: subfolder='/etc'"),
+        ({"part": "encoder"}, "elsewhere.*: part='encoder'"),
+        ({"revision": "main"}, "elsewhere.*: revision='main'"),
     ],
 )
-def test_no_code_of_a_folder_is_run(
-    key: str, value: Any, reason: str, tiny: Tiny, tmp_path: Path
+def test_only_what_an_export_asks_for_is_loaded(
+    values: dict[str, Any],
+    reason: str,
+    tiny: Tiny,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bridge = Bridge.connect(tiny("t5"), tiny("sd"), rank=1, device="cpu")
+    language = exported(bridge, tmp_path) / "text" / "language"
+    if values.get("class") == "DiffusionPipeline":
+        evil_pipeline(language)
+    changed(language / "base.json", **values)
+    refused(tmp_path, reason)
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "reason"),
+    [
+        ("language/config.json", {"auto_map": {"AutoModel": "evil.Evil"}}, "auto_map="),
+        ("language/tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["e.E"]}}, "auto_map="),
+        ("language/config.json", {"text_config": {"auto_map": {"AutoConfig": "e.E"}}}, "auto_map="),
+        ("language/config.json", {"attn_implementation": "me/kernel"}, "='me/kernel'"),
+        ("language/config.json", {"_attn_implementation": {"": "me/kernel"}}, "me/kernel"),
+        ("language/config.json", {"experts_implementation": "me/kernel"}, "='me/kernel'"),
+        ("language/config.json", {"quantization_config": {"quant_method": "eetq"}}, "eetq"),
+        ("language/config.json", {"transformers_weights": "../../x.safetensors"}, "weights='../"),
+    ],
+)
+def test_configs_that_bring_code_or_weights_are_refused(
+    file: str, values: dict[str, Any], reason: str, tiny: Tiny, tmp_path: Path
 ) -> None:
     bridge = Bridge.connect(tiny("t5"), tiny("sd"), rank=1, device="cpu")
-    path = exported(bridge, tmp_path) / "text" / "language" / "base.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
-    with pytest.raises(folders.BridgeError, match=reason) as error:
-        run(tmp_path, 0, name="mine")
-    line(error)
+    changed(exported(bridge, tmp_path) / "text" / file, **values)
+    refused(tmp_path, rf"asks in '{file}' for .*{reason}")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("evil.py", EVIL, "'language/evil.py', which no export has"),
+        ("pytorch_model.bin", "", "'language/pytorch_model.bin', which no export has"),
+        ("lora/adapter_config.json", "{}", "'language/lora', which names a model elsewhere"),
+        ("adapter_config.json", "{}", "which names a model elsewhere"),
+        ("x.index.json", '{"weight_map": {"a": "../x.safetensors"}}', "lies elsewhere: '../x"),
+        ("x.index.json", '{"weight_map": {"a": "/x.safetensors"}}', "lies elsewhere: '/x"),
+        ("x.index.json", '["a"]', "is damaged"),
+        ("x_config.json", "[" * 100_000, "is damaged: its JSON is too deep"),
+    ],
+)
+def test_files_that_no_export_has_are_refused(
+    name: str, text: str, reason: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    bridge = Bridge.connect(tiny("t5"), tiny("sd"), rank=1, device="cpu")
+    path = exported(bridge, tmp_path) / "text" / "language" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    refused(tmp_path, reason)
+
+
+def test_what_a_system_leaves_in_a_folder_is_in_nobodys_way(tiny: Tiny, tmp_path: Path) -> None:
+    bridge = Bridge.connect(tiny("t5"), tiny("sd"), rank=1, device="cpu")
+    (exported(bridge, tmp_path) / "text" / ".DS_Store").touch()
+    assert run(tmp_path, 0, name="mine").folder.id == bridge.id
+
+
+def test_what_every_language_family_asks_for_is_allowed() -> None:
+    kinds = [LANGUAGES[name] for name in LANGUAGES]
+    asked = {key: value for kind in kinds for key, value in kind.model_options.items()}
+    assert asked == allowed.OPTIONS
+    own = [kind._model_class() for kind in kinds if not kind.model_class.startswith("Auto")]
+    own.append(LANGUAGES["ldmbert"]._model_class())
+    for model in [*own, BertModel, LlamaModel]:
+        if not model.__name__.startswith("Auto"):
+            assert allowed.MODULE.fullmatch(model.__module__), model
 
 
 def test_a_lora_that_lands_only_in_part_is_an_error_with_the_count(
