@@ -266,6 +266,66 @@ def test_an_export_goes_whole_and_its_card_says_how_it_is_loaded(
     assert said in card.text
 
 
+def test_what_was_put_beside_an_export_stays_here(bridge: Path, tmp_path: Path) -> None:
+    export = exported(bridge, tmp_path / "export", "light")
+    whole = set(pushed(export, dry_run=tmp_path / "before").files)
+    (export / "wandb").mkdir()
+    text = next(path.parent for path in export.rglob("base.json"))
+    mine = ["notes.txt", "id_rsa", "credentials.json", "more.safetensors", "wandb/secrets.json"]
+    for path in (*(export / n for n in mine), text / "id_rsa", text / "state.pt", text / "x.csv"):
+        path.write_text("secret")
+    (export / "host").symlink_to("/etc/hostname")
+    (text / "host").symlink_to("/etc/hostname")
+    assert set(pushed(export, dry_run=tmp_path / "after").files) == whole
+
+
+@pytest.mark.parametrize("names", [None, "text", [1], ["../other"], ["/etc"], [".."], ["text/x"]])
+def test_an_export_that_does_not_say_of_what_it_consists_is_not_pushed(
+    names: Any, bridge: Path, tmp_path: Path
+) -> None:
+    export = exported(bridge, tmp_path / "export", "light")
+    record = json.loads((export / "bridge.json").read_text())
+    record["export"]["files"] = names
+    (export / "bridge.json").write_text(json.dumps(record))
+    with pytest.raises(BridgeError, match=r"bridge\.json of '.*'.*; export the bridge again"):
+        pushed(export, dry_run=tmp_path / "look")
+
+
+def test_links_are_not_followed(saved: Path, bridge: Path, tmp_path: Path) -> None:
+    """But for the one that is given."""
+    run = shutil.copytree(saved, tmp_path / "run")
+    export = exported(bridge, tmp_path / "export", "light")
+    (tmp_path / "link").symlink_to(run)
+    whole = set(pushed(tmp_path / "link", dry_run=tmp_path / "look").files)
+    (run / "bridge" / "adapter" / "notes.txt").unlink()
+    (run / "bridge" / "adapter" / "notes.txt").symlink_to("/etc/hostname")  # nobody would send it
+    assert set(pushed(run, dry_run=tmp_path / "again").files) == whole
+    [weights] = (export / "vae").glob("*.safetensors")
+    for path, given in (
+        (run / "bridge" / "adapter" / "config.json", run),
+        (run / "bridge" / "adapter" / "more.json", run / "bridge"),
+        (run / "bridge" / "adapter", run),
+        (run / "bridge" / "bridge.json", run),
+        (run / "metrics.jsonl", run),
+        (run / "config.json", run),
+        (run / "bridge", run),
+        (weights, export),
+        (export / "vae", export),
+        (export / "bridge.json", export),
+    ):
+        away = tmp_path / "away"
+        there = path.exists()
+        if there:
+            path.rename(away)
+        path.symlink_to(away if there else "/etc/hostname")
+        with pytest.raises(BridgeError, match=f"^'{path}' is a link, which is not followed") as why:
+            pushed(given, dry_run=tmp_path / "none")
+        assert "\n" not in str(why.value)
+        path.unlink()
+        if there:
+            away.rename(path)
+
+
 def test_pushed_exports_are_loaded_by_plain_diffusers(
     bridge: Path, hub: Hub, tmp_path: Path
 ) -> None:

@@ -26,7 +26,7 @@ from lavi_bridge.publish.scores import (
     read_evaluation,
     scores_section,
 )
-from lavi_bridge.publish.source import CONFIG, README, Source, parameters, public_files
+from lavi_bridge.publish.source import CONFIG, README, Source, parameters, public_files, refuse_link
 from lavi_bridge.show.curves import paint_curves, read_curve
 
 CURVES = "loss", "val_loss"
@@ -157,10 +157,16 @@ def _licence_told(terms: Terms) -> str:
 
 
 def _of_the_run(run: Path) -> Contents:
-    """The settings of a run and its curves, where it has left them."""
+    """The settings of a run and its curves, where it has left them.
+
+    Raises:
+        BridgeError: one is a link.
+    """
     import yaml
 
     found: Contents = {}
+    for name in ("config.json", "metrics.jsonl"):
+        refuse_link(run / name)
     if (path := run / "config.json").is_file():
         settings = without_folders(json.loads(path.read_text(encoding="utf-8")), {})
         kept = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +20,8 @@ from lavi_bridge.running.lock import refuse_if_held
 
 README, CONFIG = "README.md", "config.json"
 OF_A_BRIDGE = {".json", ".safetensors"}
-NOT_OF_AN_EXPORT = {".lock", ".log", ".part", ".pyc", ".ckpt", ".pt", ".pth", ".tmp"}
-"""Endings of files that an export does not consist of."""
+OF_AN_EXPORT = {".json", ".safetensors", ".py", ".md", ".txt", ".model", ".spm", ".codes", ".jinja"}
+"""Endings of what an export consists of; `.txt` and the next three are vocabularies."""
 PLACES = {"language_lora": "language", "vision_lora": "vision"}
 LARGEST = 500 * 1000**3
 """Bytes of a file on the Hub at most (huggingface/hub-docs, docs/hub/storage-limits.md)."""
@@ -74,7 +75,7 @@ class Source:
     def _on_the_card(self, side: str) -> str | None:
         """What the card beside an older record has noted of a model."""
         card = self.folder / README
-        if not card.is_file():
+        if card.is_symlink() or not card.is_file():
             return None
         start = f"- {side}: {self.record[side]['id']}: "
         lines = card.read_text(encoding="utf-8").splitlines()
@@ -83,20 +84,64 @@ class Source:
 
     def files(self) -> dict[str, Path]:
         """What it consists of, by path: neither its card and record, which are written anew, nor
-        what lies beside it (checkpoints, logs, locks)."""
+        what lies beside it (checkpoints, logs, locks, notes).
+
+        Raises:
+            BridgeError: one is a link, or an export does not say of what it consists.
+        """
         if self.form is None:
-            entries = [self.folder / name for name in ENTRIES if name not in (INDEX, README)]
-            found = [path for entry in entries for path in sorted(entry.rglob("*"))]
-            kept = [path for path in found if path.suffix in OF_A_BRIDGE]
+            names, endings = [name for name in ENTRIES if name != README], OF_A_BRIDGE
         else:
-            kept = [p for p in sorted(self.folder.rglob("*")) if p.suffix not in NOT_OF_AN_EXPORT]
-        files = {path.relative_to(self.folder): path for path in kept if path.is_file()}
-        return {
-            name.as_posix(): path
-            for name, path in files.items()
-            if not any(part.startswith((".", "__")) for part in name.parts)
-            and name.as_posix() not in (INDEX, README)
-        }
+            names, endings = self._of_the_export(), OF_AN_EXPORT
+        paths = [path for name in names for path in _regular(self.folder / name, endings)]
+        files = {path.relative_to(self.folder).as_posix(): path for path in paths}
+        return {name: path for name, path in files.items() if name not in (INDEX, README)}
+
+    def _of_the_export(self) -> list[str]:
+        """What lies right in the folder of an export and belongs to it."""
+        names = self.record["export"].get("files")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise BridgeError(
+                f"the {INDEX} of '{self.folder}' does not say which files it consists of; export "
+                "the bridge again"
+            )
+        if odd := [name for name in names if name in ("", "..") or Path(name).name != name]:
+            raise BridgeError(
+                f"the {INDEX} of '{self.folder}' names '{odd[0]}' as one of its files, which is "
+                "no plain name; export the bridge again"
+            )
+        return sorted(names)
+
+
+def _regular(path: Path, endings: Collection[str]) -> Iterator[Path]:
+    """A file, or those below a folder, with one of these endings; hidden ones are left out.
+
+    Raises:
+        BridgeError: something that would be sent is a link: it may lead anywhere.
+    """
+    if path.name.startswith((".", "__")):
+        return
+    if path.is_symlink():
+        if path.suffix in endings or path.is_dir():
+            refuse_link(path)
+    elif path.is_dir():
+        for entry in sorted(path.iterdir()):
+            yield from _regular(entry, endings)
+    elif path.is_file() and path.suffix in endings:
+        yield path
+
+
+def refuse_link(path: Path) -> None:
+    """Refuse a link among what is published.
+
+    Raises:
+        BridgeError: it is one.
+    """
+    if path.is_symlink():
+        raise BridgeError(
+            f"'{path}' is a link, which is not followed: put there what it leads to, or take it "
+            "away"
+        )
 
 
 def source_of(config: PushConfig) -> Source:
@@ -104,14 +149,16 @@ def source_of(config: PushConfig) -> Source:
 
     Raises:
         BridgeError: there is none, a run is at work on it, its base models are folders that nobody
-            else has, or a file is too large for the Hub.
+            else has, something of it is a link, or a file is too large for the Hub.
     """
     place, record = opened(config.folder)
     if not place.local:
         raise BridgeError(f"'{config.folder}' is on the Hub already; give a folder of this machine")
     folder = Path(place.root, place.subfolder)
     run = Path(place.root) if place.subfolder == "bridge" else None
+    refuse_link(folder / INDEX)
     if run is not None:
+        refuse_link(folder)
         refuse_if_held(run, option="FOLDER")
     moved: dict[str, str] = {}
     for side in SIDES:
