@@ -56,6 +56,8 @@ class Hub:
     """How many commits to hang up on, before anything is done."""
     lose_answers: int = 0
     """How many commits to hang up on once they are done."""
+    before_commit: Callable[[], object] | None = None
+    """What happens once, when a commit has been asked for: another's, say."""
     forbidden: bool = False
     """Whether tokens lack the right to make repositories and to write."""
 
@@ -256,7 +258,14 @@ class Answers(BaseHTTPRequestHandler):
             self.hub.lose_commits -= 1
             self.close_connection = True
             return
+        if happens := self.hub.before_commit:
+            self.hub.before_commit = None
+            happens()
         repository = self.hub.repositories[name]
+        parent = json.loads(body.splitlines()[0])["value"].get("parentCommit")
+        if parent not in (None, repository.sha):
+            self.refuse(412, "A commit has happened since. Please refresh and try again.")
+            return
         files, message = dict(repository.files), ""
         for line in map(json.loads, body.decode().splitlines()):
             value = line["value"]

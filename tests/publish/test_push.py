@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import HfApi, ModelCard
 from PIL import Image
 
 from lavi_bridge import Bridge, BridgeError
 from lavi_bridge.bridge.drawing import read_record
 from lavi_bridge.export import Form, export_bridge
 from lavi_bridge.publish import source
+from lavi_bridge.publish.hub import look, send, told
 from lavi_bridge.publish.options import PushConfig
 from lavi_bridge.publish.push import Pushed, push
 from tests import hub as stand_in
@@ -455,6 +456,53 @@ def test_a_name_that_holds_something_else_is_told(bridge: Path, hub: Hub) -> Non
         pushed(bridge)
 
 
+@pytest.mark.parametrize(
+    "record", [b"{", b"\xff", b"[1]", b'{"files": "all"}', b'{"files": [1]}', b"[" * 100_000]
+)
+def test_a_damaged_record_on_the_hub_is_told_as_such(record: bytes, bridge: Path, hub: Hub) -> None:
+    hub.repositories[NAME] = Repository(files={"bridge.json": record})
+    said = rf"^the bridge\.json of '{NAME}' on the Hub is damaged \(.*choose another name$"
+    with pytest.raises(BridgeError, match=said):
+        pushed(bridge)
+    assert hub.repositories[NAME].commits == []
+
+
+def test_what_is_wrong_on_our_side_is_not_put_down_to_the_hub(hub: Hub) -> None:
+    with pytest.raises(ValueError, match="ours"), told(NAME):
+        raise ValueError("ours")
+    with pytest.raises(BridgeError, match="in the Hub's place gives no JSON"), told(NAME):
+        json.loads("<html>")
+    with pytest.raises(BridgeError, match=r"the Hub has no such names: .*'a--b'"), told(NAME):
+        HfApi(endpoint=hub.address).repo_info("a--b")
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_two_pushes_do_not_cross(known: bool, saved: Path, bridge: Path, hub: Hub) -> None:
+    if known:
+        pushed(bridge)
+
+    def other() -> None:
+        hub.repositories[NAME].files["theirs.json"] = b"{}"
+        hub.repositories[NAME].commits.append("theirs")
+
+    hub.before_commit = other
+    with pytest.raises(BridgeError, match=f"'{NAME}' was made or changed by somebody.* push again"):
+        pushed(saved)
+    assert hub.repositories[NAME].commits[-1] == "theirs"
+    if known:
+        pushed(saved)
+        assert "theirs.json" in hub.repositories[NAME].files
+
+
+def test_a_name_that_is_taken_while_a_push_is_on_its_way_is_told(bridge: Path, hub: Hub) -> None:
+    api = HfApi(endpoint=hub.address)
+    there = look(api, NAME, private=False)
+    pushed(bridge)
+    with pytest.raises(BridgeError, match=f"'{NAME}' was made or changed by somebody"):
+        send(api, NAME, {"bridge.json": b"{}"}, there, private=False, message="a")
+    assert len(hub.repositories[NAME].commits) == 1
+
+
 def test_private_is_private_or_not_at_all(bridge: Path, hub: Hub) -> None:
     pushed(bridge, "me/mine", private=True)
     assert hub.repositories["me/mine"].private
@@ -467,7 +515,7 @@ def test_a_card_that_the_hub_does_not_take_is_told(
     bridge: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stand_in, "LICENCES", {"mit"})
-    with pytest.raises(BridgeError, match=r"does not take this.*\"license\" must be one of"):
+    with pytest.raises(BridgeError, match=r"does not take this card.*\"license\" must be one of"):
         pushed(bridge, licence="isc")
     assert hub.repositories[NAME].files == {}
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 OF_NO_MODEL = (".gitattributes", ".gitignore", README, "LICENSE", "LICENSE.md", "LICENSE.txt")
 """Files that a repository may have before a bridge comes into it."""
+OF_A_CARD = "Invalid metadata in README.md"
+"""How huggingface_hub begins what the Hub says of a card, in a ValueError."""
 TOKENS = "https://huggingface.co/settings/tokens"
 
 
@@ -69,7 +71,8 @@ def look(api: HfApi, name: str, *, private: bool) -> There:
     """What is under the name already.
 
     Raises:
-        BridgeError: something else than a bridge, or others see it and `private` is asked for.
+        BridgeError: something else than a bridge, or one whose record is damaged; or others see it
+            and `private` is asked for.
     """
     from huggingface_hub.errors import RepositoryNotFoundError
 
@@ -94,9 +97,25 @@ def look(api: HfApi, name: str, *, private: bool) -> There:
             return There(found.sha)
         with tempfile.TemporaryDirectory() as scratch:
             path = api.hf_hub_download(name, INDEX, revision=found.sha, local_dir=scratch)
-            record = json.loads(Path(path).read_text(encoding="utf-8"))
-    sent = record.get("files", [])
-    return There(found.sha, [file for file in sent if file in files])
+            data = Path(path).read_bytes()
+    return There(found.sha, [file for file in _sent(name, data) if file in files])
+
+
+def _sent(name: str, data: bytes) -> list[str]:
+    """What an earlier push has sent, by the record that it left on the Hub."""
+    try:
+        record = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        record, why = None, first_line(error)
+    else:
+        why = "it does not list what was sent"
+    sent = record.get("files", []) if isinstance(record, dict) else None
+    if not isinstance(sent, list) or not all(isinstance(file, str) for file in sent):
+        raise BridgeError(
+            f"the {INDEX} of '{name}' on the Hub is damaged ({why}), so that nobody knows what an "
+            "earlier push has sent: bring back its last good version there, or choose another name"
+        )
+    return sent
 
 
 def check_model(api: HfApi, source: str, side: str) -> None:
@@ -122,20 +141,20 @@ def send(
 ) -> Sent:
     """Make the repository what `contents` says, in one commit: all of it, or nothing is seen.
 
-    Files that an earlier push has sent and that are no more are deleted; all others are left.
+    Files that an earlier push has sent and that are no more are deleted; all others are left. It
+    comes after the commit that was looked at, or not at all: two pushes cannot cross.
 
     Raises:
         BridgeError: it is not done; the line says whether to try again.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
+    if there.commit is None:
+        with told(name):
+            api.create_repo(name, private=private or None)
+        there = look(api, name, private=private)
     gone = [file for file in there.earlier if file not in contents]
     with told(name):
-        if there.commit is None:
-            api.create_repo(name, private=private or None, exist_ok=True)
-            before = None
-        else:
-            before = there.commit
         # not upload_folder: with hf_xet it may send several commits, one after the other
         done = api.create_commit(
             name,
@@ -147,8 +166,9 @@ def send(
                 ),
             ],
             commit_message=message,
+            parent_commit=there.commit,
         )
-    return Sent(f"{api.endpoint}/{name}", done.oid, done.oid != before)
+    return Sent(f"{api.endpoint}/{name}", done.oid, done.oid != there.commit)
 
 
 @contextmanager
@@ -156,6 +176,7 @@ def told(name: str) -> Iterator[None]:
     """What goes wrong on the Hub, as a BridgeError of one line that says what to do."""
     from huggingface_hub.errors import (
         HfHubHTTPError,
+        HFValidationError,
         HTTPError,
         LocalEntryNotFoundError,
         LocalTokenNotFoundError,
@@ -183,9 +204,18 @@ def told(name: str) -> Iterator[None]:
             f"the Hub cannot be reached, or the connection was lost ({first_line(error)}); on "
             f"'{name}' is all of this push or nothing: push again"
         ) from error
-    except ValueError as error:  # as huggingface_hub puts what the Hub says of a card
+    except HFValidationError as error:
+        raise BridgeError(f"the Hub has no such names: {first_line(error)}") from error
+    except ValueError as error:
+        if isinstance(error, json.JSONDecodeError):
+            raise BridgeError(
+                f"what answers in the Hub's place gives no JSON ({first_line(error)}): is there "
+                "something between, or another HF_ENDPOINT?"
+            ) from error
+        if not str(error).startswith(OF_A_CARD):
+            raise
         reason = " ".join(str(error).split())
-        raise BridgeError(f"the Hub does not take this for '{name}': {reason}") from error
+        raise BridgeError(f"the Hub does not take this card for '{name}': {reason}") from error
     except (RuntimeError, OSError) as error:  # of an upload, from its threads and from hf_xet
         raise BridgeError(
             f"{first_line(error)}{_cause(error)}; nothing of this push is seen on '{name}': push "
@@ -207,6 +237,11 @@ def _refused(name: str, error: Exception, status: int, missing: bool) -> str:
         return (
             f"the token may not write to '{name}': it needs the right to write there, and to make "
             f"repositories ({TOKENS})"
+        )
+    if status in (409, 412):
+        return (
+            f"'{name}' was made or changed by somebody else while this push was on its way; "
+            "nothing of it is seen: look what is there, and push again"
         )
     if missing:
         return f"'{name}' is not on the Hub, or the token may not see it ({TOKENS})"
