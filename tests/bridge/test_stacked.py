@@ -538,7 +538,7 @@ DOWN, UP = torch.ones(2, 32), torch.ones(32, 2)
         (pair(torch.ones(32), UP), r"lora_down.weight' has 1 dimensions"),
         (pair(torch.ones(32), torch.ones(32)), r"lora_down.weight' has 1 dimensions"),
         (pair(torch.tensor(1.0), UP), r"lora_down.weight' has 0 dimensions"),
-        (pair(torch.ones(0, 32), torch.ones(32, 0)), r"has no values: its shape is \(0, 32\)"),
+        (pair(torch.ones(0, 32), torch.ones(32, 0)), r"has no values: its shape is"),
         (pair(DOWN, UP, torch.ones(2)), r"alpha' has 2 values; alpha is one"),
         (pair(DOWN, UP, torch.ones(0)), r"alpha' has no values"),
         (pair(DOWN, UP, torch.tensor(float("nan"))), r"alpha' holds values that are no finite"),

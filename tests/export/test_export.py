@@ -160,6 +160,7 @@ def test_nothing_of_this_machine_is_in_it(form: Form, tiny: Tiny, tmp_path: Path
     vision = "zoo:tiny-sd" if form == "light" else tiny("sd")
     language = "zoo:tiny-t5-small" if form == "light" else tiny("t5")
     bridge = Bridge.connect(language, vision, rank=2, device="cpu")
+    bridge.language.model.config.auto_map = {"AutoModel": "theirs.Model"}  # whose class is in use
     bridge.training_summary = {"data": str(tmp_path / "captions.tsv"), "steps": 3}
     export_bridge(bridge, tmp_path / "out", form=form)
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
@@ -167,6 +168,7 @@ def test_nothing_of_this_machine_is_in_it(form: Form, tiny: Tiny, tmp_path: Path
     assert str(tmp_path.parent) not in told
     assert str(Path.home()) not in told
     assert "captions.tsv" in told
+    assert "theirs.Model" not in told
     assert not re.search(r"(from|import) lavi_bridge", told)
 
 

@@ -39,10 +39,13 @@ TEXT, README = "prompt_processor", "README.md"
 from the Hub, and of a "processor" SGLang does not ask for any."""
 
 PIPELINE, MODEL_INDEX = "pipeline.py", "model_index.json"
+MODULAR = "modular_config.json"
 WEIGHTS = "weights"
 """Of a component with LoRA beside: diffusers fetches no more than weights where they lie openly."""
 NAMES = ("_name_or_path", "name_or_path")
 """Keys by which the libraries keep where a model was loaded from: folders of this machine."""
+CODE = "auto_map"
+"""The key by which a config asks for code of its own, which no export brings."""
 
 
 @dataclass
@@ -194,7 +197,7 @@ class Writer:
         code = source.block(adapter.kind, family)
         (self.folder / "block.py").write_text(code, encoding="utf-8")
         named = {"ModularPipelineBlocks": "block.LaViBridgeBlocks"}
-        self.json("modular_config.json", {"auto_map": named})
+        self.json(MODULAR, {CODE: named})
 
     def class_name(self, servers: bool) -> str | list[str]:
         """How model_index.json names the pipeline."""
@@ -320,19 +323,21 @@ class Writer:
     # ---- nothing of this machine
 
     def forget_places(self) -> None:
-        """Take out of the configs from which folders the models were loaded."""
-        for path in self.folder.rglob("*config*.json"):
+        """Take out of the configs from which folders, and with which code, models were loaded."""
+        for path in self.folder.rglob("*config.json"):
+            if path.name == MODULAR:
+                continue
             config = json.loads(path.read_text(encoding="utf-8"))
-            kept = _without_names(config)
+            kept = _without(config, (*NAMES, CODE))
             if kept != config:
                 path.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
-def _without_names(told: Any) -> Any:
-    """JSON without the keys in which the libraries keep folders, also deep inside."""
+def _without(told: Any, keys: tuple[str, ...]) -> Any:
+    """JSON without some keys, also deep inside."""
     if isinstance(told, dict):
-        return {key: _without_names(value) for key, value in told.items() if key not in NAMES}
-    return [_without_names(value) for value in told] if isinstance(told, list) else told
+        return {key: _without(value, keys) for key, value in told.items() if key not in keys}
+    return [_without(value, keys) for value in told] if isinstance(told, list) else told
 
 
 def half_config(bridge: Bridge) -> dict[str, Any]:
