@@ -38,6 +38,7 @@ ROOMS = [
     "train/",
     "reproduce/",
     "zoo/",
+    "page/",
     "cli/",
 ]
 """Folders and files of the root, from the ground up: each may import from those before it."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from lavi_bridge.cli.completion import completion
 from lavi_bridge.cli.doctor import doctor
 from lavi_bridge.cli.draw import evaluate, expand, generate, influence, reproduce
+from lavi_bridge.cli.page import page
 from lavi_bridge.cli.publish import export, push
 from lavi_bridge.cli.train import cache, data, plan, train
 from lavi_bridge.cli.zoo import convert, demo, interpolate, show_list, zoo
@@ -49,6 +50,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train,
     "generate": generate,
     "influence": influence,
+    "page": page,
     "evaluate": evaluate,
     "reproduce": reproduce,
     "expand": expand,

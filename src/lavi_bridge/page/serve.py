@@ -1,0 +1,86 @@
+"""Puts the page on a port: the loopback's unless told otherwise, and nothing from elsewhere."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+from lavi_bridge.errors import BridgeError
+from lavi_bridge.page.studio import Studio
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+POLICY = (
+    "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; frame-ancestors 'self'; "
+    "object-src 'none'; base-uri 'self'; form-action 'self'"
+)
+"""What a browser may load: this server's files and what is inside the page."""
+
+
+def web(studio: Studio, *, host: str, port: int, waiting: int = 16) -> FastAPI:
+    """The page as an ASGI application.
+
+    Raises:
+        BridgeError: Gradio is not installed.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    try:
+        import gradio as gr
+        from fastapi import FastAPI
+    except ImportError as error:
+        raise BridgeError("the page needs Gradio: pip install 'lavi-bridge[page]'") from error
+    from lavi_bridge.page.app import HEAD, App, css, theme
+
+    app = App(studio, waiting=waiting)
+    server = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+    @server.middleware("http")
+    async def guarded(request: Any, call_next: Any) -> Any:
+        answer = await call_next(request)
+        answer.headers["Content-Security-Policy"] = POLICY
+        answer.headers["X-Content-Type-Options"] = "nosniff"
+        return answer
+
+    return gr.mount_gradio_app(
+        server,
+        app.blocks,
+        path="",
+        server_name=host,
+        server_port=port,
+        footer_links=[],
+        theme=theme(),
+        css=css(),
+        head=HEAD,
+        show_error=False,
+        max_file_size="1mb",
+        ssr_mode=False,
+        enable_monitoring=False,
+        pwa=False,
+    )
+
+
+def serve(studio: Studio, *, host: str, port: int, waiting: int = 16) -> None:
+    """Serve the page until interrupted.
+
+    Raises:
+        BridgeError: Gradio is not installed, or the port is taken.
+    """
+    server = web(studio, host=host, port=port, waiting=waiting)
+    import uvicorn
+
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise BridgeError(
+            f"cannot listen on {host}, port {port} ({error.strerror}): give another --port"
+        ) from error
+    with listening:
+        print(f"http://{host}:{listening.getsockname()[1]}  (Ctrl-C ends it)", flush=True)
+        config = uvicorn.Config(server, log_level="warning")
+        uvicorn.Server(config).run(sockets=[listening])
