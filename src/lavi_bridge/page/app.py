@@ -26,7 +26,14 @@ MOST_BYTES = 256 * 1024
 """Of a sheet of prompts."""
 OFTEN = 0.2
 """Seconds between two looks at a drawing, where no picture is new."""
-SAMPLERS = ["", "unipc", "dpm++", "ddim", "ddpm", "pndm", "euler", "euler-a", "heun", "flow-euler"]
+OWN = "model's own"
+NAMED = "unipc", "dpm++", "ddim", "ddpm", "pndm", "euler", "euler-a", "heun", "flow-euler"
+SAMPLERS = [(OWN, ""), *((name, name) for name in NAMED)]
+STRENGTHS = {
+    "language_scale": "Strength of the language model's LoRA",
+    "vision_scale": "Strength of the image model's LoRA",
+    "adapter_scale": "Strength of the adapter",
+}
 FIELDS = tuple(field.name for field in fields(Request))
 EXAMPLE = "a large red circle left of a small blue square"
 HEAD = '<meta name="referrer" content="no-referrer">'
@@ -90,8 +97,7 @@ class App:
         entry = next((one for one in history if one.number == number), None)
         if entry is None:
             return [gr.skip()] * (len(self.outputs) - 2 + len(self.form) + 2)
-        values = [getattr(entry.request, name) for name in FIELDS]
-        values[FIELDS.index("scheduler")] = entry.request.scheduler or ""
+        values = [_shown(getattr(entry.request, name)) for name in FIELDS]
         line = status(f"drawing {entry.number}, as it was")
         return [line, *entry.cards, list(entry.names), *values, entry.word, entry.other]
 
@@ -183,55 +189,65 @@ class App:
         known = self.studio.known
         names = [one.name for one in known]
         strengths = {name for one in known for name in one.strengths}
+        plain = all(one.world for one in known)
         blocks = gr.Blocks(
             title="LaVi-Bridge", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)
         )
-        with blocks:
-            gr.HTML("<h1>LaVi-Bridge</h1>", elem_classes="lb-title")
-            prompt = gr.Textbox(EXAMPLE, label="Prompt", lines=2, max_lines=6, autofocus=True)
-            with gr.Row():
-                seed = gr.Number(0, label="Seed", precision=None, min_width=90)
-                dice = gr.Button("Dice", min_width=60, scale=0, elem_id="dice")
-                steps = gr.Number(20, label="Steps", min_width=90)
-                guidance = gr.Number(4, label="Guidance", min_width=90, step=0.5)
-                scheduler = gr.Dropdown(
-                    SAMPLERS,
-                    value="dpm++",
-                    label="Sampler (empty: the model's own)",
-                    allow_custom_value=True,
-                    min_width=130,
-                )
-            with gr.Row():
-                start = gr.Button("Draw", variant="primary", min_width=120, elem_id="draw")
-                halt = gr.Button("Stop", variant="stop", min_width=80, elem_id="stop")
-            with gr.Accordion("More settings", open=False):
-                ticked = gr.CheckboxGroup(names, value=names, label="Bridges that draw")
-                negative = gr.Textbox(label="Negative prompt", lines=1)
+        with blocks, gr.Row(elem_classes="lb-page"):
+            with gr.Column(scale=2, min_width=320):
+                gr.HTML("<h1>LaVi-Bridge</h1>", elem_classes="lb-title")
+                prompt = gr.Textbox(EXAMPLE, label="Prompt", lines=2, max_lines=6, autofocus=True)
                 with gr.Row():
-                    width = gr.Number(None, label="Width (empty: the model's own)", min_width=120)
-                    height = gr.Number(None, label="Height (empty: the model's own)", min_width=120)
+                    start = gr.Button("Draw", variant="primary", min_width=120, elem_id="draw")
+                    halt = gr.Button("Stop", variant="stop", min_width=80, elem_id="stop")
+                with gr.Row(elem_classes="lb-seed"):
+                    seed = gr.Textbox("0", label="Seed", min_width=120)
+                    dice = gr.Button("Dice", min_width=70, scale=0, elem_id="dice")
                 with gr.Row():
+                    # text, as Gradio makes 0 of a number that is not given
+                    steps = gr.Textbox(
+                        "20" if plain else "", label="Steps", placeholder=OWN, min_width=90
+                    )
+                    guidance = gr.Textbox(
+                        "4" if plain else "", label="Guidance", placeholder=OWN, min_width=90
+                    )
+                    scheduler = gr.Dropdown(
+                        SAMPLERS,
+                        value="dpm++" if plain else "",
+                        label="Sampler",
+                        allow_custom_value=True,
+                        min_width=130,
+                    )
+                with gr.Accordion("More settings", open=False):
+                    ticked = gr.CheckboxGroup(names, value=names, label="Bridges that draw")
+                    negative = gr.Textbox(label="Negative prompt", lines=1)
+                    with gr.Row():
+                        width = gr.Textbox(label="Width", placeholder=OWN, min_width=90)
+                        height = gr.Textbox(label="Height", placeholder=OWN, min_width=90)
                     scales = [
                         gr.Slider(0, 2, 1.0, step=0.05, label=label, visible=name in strengths)
-                        for name, label in (
-                            ("language_scale", "Strength of the language model's LoRA"),
-                            ("vision_scale", "Strength of the image model's LoRA"),
-                            ("adapter_scale", "Strength of the adapter"),
-                        )
+                        for name, label in STRENGTHS.items()
                     ]
-            with gr.Accordion("Change one word", open=False), gr.Row():
-                word = gr.Textbox("red", label="Word of the prompt", min_width=120)
-                other = gr.Textbox("green", label="Instead (empty: left out)", min_width=120)
-                both = gr.Button("Draw both", min_width=100, elem_id="both")
-            with gr.Accordion("Sheet of prompts", open=False), gr.Row():
-                file = gr.File(label="Text file, one prompt a line", type="filepath", height=120)
-                many = gr.Button("Draw the sheet", min_width=100, elem_id="sheet")
-            past = gr.Dropdown(
-                [], label="History: choose a drawing to go back to", interactive=True
-            )
-            line = gr.HTML("", elem_classes="lb-status", elem_id="status")
-            with gr.Row(equal_height=True, elem_classes="lb-cards"):
-                cards = [gr.HTML(Card(one).html(), min_width=250) for one in known]
+                with gr.Accordion("Change one word", open=False):
+                    with gr.Row():
+                        word = gr.Textbox("red", label="Word of the prompt", min_width=110)
+                        other = gr.Textbox(
+                            "green", label="Instead", placeholder="left out", min_width=110
+                        )
+                    both = gr.Button("Draw both", elem_id="both")
+                with gr.Accordion("Sheet of prompts", open=False):
+                    file = gr.File(label="Text file, one prompt a line", height=120)
+                    many = gr.Button("Draw the sheet", elem_id="sheet")
+            with gr.Column(scale=5, min_width=320):
+                past = gr.Dropdown(
+                    [], label="History: choose a drawing to go back to", interactive=True
+                )
+                line = gr.HTML(status("ready"), elem_classes="lb-status", elem_id="status")
+                cards = []
+                with gr.Row(elem_classes="lb-cards"):
+                    for one in known:
+                        with gr.Column(min_width=270):
+                            cards.append(gr.HTML(Card(one).html()))
             history = gr.State([], time_to_live=3600)
 
             sent = {
@@ -243,7 +259,9 @@ class App:
                 "height": height,
                 "width": width,
                 "scheduler": scheduler,
-                **dict(zip(("language_scale", "vision_scale", "adapter_scale"), scales, strict=True)),
+                **dict(
+                    zip(("language_scale", "vision_scale", "adapter_scale"), scales, strict=True)
+                ),
             }
             self.form = [ticked, *(sent[name] for name in FIELDS)]
             self.outputs = [line, *cards, history, past]
@@ -292,9 +310,14 @@ def _stopping(act: Any) -> Any:
     return called
 
 
-def _thrown() -> int:
+def _thrown() -> str:
     """A seed by chance."""
-    return secrets.randbelow(2**31)
+    return str(secrets.randbelow(2**31))
+
+
+def _shown(value: Any) -> Any:
+    """A setting as the form has it: strengths are sliders, the others text."""
+    return value if isinstance(value, float) else "" if value is None else str(value)
 
 
 def _is_new(event: Event) -> bool:

@@ -106,9 +106,7 @@ class Card:
             line = Markup('<p class="lb-line lb-error" role="alert">{}</p>').format(shot.error)
         elif shot.done is not None:
             line = Markup('<p class="lb-line">{}{:.1f} s · <a download="{}" href="{}">PNG</a></p>')
-            line = line.format(
-                _score(shot.done), shot.done.seconds, shot.done.file, shot.picture
-            )
+            line = line.format(_score(shot.done), shot.done.seconds, shot.done.file, shot.picture)
         title = Markup('<p class="lb-prompt">{}</p>').format(_short(shot.prompt)) if named else ""
         return Markup('<div class="lb-shot">{}{}{}{}</div>').format(title, picture, bar, line)
 

@@ -26,7 +26,7 @@ FUSION = "fusion"
 """The adapter that adds to the own encoder's states, and so has a strength."""
 
 
-class Stopped(Exception):  # noqa: N818
+class Stopped(Exception):
     """Somebody has stopped this drawing."""
 
 
@@ -153,13 +153,13 @@ class Models:
             raise BridgeError(f"no bridge '{name}' on this page")
         _wait_for(self._locks[name], stop)
         try:
-            model = self._held.get(name) or self._loaded(name)
+            model = self._held.get(name) or self._loaded(name, stop)
             with self._turn:
                 self._held[name] = model
                 self._held.move_to_end(name)
             self._make_room(name)
             with self._turn:
-                self._turn.wait_for(lambda: not self._loading)
+                self._until(lambda: not self._loading, stop)
                 self._drawing += 1
             try:
                 yield model
@@ -170,13 +170,14 @@ class Models:
         finally:
             self._locks[name].release()
 
-    def _loaded(self, name: str) -> Model:
+    def _loaded(self, name: str, stop: threading.Event) -> Model:
         """Load while nobody draws: the libraries change the process's default precision then."""
         with self._turn:
-            self._turn.wait_for(lambda: not self._loading)
+            self._until(lambda: not self._loading, stop)
             self._loading = 1
-            self._turn.wait_for(lambda: not self._drawing)
         try:
+            with self._turn:
+                self._until(lambda: not self._drawing, stop)
             bridge = self._load(self.known[name])
             parts = (*bridge.parameters(), *bridge.buffers())
             size = sum(part.numel() * part.element_size() for part in parts)
@@ -185,6 +186,12 @@ class Models:
             with self._turn:
                 self._loading = 0
                 self._turn.notify_all()
+
+    def _until(self, ready: Callable[[], bool], stop: threading.Event) -> None:
+        """Wait, with the turn held, until others are done; or stop."""
+        while not self._turn.wait_for(ready, timeout=0.05):
+            if stop.is_set():
+                raise Stopped
 
     def _make_room(self, name: str) -> None:
         """Let go of the least recently used, but of none in use."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -51,7 +52,7 @@ class Request:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Request:
-        """Read what a form gives: numbers as any kind of number, nothing for the model's own.
+        """Read what a form gives: numbers as such or as text, nothing for the model's own.
 
         Raises:
             BridgeError: a value is of another kind or out of range, or there is no prompt.
@@ -61,7 +62,7 @@ class Request:
         for name, value in values.items():
             if name not in known:
                 raise BridgeError(f"unknown setting '{name}'")
-            if value is None or value == "":
+            if value is None or (isinstance(value, str) and not value.strip()):
                 continue
             given[name] = _read(name, value)
         if not given.get("prompt", "").strip():
@@ -98,16 +99,29 @@ class Request:
 def _read(name: str, value: Any) -> Any:
     """A value as its setting wants it."""
     if name in WHOLE + NUMBERS:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise BridgeError(f"'{name}' must be a number, not '{_short(value)}'")
-        if name in NUMBERS:
-            return float(value)
-        if value != value or value in (float("inf"), float("-inf")) or value != int(value):
-            raise BridgeError(f"'{name}' must be a whole number, not {value}")
-        return int(value)
+        number = _number(value)
+        kind = "whole number" if name in WHOLE else "number"
+        if number is None or (name in WHOLE and not float(number).is_integer()):
+            raise BridgeError(f"'{name}' must be a {kind}, not '{_short(value)}'")
+        return int(number) if name in WHOLE else float(number)
     if not isinstance(value, str):
         raise BridgeError(f"'{name}' must be text")
     return whole(value)
+
+
+def _number(value: Any) -> int | float | None:
+    """A number, given as one or as text; None where it is none, or not finite."""
+    if isinstance(value, str):
+        text = value.strip()
+        if re.fullmatch(r"[+-]?[0-9]{1,30}", text):
+            return int(text)
+        try:
+            value = float(text) if len(text) <= 40 else None
+        except ValueError:
+            return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if isinstance(value, int) or math.isfinite(value) else None
 
 
 def _short(value: object) -> str:

@@ -82,5 +82,5 @@ def serve(studio: Studio, *, host: str, port: int, waiting: int = 16) -> None:
         ) from error
     with listening:
         print(f"http://{host}:{listening.getsockname()[1]}  (Ctrl-C ends it)", flush=True)
-        config = uvicorn.Config(server, log_level="warning")
+        config = uvicorn.Config(server, log_level="warning", timeout_graceful_shutdown=2)
         uvicorn.Server(config).run(sockets=[listening])

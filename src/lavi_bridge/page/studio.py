@@ -230,4 +230,6 @@ def settings_shown(request: Request) -> str:
     """The settings that somebody has chosen, in a line."""
     plain = Request("x")
     given = {k: v for k, v in asdict(request).items() if k != "prompt" and v != getattr(plain, k)}
-    return ", ".join([f"seed {request.seed}", *(f"{k} {v}" for k, v in given.items() if k != "seed")])
+    return ", ".join(
+        [f"seed {request.seed}", *(f"{k} {v}" for k, v in given.items() if k != "seed")]
+    )
