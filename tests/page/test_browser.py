@@ -5,8 +5,6 @@ The screenshots go where PAGE_SHOTS says, for docs/page.md and for whoever wants
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,6 @@ from typing import Any
 import pytest
 
 from lavi_bridge.bridge.drawing import read_record
-from lavi_bridge.page.models import OWN, default_sources
 
 pytestmark = pytest.mark.page
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -31,19 +28,6 @@ FLAGS = [
 PROMPT = "a large red circle left of a small blue square"
 PATIENCE = 20_000  # milliseconds
 EVIL = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>${window.hacked=1}'
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """A page with the image model alone and the bundled bridge, or the image model twice."""
-    pytest.importorskip("gradio")
-    sources = default_sources()
-    sources = [OWN, sources[-1]] if len(sources) > 1 else [OWN, f"again={OWN}"]
-    command = [sys.executable, "-m", "lavi_bridge", "page", *sources, "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        yield server.stdout.readline().split()[0]
-        server.terminate()
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -110,7 +109,7 @@ def _read(name: str, value: Any) -> Any:
 
 
 def _number(value: Any) -> int | float | None:
-    """A number, given as one or as text; None where it is none, or not finite."""
+    """A number, given as one or as text; None where it is none, or has no end."""
     if isinstance(value, str):
         text = value.strip()
         if re.fullmatch(r"[+-]?[0-9]{1,30}", text):
@@ -121,7 +120,7 @@ def _number(value: Any) -> int | float | None:
             return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value if isinstance(value, int) or math.isfinite(value) else None
+    return value if abs(value) < 1e30 else None
 
 
 def _short(value: object) -> str:

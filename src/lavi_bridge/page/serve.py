@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lavi_bridge.errors import BridgeError
@@ -35,6 +36,10 @@ def web(studio: Studio, *, host: str, port: int, waiting: int = 16) -> FastAPI:
     from lavi_bridge.page.app import HEAD, App, css, theme
 
     app = App(studio, waiting=waiting)
+    # Gradio looks at what a form names only where it has started the server itself
+    app.blocks.has_launched = True
+    for block in app.blocks.blocks.values():
+        block.async_move_resource_to_block_cache = _only_sent
     server = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
     @server.middleware("http")
@@ -60,6 +65,19 @@ def web(studio: Studio, *, host: str, port: int, waiting: int = 16) -> FastAPI:
         enable_monitoring=False,
         pwa=False,
     )
+
+
+async def _only_sent(path: Any) -> str | None:
+    """A file that a form names, if it was sent: no other file, and nothing from elsewhere."""
+    import gradio as gr
+    from gradio.utils import get_upload_folder
+
+    if path is None:
+        return None
+    sent = Path(get_upload_folder()).resolve()
+    if not Path(path).resolve().is_relative_to(sent):
+        raise gr.Error("that file was not sent")
+    return str(path)
 
 
 def serve(studio: Studio, *, host: str, port: int, waiting: int = 16) -> None:
