@@ -9,6 +9,7 @@ from lavi_bridge import RECIPES, BridgeError
 from lavi_bridge.cli.draw import Generate
 from lavi_bridge.cli.groups import field_docs
 from lavi_bridge.cli.listing import listing
+from lavi_bridge.cli.page import Page
 from lavi_bridge.cli.train import DataCheck, train_config
 from lavi_bridge.cli.zoo import Demo, ZooBuild
 from lavi_bridge.data.sources.opening import open_source
@@ -121,6 +122,9 @@ def test_the_flags_are_these() -> None:
     assert " ".join(ReproduceConfig.__dataclass_fields__) == (
         "tables zoo full seeds out page prompts scale rates workers dry_run yes data batch_size "
         "suites prompt_files reference scorers models device"
+    )
+    assert " ".join(Page.__dataclass_fields__) == (
+        "bridges host port memory previews waiting dtype device"
     )
 
 

@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from lavi_bridge.page.models import OWN
+from lavi_bridge.page.models import OWN, REAL, default_sources
+
+SECOND = REAL if REAL in default_sources() else OWN
+SOURCES = [OWN, f"second={SECOND}"]
+"""The bundled image model alone, and beside it the bundled bridge where that is installed."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +30,9 @@ class Served:
 
 @pytest.fixture(scope="session")
 def served() -> Iterator[Served]:
-    """The bundled image model twice, each loaded for itself."""
+    """A page of two bridges."""
     pytest.importorskip("gradio")
-    command = [sys.executable, "-m", "lavi_bridge", "page", OWN, f"again={OWN}", "--port", "0"]
+    command = [sys.executable, "-m", "lavi_bridge", "page", *SOURCES, "--port", "0"]
     command += ["--waiting", "64"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None

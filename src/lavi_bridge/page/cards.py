@@ -6,7 +6,7 @@ import base64
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from PIL import ImageChops, ImageStat
 
 from lavi_bridge.page.studio import Done, Drawn, Event, Failed, Halted, Read, Waiting
@@ -179,8 +179,3 @@ def _tokens(reading: Reading) -> Markup:
 
 def _short(text: str) -> str:
     return text if len(text) <= SHOWN_PROMPT else text[: SHOWN_PROMPT - 1] + "…"
-
-
-def plain(text: str) -> str:
-    """Text for a place that takes HTML."""
-    return str(escape(text))

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -224,12 +224,3 @@ class Studio:
         if name not in self._own:
             self._own[name] = own_reader(model.bridge)
         return self._own[name]
-
-
-def settings_shown(request: Request) -> str:
-    """The settings that somebody has chosen, in a line."""
-    plain = Request("x")
-    given = {k: v for k, v in asdict(request).items() if k != "prompt" and v != getattr(plain, k)}
-    return ", ".join(
-        [f"seed {request.seed}", *(f"{k} {v}" for k, v in given.items() if k != "seed")]
-    )
