@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from lavi_bridge.page.cards import difference
+from lavi_bridge.page.cards import Card, Shot, difference, status
 from lavi_bridge.page.history import MOST_ENTRIES, Entry, added
 from lavi_bridge.page.models import known_of
 from lavi_bridge.page.request import Request
-from lavi_bridge.page.studio import Done, Studio
+from lavi_bridge.page.studio import Done, Failed, Read, Studio
+from lavi_bridge.page.tokens import Reading, Token
 from tests.page.conftest import SOURCES, Served
 
 served_only = pytest.mark.page
@@ -176,6 +177,17 @@ def test_eight_at_once_do_not_mix_and_memory_stays(served: Served) -> None:
 
 
 # ---- without Gradio
+
+
+def test_a_card_escapes_what_people_write() -> None:
+    (known,) = known_of([f"<i>{EVIL[:4]}=zoo:tiny-sd"])
+    card = Card(known, [Shot(EVIL), Shot("b")])
+    token = Reading(EVIL, (Token(EVIL, "word"),), 4, 9, EVIL, 0, 0)
+    card.take(Read(0, 0, (token,)))
+    card.take(Failed(0, 1, EVIL))
+    assert "<script" not in card.html() + status(EVIL)
+    assert "<img" not in card.html() + status(EVIL)
+    assert "<i>" not in card.html()
 
 
 def test_the_history_keeps_the_newest_with_all_settings() -> None:

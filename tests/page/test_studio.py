@@ -144,6 +144,20 @@ def test_strengths_are_left_alone_where_a_bridge_has_none() -> None:
     assert (sampling.language_scale, sampling.vision_scale) == (0.5, 1.0)
 
 
+def test_a_strength_changes_the_picture_of_a_bridge_that_has_it(tmp_path: Path) -> None:
+    bridge = Bridge.connect("zoo:tiny-llama", OWN, rank=2, vision_rank=0, tokens=32, device="cpu")
+    for weight in bridge.parts()["language"]:
+        torch.nn.init.normal_(weight)
+    bridge.save(tmp_path / "made")
+    studio = Studio(known_of([str(tmp_path / "made")]))
+    asked = [Request(PROMPT, steps=1), Request(PROMPT, steps=1, language_scale=0.0)]
+    asked.append(Request(PROMPT, steps=1, vision_scale=0.0))
+    trained, frozen, other = (pictures(drawn(studio, one, ["made"]))[0] for one in asked)
+    assert frozen.record["language_scale"] == 0.0
+    assert frozen.picture.tobytes() != trained.picture.tobytes()
+    assert other.png == trained.png
+
+
 def test_two_at_once_do_not_mix(studio: Studio) -> None:
     """Each picture is that of its own settings, drawn alone."""
     asked = [Request(PROMPT, seed=seed, steps=2 + seed % 2, guidance=seed) for seed in range(6)]
