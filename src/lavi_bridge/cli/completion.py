@@ -20,6 +20,7 @@ from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction
 
 from lavi_bridge.cli.doctor import Doctor
 from lavi_bridge.cli.draw import Generate, Influence
+from lavi_bridge.cli.page import Page
 from lavi_bridge.cli.publish import Export
 from lavi_bridge.cli.train import DataCheck, PlanOptions
 from lavi_bridge.cli.zoo import Convert, Demo, Interpolate, List, ZooBuild, ZooScore
@@ -47,6 +48,7 @@ SETTINGS: dict[str, type] = {
     "train": TrainConfig,
     "generate": Generate,
     "influence": Influence,
+    "page": Page,
     "evaluate": EvaluateConfig,
     "reproduce": ReproduceConfig,
     "expand": ExpandConfig,
