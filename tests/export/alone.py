@@ -27,7 +27,7 @@ def load(folder: str, servers: bool) -> Any:
 def draw(pipe: Any, prompts: list[str], seed: int, options: dict[str, Any]) -> np.ndarray:
     """Pictures (prompts, height, width, 3), 0 to 255; the i-th from seed + i."""
     generators = [torch.Generator().manual_seed(seed + i) for i in range(len(prompts))]
-    drawn = pipe(prompts, generator=generators, **options)
+    drawn = pipe(prompt=prompts, generator=generators, **options)
     return np.stack([np.asarray(image, int) for image in drawn.images])
 
 

@@ -46,8 +46,7 @@ def options_of(bridge: Bridge, form: str) -> dict[str, Any]:
     if form == "stock" and bridge.vision.masks:
         options["height"], options["width"] = bridge.vision.size
         options["use_resolution_binning"] = False  # the sizes of tiny models are in no table
-        if bridge.vision.pipeline_class == "SanaPipeline":
-            options["complex_human_instruction"] = None
+        options |= bridge.vision.stock_text or {}
     return options
 
 

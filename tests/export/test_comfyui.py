@@ -55,7 +55,7 @@ def model_of(bridge: Bridge) -> stand_in.Model:
             for name, tensor in vision.backbone.state_dict().items()
             if ".lora_" not in name
         }
-    if comfyui.FAMILIES[vision.pipeline_class] == "pixart":
+    if vision.comfyui_names == "pixart":
         return stand_in.Model(weights, {"image_model": "pixart_sigma"}, vision.text_width)
     return stand_in.Model(weights, {"num_res_blocks": [1], "context_dim": vision.text_width})
 

@@ -40,13 +40,29 @@ def off(bridge: Bridge, folder: Path, form: Form, *, servers: bool = True) -> in
     return int(np.abs(found - np.array(told["expected"])).max())
 
 
-@pytest.mark.parametrize("vision", jobs.FAMILIES)
+OTHERS = (
+    *("sd2-v", "ldm", "kolors", "flux-schnell", "flux2", "flux2-klein", "pixart-sigma"),
+    *("pixart-alpha-1024", "lumina2", "auraflow", "cogview4", "ovis", "bria"),
+)
+
+
+@pytest.mark.parametrize(
+    "vision", [*jobs.FAMILIES, *(pytest.param(v, marks=pytest.mark.slow) for v in OTHERS)]
+)
 def test_a_merged_folder_draws_what_the_bridge_draws(
     vision: str, tiny: Tiny, tmp_path: Path
 ) -> None:
     bridge = jobs.trained(tiny("t5"), tiny(vision))
     assert checks.moved_by_prompt(bridge) > 8
     assert off(bridge, tmp_path / "out", "merged") <= 1
+
+
+def test_a_pipeline_that_draws_one_prompt_at_a_time_does_so(tiny: Tiny, tmp_path: Path) -> None:
+    bridge = jobs.trained(tiny("t5"), tiny("prx"))
+    told = jobs.job(bridge, tmp_path / "out", "merged")
+    pipe = alone.load(told["folder"], True)
+    found = alone.draw(pipe, told["prompts"][:1], told["seed"], told["options"])
+    assert np.abs(found - np.array(told["expected"][:1])).max() <= 1
 
 
 @pytest.mark.parametrize("vision", ["sdxl", "sd3", "flux-dev", "qwen-image"])

@@ -18,13 +18,6 @@ from lavi_bridge.bridge import lora
 from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.export import models, source
 
-FAMILIES = {
-    "StableDiffusionPipeline": "unet",
-    "StableDiffusionXLPipeline": "unet",
-    "PixArtAlphaPipeline": "pixart",
-    "PixArtSigmaPipeline": "pixart",
-}
-"""Pipelines whose image models the nodes know, and how ComfyUI names their layers."""
 TEXT = "text"
 VISION_LORA = "vision_lora.safetensors"
 
@@ -32,7 +25,7 @@ VISION_LORA = "vision_lora.safetensors"
 def refusal(bridge: Bridge) -> str | None:
     """Why the nodes cannot read a bridge; None where they can."""
     pipeline, kind = bridge.vision.pipeline_class, bridge.adapter.kind
-    if pipeline not in FAMILIES:
+    if bridge.vision.comfyui_names is None:
         return f"its nodes know Stable Diffusion 1.x and 2.x, SDXL and PixArt, not {pipeline}"
     if bridge.adapter.needs_own:
         return f"the '{kind}' adapter reads the own encoder, too: take form merged or light"
@@ -57,9 +50,10 @@ class Fits:
 def fits(bridge: Bridge) -> Fits:
     """What `bridge.json` says of the image model, for the nodes to check."""
     vision = bridge.vision
-    name = vision.pipeline_class
+    assert vision.comfyui_names is not None  # others are refused
     layers = len(lora.layers(vision.backbone))
-    return Fits(name, FAMILIES[name], vision.text_width, vision.pooled_width, layers)
+    widths = vision.text_width, vision.pooled_width
+    return Fits(vision.pipeline_class, vision.comfyui_names, *widths, layers)
 
 
 def write_lora(bridge: Bridge, path: Path, dtype: torch.dtype | None) -> float:
@@ -76,7 +70,7 @@ def write_lora(bridge: Bridge, path: Path, dtype: torch.dtype | None) -> float:
 
 def lora_state(bridge: Bridge, dtype: torch.dtype | None) -> dict[str, Tensor]:
     """The vision model's LoRA by ComfyUI's names: of each layer down, up, alpha (scale × rank)."""
-    unet, state = FAMILIES[bridge.vision.pipeline_class] == "unet", dict[str, Tensor]()
+    unet, state = bridge.vision.comfyui_names == "unet", dict[str, Tensor]()
     first, second = ("lora_down", "lora_up") if unet else ("lora_A", "lora_B")
     for path, layer in lora.layers(bridge.vision.backbone).items():
         name = f"lora_unet_{path.replace('.', '_')}" if unet else f"transformer.{path}"

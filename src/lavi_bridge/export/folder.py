@@ -181,17 +181,19 @@ class Writer:
         self.forget_places()
         record, pipeline = self.bridge.record(), self.bridge.vision.pipeline_class
         record = without_folders(json.loads(json.dumps(record, default=str)), {})
-        use = usage(self.form, pipeline, "this folder", servers=servers)
+        call = self.bridge.vision.stock_text if self.form == "stock" else {}
+        use = usage(self.form, pipeline, "this folder", servers=servers, call=call)
         card = model_card(record, parts=PARTS[self.form], use=use)
         (self.folder / README).write_text(card, encoding="utf-8")
         files = sorted({path.name for path in self.folder.iterdir()} | {INDEX})
         told = {"form": self.form, "pipeline": pipeline, "servers": servers, "lost": self.lost}
+        told["call"] = call or {}
         self.json(INDEX, record | {"export": {**told, **more, "files": files}})
 
     def blocks(self) -> None:
         """Write the text step of the family's modular pipeline, where diffusers has one."""
         vision, adapter = self.bridge.vision, self.bridge.adapter
-        family = pipelines.BLOCKS.get(vision.pipeline_class)
+        family = vision.modular_class
         if family is None or adapter.needs_own or self.form != "merged":
             return
         code = source.block(adapter.kind, family)

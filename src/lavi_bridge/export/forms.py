@@ -8,12 +8,10 @@ from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.bridge.own import OwnEncoders
 from lavi_bridge.export import comfyui
 from lavi_bridge.files.locate import PIP, ZOO_PREFIX, Place
-from lavi_bridge.visions.base import Vision
+from lavi_bridge.visions.base import VISIONS, Vision
 
 Form = Literal["light", "merged", "stock", "comfyui"]
 FORMS: tuple[str, ...] = get_args(Form)
-STOCK = ("StableDiffusionPipeline", "PixArtAlphaPipeline", "PixArtSigmaPipeline", "SanaPipeline")
-"""Pipelines that read one text encoder's states as they are."""
 
 
 def refusal(bridge: Bridge, form: str) -> str | None:
@@ -51,13 +49,13 @@ def _half_alone(bridge: Bridge) -> str | None:
     vision, kind = bridge.vision, bridge.adapter.kind
     if bridge.adapter.needs_own:
         return f"the '{kind}' adapter reads the own encoder, too: take form merged or light"
-    if vision.pipeline_class not in STOCK:
+    if vision.stock_text is None:
         why = "its own template, or several encoders"
         if vision.pooled_width:
             why = "several encoders, which give a pooled vector, too"
         return (
             f"{vision.pipeline_class} reads prompts through {why}; take form merged or light "
-            f"(stock: {', '.join(STOCK)})"
+            f"(stock: {', '.join(n for n in VISIONS if VISIONS[n].stock_text is not None)})"
         )
     if vision.masks and not bridge.adapter.per_token:
         return f"{vision.pipeline_class} masks one token a word, the '{kind}' adapter gives others"

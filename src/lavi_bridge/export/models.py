@@ -22,7 +22,7 @@ from lavi_bridge.languages import Language
 from lavi_bridge.languages.layers import stack_of
 
 LARGEST = "5GB"
-"""Of one file of weights, as the libraries cut them."""
+"""Of one file of weights, so that a download that broke off begins again with no more than that."""
 
 
 def save_diffusers(model: Any, folder: Path, *, dtype: torch.dtype | None, fused: bool) -> float:

@@ -18,13 +18,6 @@ from lavi_bridge.visions import Vision
 TEMPLATES = Path(__file__).parent
 MASKS = ("prompt_attention_mask", "prompt_embeds_mask")
 """What pipelines call the mask of a prompt."""
-BLOCKS = {
-    "StableDiffusionXLPipeline": "StableDiffusionXLAutoBlocks",
-    "StableDiffusion3Pipeline": "StableDiffusion3AutoBlocks",
-    "FluxPipeline": "FluxAutoBlocks",
-    "QwenImagePipeline": "QwenImageAutoBlocks",
-}
-"""Pipelines that diffusers has in modules, too, and the class of all of these."""
 PLAIN: dict[str, Any] = {"use_resolution_binning": False, "num_frames": 1}
 """Where a pipeline has these, it draws the size that is asked for, and one frame."""
 
@@ -105,6 +98,7 @@ def source(bridge: Bridge, form: str, *, servers: bool) -> str:
         backbone=backbone,
         defaults=defaults,
         negative="negative_prompt" in known,
+        negatives="negative_prompt_embeds" in known,
         others=tuple(n for n in known if re.fullmatch(r"(negative_)?prompt_\d", n)),
         many=next(n for n in known if n.startswith("num_") and n.endswith("_per_prompt")),
         pooled=bool(vision.pooled_width),

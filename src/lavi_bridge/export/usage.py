@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from lavi_bridge.bridge.card import PROMPT
 
 DIFFUSERS = """\
@@ -9,7 +12,7 @@ DIFFUSERS = """\
 from diffusers import {kind}
 
 pipe = {kind}.from_pretrained({arguments})
-pipe("{prompt}").images[0].save("picture.png")
+pipe(prompt="{prompt}").images[0].save("picture.png")
 ```
 
 {note}"""
@@ -29,20 +32,28 @@ PARTS |= {"stock": PARTS["merged"], "comfyui": PARTS["light"]}
 """What of the three parts is in a folder, by form."""
 
 
-def usage(form: str, pipeline: str, place: str, *, servers: bool = True) -> str:
+def usage(
+    form: str,
+    pipeline: str,
+    place: str,
+    *,
+    servers: bool = True,
+    call: Mapping[str, Any] | None = None,
+) -> str:
     """Markdown on how an export is loaded with plain diffusers.
 
     Args:
         pipeline: the family's class.
         place: the folder, or its name on the Hub.
         servers: whether the pipeline is named by a string.
+        call: arguments without which the stock pipeline changes prompts.
     """
     if form == "comfyui":
         return COMFYUI.format(place=place)
     custom = f'custom_pipeline="{place}", ' * (servers and form != "stock")
     told = "It runs the code of this repository: read it first. " + NOTES[form]
-    if pipeline == "SanaPipeline" and form == "stock":
-        told += " Call it with `complex_human_instruction=None`: the bridge reads the prompt alone."
+    for name, value in (call or {}).items():
+        told += f" Call it with `{name}={value}`: the bridge reads the prompt alone."
     return DIFFUSERS.format(
         kind=pipeline if form == "stock" else "DiffusionPipeline",
         arguments=f'"{place}", {custom}trust_remote_code=True',

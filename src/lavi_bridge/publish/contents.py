@@ -134,7 +134,7 @@ def _use(name: str, record: Mapping[str, Any], contents: Contents, form: str | N
         return COMFYUI.format(name=name, folder=name.split("/")[1])
     if form is not None:
         told = record["export"]
-        return usage(form, told["pipeline"], name, servers=told["servers"])
+        return usage(form, told["pipeline"], name, servers=told["servers"], call=told["call"])
     needed = ["Needs the Python package `lavi-bridge`."]
     bases = {side: record[side]["id"] for side in SIDES}
     if bundled := [side for side, base in bases.items() if base.startswith(ZOO_PREFIX)]:

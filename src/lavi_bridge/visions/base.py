@@ -40,6 +40,7 @@ from lavi_bridge.visions.single.single import opened
 
 Padding = Literal["read", "masked", "zeroed"]
 Fields = tuple[str, ...] | None
+Comfy = Literal["unet", "pixart"] | None
 VISIONS: Registry[Vision] = Registry("vision class")
 
 
@@ -82,6 +83,13 @@ class Vision(Images):
     pipeline_class: ClassVar[str]
     """diffusers' pipeline that takes prompt embeddings for this model."""
     pipeline_options: ClassVar[dict[str, Any]] = {}
+    stock_text: ClassVar[dict[str, Any] | None] = None
+    """Arguments with which that pipeline hands on one text encoder's last states as they are; None
+    where it does otherwise."""
+    modular_class: ClassVar[str | None] = None
+    """diffusers' class of the family's modular pipeline, where there is one and it was tried."""
+    comfyui_names: ClassVar[Comfy] = None
+    """How ComfyUI names the backbone's layers; None for models that our nodes do not know."""
 
     def __init__(self, backbone: nn.Module, vae: nn.Module, process: Process, place: Place) -> None:
         super().__init__(backbone, vae, place)

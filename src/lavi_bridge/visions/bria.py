@@ -23,6 +23,7 @@ class Bria(Flux):
     max_tokens: ClassVar[int | None] = None
     padding: ClassVar[Padding] = "zeroed"
     pipeline_class: ClassVar[str] = "BriaPipeline"
+    modular_class: ClassVar[str | None] = None
 
     def sigmas(self, steps: int) -> list[float]:
         """Where the shift is one for all sizes: whole times from 1000 to 1."""

@@ -31,6 +31,7 @@ class Chroma(Flux):
     max_tokens: ClassVar[int | None] = None
     padding: ClassVar[Padding] = "masked"
     pipeline_class: ClassVar[str] = "ChromaPipeline"
+    modular_class: ClassVar[str | None] = None
 
     def reads(self, text: Text) -> Text:
         """One token of padding beside the real ones: zeros, so that it is the same however a batch

@@ -26,6 +26,7 @@ class Flux(Vision):
     own_fields: ClassVar[Fields] = ("hidden", "pooled")
     own_tokenizer: ClassVar[str | None] = "tokenizer_2"
     pipeline_class: ClassVar[str] = "FluxPipeline"
+    modular_class: ClassVar[str | None] = "FluxAutoBlocks"
 
     def call(self, x_t: Tensor, timesteps: Tensor, text: Text) -> Tensor:
         height, width = x_t.shape[-2:]

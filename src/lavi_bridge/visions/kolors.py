@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from lavi_bridge.visions.base import VISIONS
+from lavi_bridge.visions.base import VISIONS, Comfy
 from lavi_bridge.visions.sdxl import StableDiffusionXL
 
 
@@ -15,4 +15,6 @@ class Kolors(StableDiffusionXL):
     default_tokens: ClassVar[int] = 256
     own_tokenizer: ClassVar[str | None] = None  # ChatGLM pads on the left
     pipeline_class: ClassVar[str] = "KolorsPipeline"
+    modular_class: ClassVar[str | None] = None
+    comfyui_names: ClassVar[Comfy] = None
     pipeline_options: ClassVar[dict[str, Any]] = {}

@@ -7,7 +7,7 @@ runs the same modules.
 
 from typing import ClassVar
 
-from lavi_bridge.visions.base import VISIONS
+from lavi_bridge.visions.base import VISIONS, Comfy
 from lavi_bridge.visions.sd_unet import StableDiffusionUNet
 
 
@@ -16,6 +16,7 @@ class LatentDiffusionUNet(StableDiffusionUNet):
     vae_folder: ClassVar[str] = "vqvae"
     own_text_folder: ClassVar[str] = "bert"
     default_side: ClassVar[int] = 32
+    comfyui_names: ClassVar[Comfy] = None
 
     def _tokens(self) -> int:
         return self.default_tokens

@@ -20,6 +20,7 @@ class LongCatImage(Flux):
     own_fields: ClassVar[Fields] = ("hidden",)
     own_tokenizer: ClassVar[str | None] = None
     pipeline_class: ClassVar[str] = "LongCatImagePipeline"
+    modular_class: ClassVar[str | None] = None
 
     def call(self, x_t: Tensor, timesteps: Tensor, text: Text) -> Tensor:
         height, width = x_t.shape[-2:]

@@ -23,6 +23,7 @@ class OvisImage(Flux):
     own_fields: ClassVar[Fields] = ("hidden", "null_hidden")
     own_tokenizer: ClassVar[str | None] = None
     pipeline_class: ClassVar[str] = "OvisImagePipeline"
+    modular_class: ClassVar[str | None] = None
 
     def call(self, x_t: Tensor, timesteps: Tensor, text: Text) -> Tensor:
         height, width = x_t.shape[-2:]

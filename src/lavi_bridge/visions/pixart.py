@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lavi_bridge.files.locate import Place
 from lavi_bridge.text import Text
-from lavi_bridge.visions.base import VISIONS, Padding, Vision
+from lavi_bridge.visions.base import VISIONS, Comfy, Padding, Vision
 from lavi_bridge.visions.noise.process import Process
 
 
@@ -67,6 +67,8 @@ class PixArtAlpha(Vision):
     lora_targets: ClassVar[str] = r".*attn\d\.(to_q|to_k|to_v|to_out\.0)"
     paper_sampling: ClassVar[tuple[int, float] | None] = 50, 7.5
     pipeline_class: ClassVar[str] = "PixArtAlphaPipeline"
+    stock_text: ClassVar[dict[str, Any] | None] = {}
+    comfyui_names: ClassVar[Comfy] = "pixart"
 
     def __init__(self, backbone: nn.Module, vae: nn.Module, process: Process, place: Place) -> None:
         super().__init__(backbone, vae, process, place)

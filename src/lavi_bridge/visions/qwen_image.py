@@ -22,6 +22,7 @@ class QwenImage(Vision):
     packs: ClassVar[int] = 2
     own_fields: ClassVar[Fields] = ("hidden", "mask")
     pipeline_class: ClassVar[str] = "QwenImagePipeline"
+    modular_class: ClassVar[str | None] = "QwenImageAutoBlocks"
 
     @property
     def lora_targets(self) -> str:  # type: ignore[override]

@@ -1,6 +1,6 @@
 """Sana (arXiv 2410.10629): linear attention, flow matching and a deep-compression autoencoder."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -19,6 +19,7 @@ class Sana(Vision):
     lora_targets: ClassVar[str] = r".*attn\d\.(to_q|to_k|to_v|to_out\.0)"
     own_fields: ClassVar[Fields] = ("hidden", "mask", "null_hidden", "null_mask")
     pipeline_class: ClassVar[str] = "SanaPipeline"
+    stock_text: ClassVar[dict[str, Any] | None] = {"complex_human_instruction": None}
 
     def call(self, x_t: Tensor, timesteps: Tensor, text: Text) -> Tensor:
         return self.backbone(

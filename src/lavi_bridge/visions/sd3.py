@@ -26,6 +26,7 @@ class StableDiffusion3(Vision):
         "null_pooled",
     )
     pipeline_class: ClassVar[str] = "StableDiffusion3Pipeline"
+    modular_class: ClassVar[str | None] = "StableDiffusion3AutoBlocks"
 
     @property
     def lora_targets(self) -> str:  # type: ignore[override]

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from lavi_bridge.text import Text
-from lavi_bridge.visions.base import VISIONS, Padding, Vision
+from lavi_bridge.visions.base import VISIONS, Comfy, Padding, Vision
 
 
 @VISIONS.register("StableDiffusionPipeline")
@@ -34,6 +34,8 @@ class StableDiffusionUNet(Vision):
     )
     paper_sampling: ClassVar[tuple[int, float] | None] = 50, 7.5
     pipeline_class: ClassVar[str] = "StableDiffusionPipeline"
+    stock_text: ClassVar[dict[str, Any] | None] = {}
+    comfyui_names: ClassVar[Comfy] = "unet"
     pipeline_options: ClassVar[dict[str, Any]] = {
         "safety_checker": None,
         "feature_extractor": None,

@@ -30,6 +30,8 @@ class StableDiffusionXL(StableDiffusionUNet):
     paper_sampling: ClassVar[tuple[int, float] | None] = None
     framed: ClassVar[bool] = True
     pipeline_class: ClassVar[str] = "StableDiffusionXLPipeline"
+    stock_text: ClassVar[dict[str, Any] | None] = None
+    modular_class: ClassVar[str | None] = "StableDiffusionXLAutoBlocks"
     pipeline_options: ClassVar[dict[str, Any]] = {"add_watermarker": False}
 
     @property
