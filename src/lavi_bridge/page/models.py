@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lavi_bridge.adapters import ADAPTERS
 from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.bridge.drawing import made_by
 from lavi_bridge.bridge.folder import is_pipeline, opened
@@ -22,8 +23,6 @@ MOST = 4
 OWN = "zoo:tiny-sd"
 REAL = "zoo:minilm-tiny-sd"
 DEMO = Path("runs/demo")
-FUSION = "fusion"
-"""The adapter that adds to the own encoder's states, and so has a strength."""
 
 
 class Stopped(Exception):
@@ -97,7 +96,7 @@ def _known(text: str) -> Known:
     has = {
         "language_scale": language.get("lora"),
         "vision_scale": vision.get("lora"),
-        "adapter_scale": record.get("adapter") == FUSION,
+        "adapter_scale": ADAPTERS[record["adapter"]].adds,
     }
     strengths = tuple(setting for setting, there in has.items() if there)
     ids = str(language["id"]), str(vision["id"])
