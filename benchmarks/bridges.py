@@ -50,7 +50,8 @@ TOKENS = {"MiniLM": 80, "SmolLM2": 80, "tiny Llama": 64}
 PARAMETERS = {"MiniLM": 2_000_000, "SmolLM2": 2_000_000, "tiny Llama": 300_000}
 """Of every adapter but `linear`: what the paper's has with MiniLM and with tiny Llama."""
 SUITES = ("shapes", "shapes-free", "shapes-free-heldout", "shapes-long")
-PAIRS = 10_000
+PAIRS, FROZEN_PAIRS = 10_000, 1_500
+FROZEN_STEPS = 400
 RATES, SEARCH_STEPS, SEARCH_SEED = (2e-3, 4e-3, 8e-3), 150, 100
 SEEDS = (0, 1, 2)
 FINALISTS = 10
@@ -72,10 +73,12 @@ class Row:
     """Steps; None: as many as the rows of all tables have."""
     rate: float | None = None
     """None: what the search finds."""
+    frozen: bool = False
+    """Whether the language model has no LoRA: what it hands on is read once, on a CPU, too."""
 
     @property
     def steps(self) -> int:
-        usual = 800 if self.match == "predictions" else 1200
+        usual = 800 if self.match == "predictions" else FROZEN_STEPS if self.frozen else 1200
         return usual if self.asked is None else self.asked
 
     @property
@@ -84,7 +87,8 @@ class Row:
         told = " after ".join(one for one in how if one)
         steps = f", {self.asked} steps" if self.asked else ""
         layers = "" if self.layers == "last" else f" of {self.layers}"
-        return f"{self.language}, {self.adapter}{layers}, {told}{steps}"
+        frozen = " frozen" if self.frozen else ""
+        return f"{self.language}{frozen}, {self.adapter}{layers}, {told}{steps}"
 
     @property
     def batch(self) -> int:
@@ -112,6 +116,13 @@ LAYERS = [
 ]
 """What is read, by an adapter that is of one size whatever the width: the paper's would have five
 times the parameters for three layers side by side. Their rate is that of the last layer."""
+FROZEN = [
+    Row(language, "refiner", layers=layers, rate=8e-3, frozen=True)
+    for language in ("MiniLM", "tiny Llama", "SmolLM2")
+    for layers in ("last", "penultimate", "mean", "stack:3", "mix")
+]
+"""What is read of a language model that does not bend to what it is read for: LoRA can make up for
+the wrong layer. One rate for all, and fewer pairs: each is read by a model of 135 M parameters."""
 BUDGETS = (50, 200, 600)
 HOW: tuple[tuple[Match, Solve, float], ...] = (
     ("states", "none", 4e-3),
@@ -195,6 +206,7 @@ def joined(row: Row, seed: int, device: str) -> Bridge:
         adapter_parameters=None if row.adapter == "linear" else PARAMETERS[row.language],
         layers=row.layers,
         rank=16,
+        language_rank=0 if row.frozen else None,
         vision_rank=0,
         tokens=TOKENS[row.language],
         dropout=0.0,
@@ -205,17 +217,17 @@ def joined(row: Row, seed: int, device: str) -> Bridge:
 
 
 @cache
-def texts(language: str, seed: int) -> tuple[list[str], list[Pair]]:
-    """Plain captions, and pairs that the language model reads whole."""
-    told = ShapesWorld(seed=seed).retold(PAIRS)
+def texts(language: str, seed: int, count: int) -> tuple[list[str], list[Pair]]:
+    """So many plain captions, and pairs that the language model reads whole."""
+    told = ShapesWorld(seed=seed).retold(count)
     bridge = joined(Row(language, "linear"), seed, "cpu")
     pairs = fitting([Pair(one.text, one.plain, one.links) for one in told], bridge)
-    return ShapesWorld(seed=100 + seed).captions(PAIRS), pairs
+    return ShapesWorld(seed=100 + seed).captions(count), pairs
 
 
 def start(row: Row, rate: float, seed: int, folder: Path | None, device: str) -> WarmStart:
     """A warm start of a row, made to its end, from where an earlier call stopped."""
-    captions, pairs = texts(row.language, seed)
+    captions, pairs = texts(row.language, seed, FROZEN_PAIRS if row.frozen else PAIRS)
     warm = WarmStart(
         joined(row, seed, device),
         captions,
@@ -403,7 +415,7 @@ def jobs(out: Path, only: Sequence[str]) -> Iterator[list[str]]:
         yield from begun
     if "own" in only and not (out / "own" / "full.json").is_file():
         yield ["--own"]
-    groups = {"adapters": ADAPTERS, "layers": LAYERS, "starts": STARTS}
+    groups = {"adapters": ADAPTERS, "layers": LAYERS, "frozen": FROZEN, "starts": STARTS}
     for row in {row.name: row for name in only for row in groups.get(name, [])}.values():
         if not (out / slug(row.name, SEEDS[0]) / "screen.json").is_file():
             yield ["--job", row.name, str(SEEDS[0]), "screen"]
@@ -422,7 +434,7 @@ def work_on_own(out: Path, device: str) -> None:
         )
 
 
-STAGES = ("own", "pictures", "adapters", "layers", "starts", "finalists")
+STAGES = ("own", "pictures", "adapters", "layers", "frozen", "starts", "finalists")
 
 
 def main() -> None:
@@ -447,7 +459,7 @@ def main() -> None:
         train_on_pictures(what, int(seed), out, device)
     elif options.job:
         name, seed, stage = options.job
-        row = next(row for row in (*ADAPTERS, *LAYERS, *STARTS) if row.name == name)
+        row = next(row for row in (*ADAPTERS, *LAYERS, *FROZEN, *STARTS) if row.name == name)
         work(row, int(seed), stage, out, device)
     else:
         out.mkdir(parents=True, exist_ok=True)

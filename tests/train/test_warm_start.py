@@ -181,6 +181,25 @@ def test_a_caption_is_matched_once_and_read_in_every_pass(monkeypatch: pytest.Mo
     assert sorted(pair.ours for pair in matched) == sorted(pair.ours for pair in read_once)
 
 
+@pytest.mark.parametrize("layers", ["last", "mix"])
+def test_a_language_model_that_does_not_train_reads_each_text_once(layers: str) -> None:
+    bridge = Bridge.connect(
+        "zoo:tiny-t5-small", "zoo:tiny-sd", language_rank=0, layers=layers, tokens=48, device="cpu"
+    )
+    pairs = [Pair(f"{text} please", text, links=[]) for text in CAPTIONS[:20]]
+    warm = WarmStart(bridge, CAPTIONS[:20], pairs=pairs, steps=12, batch_size=8)
+    texts: list[int] = []
+    counting = bridge.language.model.register_forward_pre_hook(
+        lambda _module, _args, options: texts.append(len(options["input_ids"])), with_kwargs=True
+    )
+    list(warm.run())
+    counting.remove()
+    assert sum(texts) <= len([Pair.same(""), *warm.held_out_pairs, *warm.pairs])
+    kept = warm._matcher.hidden(warm._held_out).hidden
+    read = bridge.language.hidden(warm._held_out.ids)
+    torch.testing.assert_close(kept, read, atol=5e-3, rtol=5e-3)
+
+
 def test_with_little_memory_captions_come_in_windows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

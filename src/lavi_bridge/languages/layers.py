@@ -173,10 +173,7 @@ class Upper:
                 self.language.hidden(input_ids, attention_mask)
         finally:
             hook.remove()
-        states = found[0]
-        if states.dtype != torch.float32:
-            return states
-        return states.half() if float(states.abs().max()) < HALF else states
+        return _halved(found[0])
 
     def above(
         self, states: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None
@@ -209,6 +206,46 @@ class Upper:
         finally:
             for layer in (first, *others):
                 vars(layer).pop("forward", None)
+
+
+class Whole:
+    """A language model of which nothing trains: what it hands on is computed once.
+
+    Args:
+        language: one without LoRA.
+    """
+
+    def __init__(self, language: Language) -> None:
+        self.language = language
+
+    @torch.no_grad()
+    def below(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """What is handed on (batch, tokens, handed width); in 16 bits where float16 holds it."""
+        with without_dropout(self.language.model):
+            return _halved(self.language.hidden(input_ids, attention_mask))
+
+    def above(
+        self, states: Tensor, _input_ids: Tensor, _attention_mask: Tensor | None = None
+    ) -> Tensor:
+        """The same, in the model's precision."""
+        return states.to(self.language.dtype)
+
+
+def kept_part(language: Language) -> Upper | Whole | None:
+    """What computes once, and keeps, as much of a language model as never changes in a training.
+
+    None where all of its layers train, or what lies below those that do is read, too.
+    """
+    if language.lora is None and not any(p.requires_grad for p in language.model.parameters()):
+        return Whole(language)
+    return Upper(language) if frozen_layers(language) else None
+
+
+def _halved(states: Tensor) -> Tensor:
+    """States that are to be kept: float32 in 16 bits, where float16 holds them."""
+    if states.dtype != torch.float32:
+        return states
+    return states.half() if float(states.abs().max()) < HALF else states
 
 
 class _Reached(Exception):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.bridge.own import OwnEncoders, own_text
 from lavi_bridge.languages import Language, Tokens
-from lavi_bridge.languages.layers import Upper, frozen_layers
+from lavi_bridge.languages.layers import kept_part
 from lavi_bridge.running.device import to_device
 from lavi_bridge.running.seeds import seed_of
 from lavi_bridge.text import Text
@@ -50,7 +50,7 @@ class Matched:
     weights: Tensor  # (texts, tokens): of the tokens' errors, in sum 1; 0 where none is matched
     loose: Tensor  # (texts, tokens): nothing says which of their states is whose
     below: Tensor  # (texts, tokens, our width): enter the first layer that trains, a template's
-    # tokens before; 0 wide without
+    # tokens before, or where none does are handed on; 0 wide where all train
     pooled: Tensor  # (texts, teacher's pooled width): the vector beside them; 0 wide without
     own: Tensor  # (texts, tokens, teacher's width): what the own encoder makes of our text; 0 wide
     # where the adapter does not read it
@@ -113,8 +113,9 @@ class Matcher:
     def __init__(self, bridge: Bridge, teacher: Language) -> None:
         self.bridge, self.teacher = bridge, teacher
         self.masked = bridge.vision.masks
-        self.upper = Upper(bridge.language) if frozen_layers(bridge.language) else None
-        """The language model from its first layer that trains on."""
+        self.upper = kept_part(bridge.language)
+        """The language model from its first layer that trains on, or what it hands on where none
+        does."""
         self.length = tokens_read(teacher, bridge)
         """Tokens of the teacher."""
 
@@ -207,7 +208,7 @@ class Matcher:
         return targets, loose
 
     def _below(self, ids: Tensor, mask: Tensor | None) -> Tensor:
-        """What enters the first layer that trains."""
+        """What enters the first layer that trains, or is handed on where none does."""
         if self.upper is None:
             return torch.empty(*ids.shape, 0)
         masks = [None] * len(ids) if mask is None else mask.split(READ)
