@@ -353,10 +353,18 @@ def test_random_bytes_never_give_a_traceback_or_lose_a_good_row(tmp_path: Path) 
     assert min(refused, bad, good) > 50
 
 
+def test_the_drawn_world_may_be_told_freely_with_the_same_pictures() -> None:
+    long, free = open_source("shapes:long"), open_source("shapes:free")
+    assert free.captions(20) == [free.texts(i)[0] for i in range(20)]
+    assert not set(free.captions(20)) & set(long.captions(20))
+    assert all(long.picture(i).tobytes() == free.picture(i).tobytes() for i in range(5))
+    assert free.identity() != long.identity()
+
+
 def test_the_drawn_world_has_captions_of_several_lengths() -> None:
     short, mixed, long = (open_source(f"shapes:{kind}") for kind in ("short", "mixed", "long"))
     words = [sum(len(text.split()) for text in one.captions(50)) for one in (short, mixed, long)]
     assert words[0] < words[1] < words[2]
     assert open_source("shapes").captions(50) == mixed.captions(50)
-    with pytest.raises(BridgeError, match=r"shapes:brief.*shapes:short, shapes:mixed, shapes:long"):
+    with pytest.raises(BridgeError, match=r"shapes:brief.*shapes:mixed, shapes:long, shapes:free"):
         open_source("shapes:brief")

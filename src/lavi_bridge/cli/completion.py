@@ -111,7 +111,7 @@ def names() -> dict[str, tuple[str, ...]]:
         "a": tuple(bridges),
         "b": tuple(bridges),
         "names": tuple(zoo_names()),
-        "data": ("shapes", "shapes:long"),
+        "data": ("shapes", "shapes:long", "shapes:free"),
         "recipe": tuple(RECIPES),
         "suite": tuple(SUITES),
         "suites": tuple(SUITES),

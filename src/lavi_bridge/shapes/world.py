@@ -119,10 +119,17 @@ def _captions(seed: int, length: Length, count: int) -> tuple[str, ...]:
 
 
 class ShapesWorld:
-    """A training set of pictures and captions. Item i depends on the seed and i alone."""
+    """A training set of pictures and captions. Item i depends on the seed and i alone.
 
-    def __init__(self, size: int = 100_000, seed: int = 0, length: Length = "mixed") -> None:
-        self.count, self.seed, self.length = size, seed, length
+    Args:
+        length: how much of a picture its caption tells.
+        free: whether captions are told as people talk, in the words of `free.SEEN`.
+    """
+
+    def __init__(
+        self, size: int = 100_000, seed: int = 0, length: Length = "mixed", *, free: bool = False
+    ) -> None:
+        self.count, self.seed, self.length, self.free = size, seed, length, free
 
     def __len__(self) -> int:
         return self.count
@@ -153,23 +160,27 @@ class ShapesWorld:
 
     def identity(self) -> str:
         """What names the whole set: all of it follows from these."""
-        return f"shapes-{self.count}-{self.seed}-{self.length}"
+        told = "-free" if self.free else ""
+        return f"shapes-{self.count}-{self.seed}-{self.length}{told}"
 
     def caption(self, index: int) -> str:
         """The caption of one item, without its picture."""
-        return _caption(self.seed, self.length, index, self._scene(index))
+        plain = _caption(self.seed, self.length, index, self._scene(index))
+        return self._retold(index, plain).text if self.free else plain
 
     def captions(self, count: int) -> list[str]:
         """The first `count` captions, without any picture."""
+        if self.free:
+            return [told.text for told in self.retold(count)]
         return list(_captions(self.seed, self.length, min(count, self.count)))
 
     def retold(self, count: int, **options: Any) -> list[Retold]:
         """The first `count` captions told freely; see `free.retell` for the options."""
         plain = _captions(self.seed, self.length, min(count, self.count))
-        return [
-            retell(text, random.Random(f"{self.seed} free {index}"), **options)
-            for index, text in enumerate(plain)
-        ]
+        return [self._retold(index, text, **options) for index, text in enumerate(plain)]
+
+    def _retold(self, index: int, plain: str, **options: Any) -> Retold:
+        return retell(plain, random.Random(f"{self.seed} free {index}"), **options)
 
     def _scene(self, index: int) -> Scenes:
         """One item's scene, as a batch of one."""

@@ -36,8 +36,8 @@ class TrainConfig(Settings):
     """Captioned images: a .tsv of `path<TAB>caption` lines; a folder of images (with .txt files of
     the same name, or metadata.jsonl), of WebDataset .tar shards, or of .parquet files;
     hf:OWNER/NAME[:SPLIT] of the Hub; or `shapes`, the procedurally drawn world (`shapes:long`, with
-    full captions). Several at once: "0.6*coco.tsv + 0.4*others/" (the numbers are their shares of
-    what is drawn)."""
+    full captions; `shapes:free`, told as people talk). Several at once: "0.6*coco.tsv +
+    0.4*others/" (the numbers are their shares of what is drawn)."""
     out: Path
     """Folder of the run: the finished bridge, checkpoints, sample grids, metrics.jsonl."""
     recipe: str = "default"

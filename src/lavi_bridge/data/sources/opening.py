@@ -52,8 +52,12 @@ def _open(data: str, seed: int, problems: list[str] | None) -> Source:
         from lavi_bridge.shapes.world import Length, ShapesWorld
 
         lengths = {f"{SHAPES}:{length}": length for length in get_args(Length)}
+        free = f"{SHAPES}:free"
+        if data == free:
+            return ShapesWorld(seed=seed, length="long", free=True)
         if data not in (SHAPES, *lengths):
-            raise BridgeError(f"no data '{data}': the world's are {SHAPES}, {', '.join(lengths)}")
+            known = ", ".join((*lengths, free))
+            raise BridgeError(f"no data '{data}': the world's are {SHAPES}, {known}")
         return ShapesWorld(seed=seed, length=lengths.get(data, "mixed"))
     if data.startswith(HUB):
         return HuggingFace(data.removeprefix(HUB))
