@@ -50,8 +50,8 @@ TOKENS = {"MiniLM": 80, "SmolLM2": 80, "tiny Llama": 64}
 PARAMETERS = {"MiniLM": 2_000_000, "SmolLM2": 2_000_000, "tiny Llama": 300_000}
 """Of every adapter but `linear`: what the paper's has with MiniLM and with tiny Llama."""
 SUITES = ("shapes", "shapes-free", "shapes-free-heldout", "shapes-long")
-PAIRS, FROZEN_PAIRS = 10_000, 1_500
-FROZEN_STEPS = 400
+PAIRS, FROZEN_PAIRS = 10_000, 1_000
+FROZEN_STEPS, FROZEN_PARAMETERS = 300, 500_000
 RATES, SEARCH_STEPS, SEARCH_SEED = (2e-3, 4e-3, 8e-3), 150, 100
 SEEDS = (0, 1, 2)
 FINALISTS = 10
@@ -93,7 +93,14 @@ class Row:
     @property
     def batch(self) -> int:
         """Captions a step: predictions go through the image model, which takes 32 at most."""
-        return 32 if self.match == "predictions" else 64
+        return 32 if self.match == "predictions" or self.frozen else 64
+
+    @property
+    def parameters(self) -> int | None:
+        """Of the adapter; None for what it has."""
+        if self.adapter == "linear":
+            return None
+        return FROZEN_PARAMETERS if self.frozen else PARAMETERS[self.language]
 
 
 PER_TOKEN = ("feedforward", "linear", "refiner")
@@ -122,7 +129,7 @@ FROZEN = [
     for layers in ("last", "penultimate", "mean", "stack:3", "mix")
 ]
 """What is read of a language model that does not bend to what it is read for: LoRA can make up for
-the wrong layer. One rate for all, and fewer pairs: each is read by a model of 135 M parameters."""
+the wrong layer. One size and one rate for all, few pairs and steps: it runs on a CPU."""
 BUDGETS = (50, 200, 600)
 HOW: tuple[tuple[Match, Solve, float], ...] = (
     ("states", "none", 4e-3),
@@ -153,6 +160,8 @@ class Pictures:
     steps: int = 3000
     rate: float = 6e-4
     every: int = 1000
+    batch: int = 32
+    data: str = "shapes:long"
     vision_alone: bool = False
     """Whether adapter and language LoRA stay as the start left them."""
 
@@ -168,6 +177,15 @@ PICTURES = (
     ),
 )
 """Is it the language model, or only more training?"""
+BRIEF_START = Row("MiniLM", "fusion", match="sets", asked=400, rate=4e-3)
+CAPTIONS = tuple(
+    Pictures(f"MiniLM, fusion, {told}", BRIEF_START, steps=400, every=200, batch=16, data=data)
+    for told, data in (
+        ("plain captions", "shapes:long"),
+        ("half of them free", "0.5*shapes:long + 0.5*shapes:free"),
+    )
+)
+"""Do captions told as people talk keep what the start has taught? Brief, for a CPU."""
 SCALES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 
 
@@ -203,7 +221,7 @@ def joined(row: Row, seed: int, device: str) -> Bridge:
         LANGUAGES[row.language],
         VISION,
         adapter=row.adapter,
-        adapter_parameters=None if row.adapter == "linear" else PARAMETERS[row.language],
+        adapter_parameters=row.parameters,
         layers=row.layers,
         rank=16,
         language_rank=0 if row.frozen else None,
@@ -323,9 +341,14 @@ def finalists(out: Path) -> list[Row]:
 # ---- pictures
 
 
+def trained_in(out: Path, what: Pictures, seed: int) -> Path:
+    """The folder of a run on pictures."""
+    return out / slug(f"pictures {what.name}", seed)
+
+
 def train_on_pictures(what: Pictures, seed: int, out: Path, device: str) -> None:
     """Make a run as `lavi-bridge train` does, judge its checkpoints, sweep its strengths."""
-    folder = out / slug(f"pictures {what.name}", seed)
+    folder = trained_in(out, what, seed)
     settings: dict[str, Any] = {
         "language": f"{VISION}/text_encoder",
         "adapter": "identity",
@@ -335,7 +358,7 @@ def train_on_pictures(what: Pictures, seed: int, out: Path, device: str) -> None
         settings = {
             "language": LANGUAGES[row.language],
             "adapter": row.adapter,
-            "adapter_parameters": PARAMETERS[row.language],
+            "adapter_parameters": row.parameters,
             "layers": row.layers,
             "tokens": TOKENS[row.language],
             "warm_start": row.steps,
@@ -344,20 +367,22 @@ def train_on_pictures(what: Pictures, seed: int, out: Path, device: str) -> None
             "warm_start_batch": row.batch,
             "lr_warm_start": found_rate(row, out, device),
         }
+        if row is BRIEF_START:
+            settings["warm_start_batch"] = 32
     config = TrainConfig(
         vision=VISION,
-        data="shapes:long",
+        data=what.data,
         out=folder,
         rank=16,
         dropout=0.0,
         flip=False,
         steps=what.steps,
-        batch_size=32,
+        batch_size=what.batch,
         lr_adapter=0.0 if what.vision_alone else what.rate,
         lr_language=0.0 if what.vision_alone else what.rate,
         lr_vision=what.rate,
         schedule="cosine",
-        warmup=100,
+        warmup=min(100, what.steps // 10),
         save_every=what.every,
         keep=what.steps // what.every + 2,
         sample_every=0,
@@ -370,7 +395,7 @@ def train_on_pictures(what: Pictures, seed: int, out: Path, device: str) -> None
     )
     if not (folder / "bridge").is_dir():
         Run(config).train()
-    if what.start:
+    if what.start and what in PICTURES:
         sweep(Bridge.load(folder / "bridge", device=device, dtype="float32"), folder)
     # the end comes last: where it is judged, all is
     for step in (0, *range(what.every, what.steps + 1, what.every)):
@@ -404,15 +429,21 @@ def sweep(bridge: Bridge, folder: Path) -> None:
 
 def jobs(out: Path, only: Sequence[str]) -> Iterator[list[str]]:
     """What is not there yet: pictures, which take longest, then every row's first seed."""
-    pictures = [
-        ["--pictures", what.name, str(seed)]
-        for seed in SEEDS
-        for what in PICTURES
-        if not (out / slug(f"pictures {what.name}", seed) / f"judged-{what.steps}.json").is_file()
-    ]
+
+    def on_pictures(rows: Sequence[Pictures], seeds: Sequence[int]) -> list[list[str]]:
+        return [
+            ["--pictures", what.name, str(seed)]
+            for seed in seeds
+            for what in rows
+            if not (trained_in(out, what, seed) / f"judged-{what.steps}.json").is_file()
+        ]
+
+    pictures = on_pictures(PICTURES, SEEDS)
     begun = [job for job in pictures if int(job[2]) < 2]
     if "pictures" in only:
         yield from begun
+    if "captions" in only:
+        yield from on_pictures(CAPTIONS, SEEDS[:1])
     if "own" in only and not (out / "own" / "full.json").is_file():
         yield ["--own"]
     groups = {"adapters": ADAPTERS, "layers": LAYERS, "frozen": FROZEN, "starts": STARTS}
@@ -434,7 +465,7 @@ def work_on_own(out: Path, device: str) -> None:
         )
 
 
-STAGES = ("own", "pictures", "adapters", "layers", "frozen", "starts", "finalists")
+STAGES = ("own", "pictures", "captions", "adapters", "layers", "frozen", "starts", "finalists")
 
 
 def main() -> None:
@@ -455,7 +486,7 @@ def main() -> None:
         work_on_own(out, device)
     elif options.pictures:
         name, seed = options.pictures
-        what = next(what for what in PICTURES if what.name == name)
+        what = next(what for what in (*PICTURES, *CAPTIONS) if what.name == name)
         train_on_pictures(what, int(seed), out, device)
     elif options.job:
         name, seed, stage = options.job

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from bridges import (
     ADAPTERS,
+    CAPTIONS,
+    FROZEN,
     LAYERS,
     OWN,
     PICTURES,
@@ -28,6 +30,7 @@ from bridges import (
     choosing,
     finalists,
     slug,
+    trained_in,
 )
 from figures import Line, draw_lines
 from tables import Found, cell, told, values, versus, write_page
@@ -69,6 +72,41 @@ def screened(out: Path, rows: Sequence[Row]) -> list[str]:
                 f"{how['trained']['adapter'] / 1e6:.2f} M | {how['rate']:g} | "
                 f"{how['seconds']:.0f} | {how.get('peak GB of the GPU', 0):.1f} GB | {cells} |"
             )
+    return lines
+
+
+def frozen(out: Path) -> list[str]:
+    """Layers read of language models that do not train: unmatched states, scores, seconds."""
+    lines = [
+        "| language model, frozen | reads | unmatched | seconds | memory | plain | free |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in FROZEN:
+        if found := read(out / slug(row.name, SEEDS[0]) / "screen.json"):
+            how = found["how"]
+            cells = " | ".join(chosen(found["scores"], kind) for kind in ("plain", "free"))
+            lines.append(
+                f"| {row.language} | {row.layers} | {how['left']:.3f} | {how['seconds']:.0f} | "
+                f"{how['peak GB']:.1f} GB | {cells} |"
+            )
+    return lines
+
+
+def by_captions(out: Path) -> list[str]:
+    """Brief runs on pictures by what their captions are, of one seed: scores by step."""
+    steps = range(0, CAPTIONS[0].steps + 1, CAPTIONS[0].every)
+    lines = [
+        "| trained on pictures with | prompts | "
+        + " | ".join(f"{step:,}" for step in steps)
+        + " |",
+        "|---" * (len(steps) + 2) + "|",
+    ]
+    for what in CAPTIONS:
+        for title, suite in (("plain", PLAIN), ("free", FREE)):
+            found = {str(step): runs for step in steps if (runs := trained(out, what, step))}
+            if found:
+                cells = [cell(found, str(step), suite) for step in steps]
+                lines.append(f"| {what.name} | {title} | " + " | ".join(cells) + " |")
     return lines
 
 
@@ -135,7 +173,7 @@ def finals(found: Found) -> list[str]:
 
 def trained(out: Path, what: Pictures, step: int) -> list[dict[str, Any]]:
     """What a run on pictures scored after so many steps, one a seed that came to its end."""
-    folders = [out / slug(f"pictures {what.name}", seed) for seed in SEEDS]
+    folders = [trained_in(out, what, seed) for seed in SEEDS]
     ended = in_turn(folder / f"judged-{what.steps}.json" for folder in folders)
     return in_turn(folder / f"judged-{step}.json" for folder in folders[: len(ended)])
 
@@ -185,7 +223,7 @@ def strengths(out: Path) -> dict[str, dict[str, list[tuple[float, Estimate]]]]:
     """By run on pictures and kind of prompt, the score by strength of each part, over the seeds."""
     found: dict[str, dict[str, list[tuple[float, Estimate]]]] = {}
     for what in PICTURES:
-        folders = [out / slug(f"pictures {what.name}", seed) for seed in SEEDS]
+        folders = [trained_in(out, what, seed) for seed in SEEDS]
         runs = in_turn(folder / "strengths.json" for folder in folders)
         for key in runs[0] if runs else ():
             part, scale = key.split()
@@ -228,7 +266,9 @@ def tables(out: Path) -> Iterator[tuple[str, list[str]]]:
     yield "adapters", screened(out, ADAPTERS)
     last_layers = [row for row in ADAPTERS if row.adapter == "refiner" and row.match == "states"]
     yield "layers", screened(out, [*last_layers, *LAYERS])
+    yield "frozen", frozen(out)
     yield "starts", begun(out)
+    yield "captions", by_captions(out)
     yield "finals", finals(found)
     yield "steps-plain", by_step(out, PLAIN)
     yield "steps-free", by_step(out, FREE)
@@ -290,8 +330,15 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("runs/bridges"))
     parser.add_argument("--page", type=Path, default=Path("docs/bridges.md"))
+    parser.add_argument(
+        "--only", nargs="*", help="tables that are written (unset: all, and the figures)"
+    )
     options = parser.parse_args()
-    write_page(options.page, tables(options.out))
+    made = tables(options.out)
+    if options.only:
+        write_page(options.page, [table for table in made if table[0] in options.only])
+        return
+    write_page(options.page, made)
     folder = options.page.with_suffix("")
     folder.mkdir(exist_ok=True)
     for name, svg in figures(options.out):
