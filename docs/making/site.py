@@ -1,0 +1,226 @@
+"""Builds the documentation site in build/site: `make docs`.
+
+Pages are plain Markdown that GitHub shows as it is. There, their links may lead to any file of the
+repository; in the site, each such file is a page, too, so that nothing leads away from it and all of
+it can be read without a network.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+DOCS, PAGES, SITE = ROOT / "docs", ROOT / "build" / "docs", ROOT / "build" / "site"
+CONFIG = ROOT / "mkdocs.yml"
+ELSEWHERE = "repository"
+"""Folder of the site for files that are not in docs/."""
+LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)\s#]+)")
+FENCE = re.compile(r"^ *(```|~~~).*?^ *\1 *$", re.MULTILINE | re.DOTALL)
+LANGUAGES = {".py": "python", ".sh": "sh", ".yaml": "yaml", ".yml": "yaml", ".json": "json"}
+PICTURES = (".png", ".svg", ".jpg")
+ELSEWHERE_HOST = re.compile(r"^\s*(?:https?:)?//", re.IGNORECASE)
+LOADED = {
+    "a": (),
+    "link": ("href",),
+    "form": ("action",),
+}
+"""Attributes that a browser follows by itself; of other elements, `src`, `srcset` and `data`."""
+
+
+# ---- pages
+
+
+def write_pages(root: Path = ROOT, pages: Path = PAGES) -> list[Path]:
+    """Copy docs/ into `pages`, and every file outside of it that a page links to.
+
+    Raises:
+        SystemExit: a link leads to no file.
+    """
+    shutil.rmtree(pages, ignore_errors=True)
+    shutil.copytree(root / "docs", pages, ignore=shutil.ignore_patterns("making", "__pycache__"))
+    waiting = [path for path in sorted((root / "docs").rglob("*.md")) if "making" not in path.parts]
+    waiting += [root / name for name in _in_nav() if not (root / name).is_relative_to(root / "docs")]
+    done: list[Path] = []
+    while waiting:
+        path = waiting.pop(0)
+        if path in done:
+            continue
+        done.append(path)
+        text, linked = _page(path, root)
+        target = pages / place(path, root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+        for each in linked:
+            if each.suffix in PICTURES:
+                if not each.is_relative_to(root / "docs"):
+                    copy = pages / place(each, root)
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(each, copy)
+            elif each.is_dir() or not each.is_relative_to(root / "docs"):
+                waiting.append(each)
+    return done
+
+
+def place(path: Path, root: Path = ROOT) -> Path:
+    """Where a file of the repository stands among the pages."""
+    if path.is_relative_to(root / "docs"):
+        inside = path.relative_to(root / "docs")
+        return inside / "index.md" if path.is_dir() else inside
+    inside = Path(ELSEWHERE) / path.relative_to(root)
+    if path.is_dir():
+        return inside / "index.md"
+    if path.suffix == ".md" or path.suffix in PICTURES:
+        return inside
+    return inside.with_name(f"{inside.name}.md")
+
+
+def _page(path: Path, root: Path) -> tuple[str, list[Path]]:
+    """A file as a page of the site, and the files that it links to."""
+    if path.is_dir():
+        files = sorted(each for each in path.iterdir() if each.is_file())
+        listed = "".join(f"- [`{each.name}`]({each.name})\n" for each in files)
+        return _relinked(f"# `{path.relative_to(root)}`\n\n{listed}", path / "index.md", root)
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".md":
+        return _relinked(text, path, root)
+    fence = "~~~~~~" if "```" in text else "```"
+    kind = LANGUAGES.get(path.suffix, "text")
+    head = "---\nsearch:\n  exclude: true\n---\n\n"  # code would drown what is told about it
+    return f"{head}# `{path.relative_to(root)}`\n\n{fence}{kind}\n{text.rstrip()}\n{fence}\n", []
+
+
+def _relinked(text: str, path: Path, root: Path) -> tuple[str, list[Path]]:
+    """A page's text with links that hold in the site, and the files they lead to."""
+    linked: list[Path] = []
+
+    def lead(link: re.Match[str]) -> str:
+        target = Path(os.path.normpath(path.parent / link[0]))
+        if not target.exists() or not target.is_relative_to(root):
+            sys.exit(f"error: {path.relative_to(root)}: no file '{link[0]}'")
+        linked.append(target)
+        here = place(path, root).parent
+        return Path(os.path.relpath(place(target, root), here)).as_posix()
+
+    return LINK.sub(lead, text), linked
+
+
+# ---- what the site is made of
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads mkdocs.yml without making the Python objects that it names."""
+
+
+_Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda *_: None)
+
+
+def navigation() -> dict[str, dict[str, str]]:
+    """The pages of the site by title, under the titles of their sections."""
+    config: dict[str, Any] = yaml.load(CONFIG.read_text(encoding="utf-8"), _Loader)
+    return {
+        title: {name: page for each in pages for name, page in each.items()}
+        for section in config["nav"]
+        for title, pages in section.items()
+    }
+
+
+def _in_nav() -> Iterator[str]:
+    """Files that the navigation names, from the root of the repository."""
+    for pages in navigation().values():
+        for page in pages.values():
+            inside = Path(page)
+            if inside.parts[0] == ELSEWHERE:
+                yield inside.relative_to(ELSEWHERE).as_posix()
+            else:
+                yield f"docs/{page}"
+
+
+def index(pages: Path = PAGES) -> str:
+    """llms.txt: every page of the navigation with the first sentence of its text."""
+    config: dict[str, Any] = yaml.load(CONFIG.read_text(encoding="utf-8"), _Loader)
+    lines = [f"# {config['site_name']}", "", f"> {config['site_description']}"]
+    for title, section in navigation().items():
+        lines += ["", f"## {title}", ""]
+        for name, page in section.items():
+            about = first_sentence((pages / page).read_text(encoding="utf-8"))
+            lines.append(f"- [{name}]({Path(page).with_suffix('.html')}): {about}")
+    return "\n".join(lines) + "\n"
+
+
+def first_sentence(page: str) -> str:
+    """The first sentence of a page's text, without its marks."""
+    for block in re.split(r"\n{2,}", FENCE.sub("", page)):
+        text = " ".join(block.split())
+        if text and not re.match(r"[#|!<:-]", text):
+            text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text).replace("**", "")
+            return re.split(r"(?<=[.!?])\s", text)[0].removesuffix(":")
+    return ""
+
+
+# ---- what it loads
+
+
+class _Loads(HTMLParser):
+    """Collects the addresses that a browser loads by itself for a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name in LOADED.get(tag, ("src", "srcset", "data", "poster")) and value:
+                self.found.append(value)
+
+
+def loaded_from_elsewhere(site: Path) -> list[str]:
+    """What the site's pages and styles would load from other hosts, each with its file."""
+    found = []
+    for path in sorted(site.rglob("*")):
+        if path.suffix == ".html":
+            parser = _Loads()
+            parser.feed(path.read_text(encoding="utf-8"))
+            addresses = parser.found
+        elif path.suffix == ".css":
+            text = path.read_text(encoding="utf-8")
+            addresses = re.findall(r"""(?:url\(|@import)\s*["']?([^"')]+)""", text)
+        else:
+            continue
+        found += [
+            f"{path.relative_to(site)}: {each}" for each in addresses if ELSEWHERE_HOST.match(each)
+        ]
+    return found
+
+
+def main() -> None:
+    """Write the pages, build them, and refuse whatever was warned of."""
+    start = time.perf_counter()
+    write_pages()
+    shutil.rmtree(SITE, ignore_errors=True)
+    command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict", "-f", str(CONFIG)]
+    done = subprocess.run(
+        command, cwd=ROOT, text=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE, check=False
+    )
+    told = done.stderr.replace("No issues found", "").strip()
+    if done.returncode or told:
+        sys.exit(f"{told}\nerror: the site has warnings, see above")
+    if found := loaded_from_elsewhere(SITE):
+        sys.exit("error: pages would load from other hosts:\n" + "\n".join(found))
+    (SITE / "llms.txt").write_text(index(), encoding="utf-8")
+    count = len(list(SITE.rglob("*.html")))
+    print(f"'{SITE}': {count} pages in {time.perf_counter() - start:.1f} s")
+
+
+if __name__ == "__main__":
+    main()
