@@ -1,5 +1,6 @@
 """The README and its pages tell the truth: tables, trees, links and commands."""
 
+import itertools
 import re
 import tomllib
 from pathlib import Path
@@ -13,11 +14,14 @@ from lavi_bridge.cli.listing import listing
 from lavi_bridge.version import __version__
 
 ROOT = Path(__file__).parents[1]
-DOCS = sorted((ROOT / "docs").glob("*.md"))
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
-PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *(f"docs/{p.name}" for p in DOCS)]
+PAGES = [
+    *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/RESULTS.md", "comfyui/README.md"),
+    *(p.relative_to(ROOT).as_posix() for p in DOCS),
+]
 
 
 @pytest.mark.parametrize("what", ["languages", "visions"])
@@ -52,8 +56,23 @@ def test_the_first_page_is_short() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     path = ROOT / page
-    for link in re.findall(r"\]\(([^)#\s]+)\)", path.read_text(encoding="utf-8")):
-        assert link.startswith("https://") or (path.parent / link).exists(), link
+    for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        place, _, anchor = link.partition("#")
+        if not link.startswith("https://"):
+            assert (path.parent / place).exists(), link
+            assert not anchor or anchor in anchors(path.parent / place if place else path), link
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub calls a page's headings."""
+    text = re.sub(r"^ *```.*?^ *```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    found: set[str] = set()
+    for title in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
+        shown = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title)
+        name = re.sub(r"[^\w\- ]", "", shown.lower().strip()).replace(" ", "-")
+        twice = itertools.takewhile(found.__contains__, (f"{name}-{i}" for i in itertools.count(1)))
+        found.add(name if name not in found else f"{name}-{len(list(twice)) + 1}")
+    return found
 
 
 def test_the_commands_exist() -> None:

@@ -30,12 +30,8 @@ FENCE = re.compile(r"^ *(```|~~~).*?^ *\1 *$", re.MULTILINE | re.DOTALL)
 LANGUAGES = {".py": "python", ".sh": "sh", ".yaml": "yaml", ".yml": "yaml", ".json": "json"}
 PICTURES = (".png", ".svg", ".jpg")
 ELSEWHERE_HOST = re.compile(r"^\s*(?:https?:)?//", re.IGNORECASE)
-LOADED = {
-    "a": (),
-    "link": ("href",),
-    "form": ("action",),
-}
-"""Attributes that a browser follows by itself; of other elements, `src`, `srcset` and `data`."""
+LOADED = "src", "srcset", "data", "poster"
+"""Attributes whose addresses a browser loads by itself; of `link`, `href`, too."""
 
 
 # ---- pages
@@ -180,7 +176,7 @@ class _Loads(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         for name, value in attrs:
-            if name in LOADED.get(tag, ("src", "srcset", "data", "poster")) and value:
+            if value and (name in LOADED or (tag, name) == ("link", "href")):
                 self.found.append(value)
 
 
@@ -206,7 +202,16 @@ def loaded_from_elsewhere(site: Path) -> list[str]:
 def main() -> None:
     """Write the pages, build them, and refuse whatever was warned of."""
     start = time.perf_counter()
-    write_pages()
+    from docs.making.alike import differences
+
+    told = [
+        f"{path.relative_to(ROOT)}: {each}"
+        for path in write_pages()
+        if path.suffix == ".md"
+        for each in differences(path.read_text(encoding="utf-8"))
+    ]
+    if told:
+        sys.exit("error: pages differ on GitHub:\n" + "\n".join(told))
     shutil.rmtree(SITE, ignore_errors=True)
     command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict", "-f", str(CONFIG)]
     done = subprocess.run(

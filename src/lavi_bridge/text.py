@@ -15,13 +15,20 @@ from lavi_bridge.running.device import to_device
 class Text:
     """A batch of encoded prompts."""
 
-    hidden: Tensor  # (batch, tokens, width)
-    mask: Tensor | None = None  # (batch, tokens), 1 = real token; None = every token is read
-    pooled: Tensor | None = None  # (batch, pooled width), for vision models that ask for it
-    guidance: Tensor | None = None  # (batch,), where guidance is an input of the vision model
-    framing: Tensor | None = None  # (batch, 4), see `Bridge.loss`; None = whole pictures
-    more: tuple[Text, ...] = ()  # further sequences, for vision models that read several
-    own: Text | None = None  # the own encoder's condition, for adapters that keep it
+    hidden: Tensor
+    """(batch, tokens, width)"""
+    mask: Tensor | None = None
+    """(batch, tokens), 1 = real token; None = every token is read"""
+    pooled: Tensor | None = None
+    """(batch, pooled width), for vision models that ask for it"""
+    guidance: Tensor | None = None
+    """(batch,), where guidance is an input of the vision model"""
+    framing: Tensor | None = None
+    """(batch, 4), see `Bridge.loss`; None = whole pictures"""
+    more: tuple[Text, ...] = ()
+    """Further sequences, for vision models that read several."""
+    own: Text | None = None
+    """The own encoder's condition, for adapters that keep it."""
 
     def __len__(self) -> int:
         return len(self.hidden)

@@ -37,8 +37,10 @@ class Step:
     """One step of sampling, as `Bridge.sample` yields it."""
 
     index: int
-    timestep: Tensor  # of one number, on the CPU
-    latents: Tensor  # (batch, channels, height, width)
+    timestep: Tensor
+    """Of one number, on the CPU."""
+    latents: Tensor
+    """(batch, channels, height, width)"""
 
 
 class Bridge(Made):

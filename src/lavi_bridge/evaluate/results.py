@@ -68,11 +68,13 @@ class SuiteResults:
 
 @dataclass
 class Evaluation:
-    """All of it."""
+    """What an evaluation found, of every entry in every suite."""
 
     entries: list[Entry]
     """The first is the one that others are compared with."""
     metrics: dict[str, MetricInfo]
+    """By name."""
     suites: list[SuiteResults]
+    """One for each prompt suite."""
     settings: dict[str, Any]
     """As given: sampling, modes, reference."""
