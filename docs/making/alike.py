@@ -1,8 +1,8 @@
 """Whether a page is the same on GitHub and in the site, whose readers of Markdown differ.
 
 The site's wants a blank line before a list, four spaces before a block that belongs to an item, and
-`<details markdown>`. Where a page breaks such a rule, lists, tables or code become plain text in one
-of the two, and no other check sees it.
+`<details markdown>`. Where a page breaks such a rule, lists, tables or code become plain text in
+one of the two, and no other check sees it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from collections.abc import Iterator
 import markdown
 from markdown_it import MarkdownIt
 
-PARTS = "ul ol li table tr td th h1 h2 h3 h4 pre code a img em strong blockquote".split()
+PARTS: tuple[str, ...] = ("ul", "ol", "li", "table", "tr", "td", "th", "h1", "h2", "h3", "h4")
+PARTS += ("pre", "code", "a", "img", "em", "strong", "blockquote")
 EXTENSIONS = ["attr_list", "md_in_html", "pymdownx.superfences", "sane_lists", "tables"]
 """Of mkdocs.yml, those that find such parts."""
 GITHUB = MarkdownIt("commonmark").enable("table")

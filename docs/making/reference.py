@@ -30,7 +30,8 @@ HEAD = """\
 # The command line
 
 A command prints what it has made, and progress to stderr. Bad input is one line on stderr and exit
-code 2; an interrupt is 130. `lavi-bridge COMMAND --help` shows what is here, from the same docstrings.
+code 2; an interrupt is 130. `lavi-bridge COMMAND --help` shows what is here, from the same
+docstrings.
 
 A **model** is a folder, a Hub id (`owner/name`, `owner/name/subfolder`, `owner/name@revision`) or
 `zoo:NAME`, a bundled one. A **bridge** is a folder that `train` has written, or a Hub id. Paths may
@@ -97,7 +98,8 @@ def _usage(name: str, settings: type) -> str:
 
 def _options(settings: type, names: Sequence[str]) -> tuple[Sequence[str], list[Sequence[str]]]:
     """Head and rows of a table of options; those of drawing stand elsewhere."""
-    texts, hints, rows = field_docs(settings), _hints(settings), []
+    texts, hints = field_docs(settings), _hints(settings)
+    rows: list[Sequence[str]] = []
     fields = {field.name: field for field in dataclasses.fields(settings)}
     for name in names:
         hint, default = hints[name], _default(fields[name])
@@ -184,8 +186,8 @@ def _prose(text: str) -> str:
     blocks = []
     for block in text.split("\n\n"):
         if block.startswith("  "):
-            lines = [re.sub(r"(?<=\S) {2,}(?!#)", "  # ", line.strip()) for line in block.split("\n")]
-            blocks.append("\n".join(["```sh", *lines, "```"]))
+            commented = re.sub(r"(?<=\S) {2,}(?=[^ #])", "  # ", inspect.cleandoc(block))
+            blocks.append(f"```sh\n{commented}\n```")
         else:
             blocks.append(_escaped(block))
     return "\n\n".join(blocks)
@@ -194,9 +196,7 @@ def _prose(text: str) -> str:
 def _escaped(text: str) -> str:
     """Text of a docstring on one line, whose signs mean nothing in Markdown; code stays code."""
     parts = re.split(r"(`[^`]*`)", " ".join(text.split()))
-    parts[::2] = [
-        re.sub(r"([*_\[\]])", r"\\\1", part).replace("<", "&lt;") for part in parts[::2]
-    ]
+    parts[::2] = [re.sub(r"([*_\[\]])", r"\\\1", part).replace("<", "&lt;") for part in parts[::2]]
     linked = re.sub(r"docs/([\w-]+\.md)", r"[docs/\1](../\1)", "".join(parts))
     return linked.replace("|", "\\|")
 

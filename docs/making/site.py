@@ -1,8 +1,8 @@
 """Builds the documentation site in build/site: `make docs`.
 
 Pages are plain Markdown that GitHub shows as it is. There, their links may lead to any file of the
-repository; in the site, each such file is a page, too, so that nothing leads away from it and all of
-it can be read without a network.
+repository; in the site, each such file is a page, too, so that nothing leads away from it and all
+can be read without a network.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,14 @@ LOADED = "src", "srcset", "data", "poster"
 # ---- pages
 
 
-def write_pages(root: Path = ROOT, pages: Path = PAGES) -> list[Path]:
+def write_pages(root: Path, pages: Path, beside: Iterable[str]) -> list[Path]:
     """Copy docs/ into `pages`, and every file outside of it that a page links to.
+
+    Args:
+        beside: further files, from the root of the repository.
+
+    Returns:
+        The files that pages were made of.
 
     Raises:
         SystemExit: a link leads to no file.
@@ -46,7 +52,7 @@ def write_pages(root: Path = ROOT, pages: Path = PAGES) -> list[Path]:
     shutil.rmtree(pages, ignore_errors=True)
     shutil.copytree(root / "docs", pages, ignore=shutil.ignore_patterns("making", "__pycache__"))
     waiting = [path for path in sorted((root / "docs").rglob("*.md")) if "making" not in path.parts]
-    waiting += [root / name for name in _in_nav() if not (root / name).is_relative_to(root / "docs")]
+    waiting += [root / name for name in beside]
     done: list[Path] = []
     while waiting:
         path = waiting.pop(0)
@@ -68,7 +74,7 @@ def write_pages(root: Path = ROOT, pages: Path = PAGES) -> list[Path]:
     return done
 
 
-def place(path: Path, root: Path = ROOT) -> Path:
+def place(path: Path, root: Path) -> Path:
     """Where a file of the repository stands among the pages."""
     if path.is_relative_to(root / "docs"):
         inside = path.relative_to(root / "docs")
@@ -131,18 +137,15 @@ def navigation() -> dict[str, dict[str, str]]:
     }
 
 
-def _in_nav() -> Iterator[str]:
-    """Files that the navigation names, from the root of the repository."""
+def in_nav_beside_docs() -> Iterator[str]:
+    """Files outside of docs/ that the navigation names, from the root of the repository."""
     for pages in navigation().values():
         for page in pages.values():
-            inside = Path(page)
-            if inside.parts[0] == ELSEWHERE:
-                yield inside.relative_to(ELSEWHERE).as_posix()
-            else:
-                yield f"docs/{page}"
+            if page.startswith(f"{ELSEWHERE}/"):
+                yield page.removeprefix(f"{ELSEWHERE}/")
 
 
-def index(pages: Path = PAGES) -> str:
+def index(pages: Path) -> str:
     """llms.txt: every page of the navigation with the first sentence of its text."""
     config: dict[str, Any] = yaml.load(CONFIG.read_text(encoding="utf-8"), _Loader)
     lines = [f"# {config['site_name']}", "", f"> {config['site_description']}"]
@@ -201,30 +204,28 @@ def loaded_from_elsewhere(site: Path) -> list[str]:
 
 def main() -> None:
     """Write the pages, build them, and refuse whatever was warned of."""
-    start = time.perf_counter()
     from docs.making.alike import differences
 
-    told = [
-        f"{path.relative_to(ROOT)}: {each}"
-        for path in write_pages()
+    start = time.perf_counter()
+    odd = [
+        f"{path.relative_to(ROOT)}, {each}"
+        for path in write_pages(ROOT, PAGES, in_nav_beside_docs())
         if path.suffix == ".md"
         for each in differences(path.read_text(encoding="utf-8"))
     ]
-    if told:
-        sys.exit("error: pages differ on GitHub:\n" + "\n".join(told))
+    if odd:
+        sys.exit("\n".join(["error: pages read otherwise on GitHub:", *odd]))
     shutil.rmtree(SITE, ignore_errors=True)
     command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict", "-f", str(CONFIG)]
-    done = subprocess.run(
-        command, cwd=ROOT, text=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE, check=False
-    )
-    told = done.stderr.replace("No issues found", "").strip()
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False)
+    told = done.stderr.replace("No issues found", "").strip()  # docstrings are told of there, too
     if done.returncode or told:
         sys.exit(f"{told}\nerror: the site has warnings, see above")
     if found := loaded_from_elsewhere(SITE):
-        sys.exit("error: pages would load from other hosts:\n" + "\n".join(found))
-    (SITE / "llms.txt").write_text(index(), encoding="utf-8")
+        sys.exit("\n".join(["error: pages would load from other hosts:", *found]))
+    (SITE / "llms.txt").write_text(index(PAGES), encoding="utf-8")
     count = len(list(SITE.rglob("*.html")))
-    print(f"'{SITE}': {count} pages in {time.perf_counter() - start:.1f} s")
+    print(f"'{SITE.relative_to(ROOT)}': {count} pages in {time.perf_counter() - start:.1f} s")
 
 
 if __name__ == "__main__":
