@@ -218,7 +218,10 @@ def main() -> None:
     shutil.rmtree(SITE, ignore_errors=True)
     command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict", "-f", str(CONFIG)]
     done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False)
-    told = done.stderr.replace("No issues found", "").strip()  # docstrings are told of there, too
+    told = re.sub(r"\x1b\[[\d;]*m", "", done.stderr)  # letters are coloured one by one
+    if "Aborted because --strict" in told:
+        told = told.partition("Traceback")[0]
+    told = told.replace("No issues found", "").strip()  # what is left may be of docstrings
     if done.returncode or told:
         sys.exit(f"{told}\nerror: the site has warnings, see above")
     if found := loaded_from_elsewhere(SITE):
