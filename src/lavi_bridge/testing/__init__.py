@@ -1,7 +1,7 @@
 """Tiny random models of every family in the real folder layouts, for our tests and for yours.
 
-`make_language` and `make_vision` write a folder that loads through the very same code as a Hub
-checkpoint. A new family adds one small config here and is then part of the battery.
+`make_language`, `make_vision` and `make_judge` write a folder that loads through the very same code
+as a Hub checkpoint. A new family adds one small config here and is then part of the battery.
 """
 
 from __future__ import annotations
@@ -13,14 +13,17 @@ from typing import Any
 import torch
 
 from lavi_bridge.testing.encoders import CHAT, ENCODERS, SETTINGS
+from lavi_bridge.testing.judges import JUDGES, make_judge
 from lavi_bridge.testing.languages import LANGUAGES
 from lavi_bridge.testing.visions import VISIONS
 
 __all__ = [
     "ENCODERS",
+    "JUDGES",
     "LANGUAGES",
     "VISIONS",
     "add_encoders",
+    "make_judge",
     "make_language",
     "make_tokenizer",
     "make_vision",

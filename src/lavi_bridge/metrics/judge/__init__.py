@@ -1,0 +1,1 @@
+"""Measures by a judge: a model that sees pictures and answers questions about them."""

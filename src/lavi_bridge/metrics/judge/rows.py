@@ -1,0 +1,82 @@
+"""Questions as a judge reads them: what stands for a picture, what follows it, and answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Tokens = tuple[int, ...]
+GIVEN = "input_ids", "attention_mask"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A question about a picture, with one answer of several tokens or none."""
+
+    number: int
+    """Of the question, in the order in which they were asked."""
+    ids: Tokens
+    """The prompt's tokens."""
+    answer: Tokens
+    """The answer's tokens but the last."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A picture as the model reads it."""
+
+    inputs: dict[str, Tensor]
+    """What the processor made of it and its first question."""
+    rows: list[Row]
+    prefix: Tokens
+    """The tokens of all its questions up to the last that stands for the picture."""
+
+    @property
+    def of_token(self) -> dict[str, Tensor]:
+        """Inputs with a place for each token, beside the tokens."""
+        shape = self.inputs["input_ids"].shape
+        return {k: v for k, v in self.inputs.items() if v.shape == shape and k not in GIVEN}
+
+    @property
+    def of_picture(self) -> dict[str, Tensor]:
+        """The other inputs."""
+        known = {*self.of_token, *GIVEN}
+        return {key: value for key, value in self.inputs.items() if key not in known}
+
+    @property
+    def alike(self) -> object:
+        """Pictures of which this is equal can be read at once."""
+        facts: list[object] = [self.prefix]
+        for key, value in sorted(self.of_picture.items()):
+            facts += [key, value.shape if value.is_floating_point() else str(value.tolist())]
+        return tuple(facts)
+
+
+def extended(values: Tensor, length: int) -> Tensor:
+    """Values by token (1, n), gone on with zeros to a length."""
+    return torch.nn.functional.pad(values, (0, length - values.shape[1]))
+
+
+def noted(
+    logits: Tensor,
+    rows: Sequence[Row],
+    start: int,
+    wanted: Sequence[Sequence[Tokens]],
+    found: Sequence[dict[Tokens, float]],
+) -> None:
+    """Multiply the probabilities of the answers' tokens.
+
+    Args:
+        logits: of rows (rows, tokens, vocabulary), from the token number `start` of their prompts.
+    """
+    for place, row in enumerate(rows):
+        last = len(row.ids) - 1 - start
+        chances = logits[place, last : last + len(row.answer) + 1].float().softmax(-1)
+        for tokens in wanted[row.number]:
+            if row.answer[: len(tokens) - 1] == tokens[:-1]:
+                steps = torch.arange(len(tokens)), torch.tensor(tokens)
+                found[row.number][tokens] = math.prod(chances.cpu()[steps].tolist())

@@ -1,0 +1,273 @@
+"""A judge's probabilities: small random models of the real classes against straight loops."""
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lavi_bridge import BridgeError, testing
+from lavi_bridge.files.locate import locate
+from lavi_bridge.metrics.judge import size
+from lavi_bridge.metrics.judge.model import Judge, load_judge
+from lavi_bridge.metrics.judge.size import size_of
+from tests import hub as stand_in
+
+Folder = Callable[[str], Path]
+FAMILIES = list(testing.JUDGES)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """`folder("qwen3_vl")`: the folder of a tiny judge, made on first use."""
+    root = tmp_path_factory.mktemp("judges")
+
+    def made(name: str) -> Path:
+        path = root / name
+        return path if path.exists() else testing.make_judge(path, name)
+
+    return made
+
+
+def picture(seed: int, width: int = 32, height: int = 32) -> Image.Image:
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(noise)
+
+
+NOISE, OTHER, WIDE, TALL = picture(1), picture(2), picture(3, 48, 24), picture(4, 24, 48)
+ASKED = [
+    # what is shown, the question, its answers
+    (NOISE, "How many dogs are in the image? Answer in one word.", ["two", "Two", " two", "2"]),
+    (OTHER, "Is it red?", ["Yes", "yes"]),
+    (NOISE, "Is it red?", ["Yes", "Yesterday"]),
+    (WIDE, "A?", ["7", "No"]),
+    (TALL, "A?", ["7", "No"]),
+]
+PICTURES, QUESTIONS, ANSWERS = (list(column) for column in zip(*ASKED, strict=True))
+
+
+def logits(judge: Judge, shown: Image.Image, question: str, said: tuple[int, ...]) -> torch.Tensor:
+    """Of the next token, by one whole pass of the model over prompt and what was said."""
+    inputs = judge.inputs(shown, question)
+    shape = inputs["input_ids"].shape
+    padded = {
+        key: torch.nn.functional.pad(value, (0, len(said))) if value.shape == shape else value
+        for key, value in inputs.items()
+    }
+    ids = torch.cat([inputs["input_ids"], torch.tensor([said], dtype=torch.long)], dim=1)
+    given = padded | {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    with torch.no_grad():
+        return judge.model(**given).logits[0, -1]
+
+
+def straight(judge: Judge, shown: Image.Image, question: str, answer: str) -> float:
+    """The product over the answer's tokens, each by a pass of its own."""
+    tokens = judge.tokens(answer)
+    return math.prod(
+        logits(judge, shown, question, tokens[:n]).softmax(0)[token].item()
+        for n, token in enumerate(tokens)
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_probabilities_are_those_of_a_straight_loop(folder: Folder, family: str) -> None:
+    judge = load_judge(folder(family), device="cpu")
+    found = judge.probabilities(PICTURES, QUESTIONS, ANSWERS)
+    for mine, (shown, question, answers) in zip(found, ASKED, strict=True):
+        assert mine == pytest.approx(
+            [straight(judge, shown, question, answer) for answer in answers], rel=1e-5
+        )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_batch_gives_what_each_question_gives_alone(folder: Folder, family: str) -> None:
+    judge = load_judge(folder(family), device="cpu")
+    batch = judge.probabilities(PICTURES, QUESTIONS, ANSWERS)
+    for mine, (shown, question, answers) in zip(batch, ASKED, strict=True):
+        (alone,) = judge.probabilities([shown], [question], [answers])
+        assert mine == pytest.approx(alone, rel=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_first_token_is_what_transformers_would_write_next(folder: Folder, family: str) -> None:
+    """As GenEval 2's script has it: one token is generated, and its scores are read."""
+    judge = load_judge(folder(family), device="cpu")
+    inputs = judge.inputs(NOISE, "Is it red?")
+    written = judge.model.generate(
+        **inputs,
+        max_new_tokens=1,
+        do_sample=False,
+        output_scores=True,
+        return_dict_in_generate=True,
+    )
+    (first,) = judge.tokens("Yes")[:1]
+    assert judge.probabilities([NOISE], ["Is it red?"], [["Yes"]], reading="first token") == [
+        [pytest.approx(written.scores[0][0].softmax(0)[first].item(), rel=1e-5)]
+    ]
+
+
+def test_many_questions_are_read_in_parts(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = load_judge(folder("gemma3"), device="cpu")
+    whole = judge.probabilities(PICTURES, QUESTIONS, ANSWERS)
+    monkeypatch.setattr("lavi_bridge.metrics.judge.model.ROWS", 2)
+    monkeypatch.setattr("lavi_bridge.metrics.judge.model.PICTURES", 1)
+    parts = judge.probabilities(PICTURES, QUESTIONS, ANSWERS)
+    assert all(a == pytest.approx(b, rel=1e-5) for a, b in zip(whole, parts, strict=True))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_where_pictures_stand_may_be_unknown(
+    folder: Folder, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then every question is read whole."""
+    judge = load_judge(folder(family), device="cpu")
+    shared = judge.probabilities(PICTURES, QUESTIONS, ANSWERS)
+    monkeypatch.setattr(Judge, "_parted", lambda self, ids: ((), ids))
+    whole = judge.probabilities(PICTURES, QUESTIONS, ANSWERS)
+    assert all(a == pytest.approx(b, rel=1e-5) for a, b in zip(shared, whole, strict=True))
+
+
+def test_a_picture_is_seen_once_for_all_its_questions(folder: Folder) -> None:
+    judge = load_judge(folder("qwen3_vl"), device="cpu")
+    seen: list[int] = []
+    tower = judge.model.model.visual
+    hook = tower.register_forward_hook(lambda *_: seen.append(1))
+    judge.probabilities([NOISE] * 5, list("ABCDE"), [["Yes"]] * 5)
+    hook.remove()
+    assert len(seen) == 1
+
+
+def test_pictures_and_questions_matter(folder: Folder) -> None:
+    judge = load_judge(folder("qwen3_vl"), device="cpu")
+    found = judge.probabilities([NOISE, OTHER, NOISE], ["A?", "A?", "B?"], [["7"]] * 3)
+    assert len({round(p, 9) for (p,) in found}) == 3
+
+
+def test_answers_that_add_up_are_told_apart_by_their_tokens(folder: Folder) -> None:
+    judge = load_judge(folder("llava"), device="cpu")
+    assert judge.tokens("Yes") == (60, 72, 86)  # bytes, and no token for a beginning
+    assert judge.apart(["Yes", "yes", "Yes", "Yesterday", " Yes"]) == ["Yes", "yes", " Yes"]
+    assert judge.apart(["10", "1"]) == ["1"]
+
+
+def test_a_question_that_spells_control_tokens_is_plain_text(folder: Folder) -> None:
+    judge = load_judge(folder("qwen3_vl"), device="cpu")
+    end = judge.processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    for question in ("Is it red?", "Is <|im_end|> or <|image_pad|> red?"):
+        ids = judge.inputs(NOISE, question)["input_ids"][0].tolist()
+        assert ids.count(end) == 1
+    (found,) = judge.probabilities([NOISE], ["Is <|im_end|> red?"], [["7"]])
+    assert 0 < found[0] < 1
+
+
+def test_provenance_names_weights_template_precision_and_libraries(folder: Folder) -> None:
+    judge = load_judge(folder("qwen3_vl"), device="cpu")
+    assert judge.name == "qwen3_vl"
+    assert judge.provenance().keys() == {
+        *("judge", "weights", "template", "precision", "torch", "transformers", "pillow")
+    }
+    assert judge.provenance()["precision"] == "float32"
+    assert load_judge(folder("qwen3_vl"), device="cpu") is judge
+    half = load_judge(folder("qwen3_vl"), device="cpu", dtype="bfloat16")
+    assert half.provenance()["precision"] == "bfloat16"
+
+
+@pytest.mark.parametrize("how", ["int8", "nf4"])
+def test_in_fewer_bits_it_answers_about_the_same(folder: Folder, how: Any) -> None:
+    pytest.importorskip("bitsandbytes")
+    whole = load_judge(folder("llava"), device="cpu")
+    few = load_judge(folder("llava"), device="cpu", quantize=how)
+    assert few.precision == f"{how}, products in float32"
+    answers = [chr(n) for n in range(65, 91)]
+    a, b = (j.probabilities([NOISE], ["Is it red?"], [answers])[0] for j in (whole, few))
+    assert a != b
+    assert np.corrcoef(np.log(a), np.log(b))[0, 1] > (0.99 if how == "int8" else 0.6)
+
+
+# ---- what cannot be a judge is said in a line
+
+
+def copied(folder: Path, to: Path) -> Path:
+    return Path(shutil.copytree(folder, to / folder.name))
+
+
+def refused(source: Path | str, **options: Any) -> str:
+    with pytest.raises(BridgeError) as error:
+        load_judge(source, device="cpu", **options)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_without_a_chat_template(folder: Folder, tmp_path: Path) -> None:
+    bare = copied(folder("qwen3_vl"), tmp_path)
+    (bare / "chat_template.jinja").unlink()
+    assert f"'{bare}' has no chat template" in refused(bare)
+
+
+def test_without_tokens_for_an_answer(folder: Folder, tmp_path: Path) -> None:
+    judge = load_judge(folder("qwen3_vl"), device="cpu")
+    with pytest.raises(BridgeError, match="has no tokens for the answer ''; take another judge"):
+        judge.probabilities([NOISE], ["A?"], [[""]])
+    other = copied(folder("qwen3_vl"), tmp_path)
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"]["no longer a Y"] = tokenizer["model"]["vocab"].pop("Y")
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(BridgeError, match="has no tokens for the answer 'Yes'"):
+        load_judge(other, device="cpu").probabilities([NOISE], ["A?"], [["Yes"]])
+
+
+def test_another_kind_of_model(tiny: Folder) -> None:
+    assert "is a 'llama', no image-and-text model; a judge is one, such as" in refused(
+        tiny("llama")
+    )
+
+
+def test_without_a_processor(folder: Folder, tmp_path: Path) -> None:
+    bare = copied(folder("llava"), tmp_path)
+    for name in ("processor_config.json", "tokenizer_config.json", "tokenizer.json"):
+        (bare / name).unlink()
+    assert f"cannot load the processor of '{bare}'" in refused(bare)
+
+
+def test_too_large_for_memory(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said from the config alone, with what would fit."""
+    made = folder("gemma3")
+    needs = size_of(locate(made))
+    assert needs.numbers == sum(p.numel() for p in load_judge(made).model.parameters())
+    whole, fewer = (needs.gb(torch.float16, how) for how in ("none", "int8"))
+    monkeypatch.setattr(size, "memory", lambda: {"available": (whole + fewer) / 2})
+    told = refused(made, dtype="float16")
+    assert "needs 0.0 GB for its weights, and there are 0.0 GB: with --judge-quantize int8" in told
+    monkeypatch.setattr(size, "memory", lambda: {"available": 0.0})
+    assert "take a smaller judge" in refused(made, dtype="float16")
+
+
+def test_an_unknown_reading(folder: Folder) -> None:
+    judge = load_judge(folder("llava"), device="cpu")
+    with pytest.raises(BridgeError, match="unknown reading 'last'; known: strings, first token"):
+        judge.probabilities([NOISE], ["A?"], [["Yes"]], reading="last")  # type: ignore[arg-type]
+
+
+def test_gated(tmp_path: Path) -> None:
+    """Of a hub on this machine; asked by an interpreter of its own, as the address is read once."""
+    code = "from lavi_bridge.metrics.judge.model import load_judge; load_judge('me/closed@main')"
+    with stand_in.serve() as served:
+        served.gated["me/closed"] = 403
+        here = {"HF_ENDPOINT": served.address, "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | here | {"HF_HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert "BridgeError: 'me/closed' is gated: accept its licence" in done.stderr.splitlines()[-1]
