@@ -16,6 +16,7 @@ from lavi_bridge.evaluate.results import Judged, MetricInfo
 from lavi_bridge.evaluate.scoring import (
     features_of,
     judge,
+    others,
     read_features,
     scores_of,
     settle,
@@ -24,7 +25,9 @@ from lavi_bridge.metrics import METRICS, Distance, Metric, Score, shapes
 from lavi_bridge.metrics.compbench.quirks import COMPLEX
 from lavi_bridge.metrics.compbench.three_in_one import kind_of, three_in_one
 from lavi_bridge.metrics.distances import FeatureDistance, too_few
-from lavi_bridge.prompts.catalogue import WORLD, Kind
+from lavi_bridge.metrics.judge.asked import ByJudge
+from lavi_bridge.metrics.judge.model import Judge, load_judge
+from lavi_bridge.prompts.catalogue import SUITES, WORLD, Kind
 from lavi_bridge.prompts.prompt import Prompt
 from lavi_bridge.prompts.suites import complex_lists
 from lavi_bridge.running.device import own_device, processes, wait_for_all
@@ -34,8 +37,16 @@ DEFAULTS: dict[str, tuple[str, ...]] = {
     "short": ("clip-score", "aesthetic-v2"),
     "long": ("clip-score", "aesthetic-v2"),
     "t2i-compbench": ("blip-vqa", "spatial-owlv2", "clip-nonspatial"),
+    "geneval2": ("soft-tifa", "soft-tifa-gm"),
+    "genai-bench": ("vqascore",),
 }
 """Metrics of a suite where none are asked for; of all others, the CLIP score."""
+QUESTIONED = {"soft-tifa", "soft-tifa-gm", "dpg-judge"}
+"""Metrics that ask the questions of a prompt."""
+WITH_JUDGE = {"dpg": ("dpg-judge",)}
+"""What comes to these where there is a judge."""
+WITH_QUESTIONS = ("geneval2", "dpg")
+"""The known suites whose prompts come with questions."""
 CATEGORIES = {
     # of T2I-CompBench: what each of its metrics judges; all three judge the complex prompts
     "blip-vqa": {"color", "shape", "texture", COMPLEX},
@@ -56,9 +67,21 @@ def chosen(suite: str, config: EvaluateConfig) -> list[str]:
     name = suite.partition(":")[0]
     if config.metrics:
         asked = dict.fromkeys(config.metrics)
-        return [m for m in asked if m not in shapes.NAMES or name in WORLD]
+        asking = name in SUITES and name not in WITH_QUESTIONS and _others_have_questions(config)
+        return [
+            m
+            for m in asked
+            if (m not in shapes.NAMES or name in WORLD) and not (asking and m in QUESTIONED)
+        ]
     own = list(DEFAULTS.get(name, ("clip-score",)))
+    own += WITH_JUDGE.get(name, ()) if config.judge else ()
     return own + (["fid", "kid"] if config.reference and name == "short" else [])
+
+
+def _others_have_questions(config: EvaluateConfig) -> bool:
+    """Whether a suite is asked for whose prompts may have questions, so that others need none."""
+    names = [suite.partition(":")[0] for suite in config.suites]
+    return any(name in WITH_QUESTIONS or name not in SUITES for name in names)
 
 
 def load_judges(names: Iterable[str], config: EvaluateConfig) -> dict[str, Metric]:
@@ -78,6 +101,8 @@ def load_judges(names: Iterable[str], config: EvaluateConfig) -> dict[str, Metri
             )
         distance = issubclass(METRICS[name], Distance)
         given.setdefault(name, {})[option or ("weights" if distance else "scorer")] = place
+    names = [*names]
+    judge = _judge(names, config)
     judges = {}
     for name in names:
         kind, options = METRICS[name], dict[str, Any](given.get(name, {}))
@@ -89,10 +114,30 @@ def load_judges(names: Iterable[str], config: EvaluateConfig) -> dict[str, Metri
             options["resize"] = config.resize
         if kind.scorer:
             options["device"] = own_device(config.device)
-        if name in CATEGORIES:
+        if issubclass(kind, ByJudge):
+            options["judge"] = judge
+        if name in CATEGORIES or issubclass(kind, ByJudge):
             options["mode"] = config.mode
         judges[name] = kind(**options)
     return judges
+
+
+def _judge(names: Sequence[str], config: EvaluateConfig) -> Judge | None:
+    """The judge, loaded once for all metrics that ask it."""
+    if config.judge is None:
+        return None
+    if not any(issubclass(METRICS[name], ByJudge) for name in names):
+        raise BridgeError(
+            f"--judge {config.judge}: none of {', '.join(names) or 'no metrics'} asks it; "
+            "vqascore asks about any prompts (--metrics vqascore)"
+        )
+    return load_judge(
+        config.judge,
+        dtype=config.judge_dtype,
+        quantize=config.judge_quantize,
+        device=own_device(config.device),
+        trust_remote_code=config.trust_remote_code,
+    )
 
 
 def judged(
@@ -126,6 +171,11 @@ def judged(
             ]
             if failures:
                 result.failures[name] = failures
+            if isinstance(metric, ByJudge) and (there := others(name, metric, folder / "scores")):
+                notes.append(
+                    f"{label}: scores of another judge, mode or version lie there, too, and are in "
+                    f"no column here: {', '.join(there)}"
+                )
     distances = {name: metric for name, metric in judges.items() if isinstance(metric, Distance)}
     for name, distance in distances.items():
         result.distances[name] = _distance(name, distance, files, folder, config, notes, label)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from lavi_bridge.config import Count, Dtype, Sampling, Settings, is_list
+from lavi_bridge.config import Count, Dtype, Quantize, Sampling, Settings, is_list
 from lavi_bridge.errors import BridgeError
 
 
@@ -41,7 +41,18 @@ class EvaluateConfig(Settings):
     resize: Literal["clean", "pytorch", "tf1"] = "clean"
     """How fid and kid shrink images: as clean-fid, pytorch-fid or torch-fidelity."""
     mode: Literal["faithful", "fixed"] = "faithful"
-    """T2I-CompBench's metrics with the quirks of the official code, or as they are meant."""
+    """T2I-CompBench's metrics and those by a judge with the quirks of the official code, or as they
+    are meant (`lavi-bridge list quirks`)."""
+    judge: str | None = None
+    """Image-and-text model that answers the questions of soft-tifa, vqascore and dpg-judge: a Hub
+    id (with @revision) or folder, as Qwen/Qwen3-VL-8B-Instruct."""
+    judge_dtype: Dtype | None = None
+    """Precision of the judge (unset: bfloat16 on a GPU, float32 on a CPU)."""
+    judge_quantize: Quantize = "none"
+    """Hold the judge's layers in 8 or 4 bits (int8, nf4; bitsandbytes)."""
+    plan: bool = False
+    """Print the plan and stop: pictures to draw, questions to ask, downloads with their licences,
+    the judge's memory, and hours, which are computed."""
     scorers: list[str] = field(default_factory=list)
     """METRIC=FOLDER for scorers' weights that are neither on the Hub nor in its cache."""
     export: Path | None = None

@@ -19,6 +19,7 @@ from lavi_bridge.errors import BridgeError
 from lavi_bridge.evaluate.drawing import jobs_of
 from lavi_bridge.evaluate.entries import Asked, contestants_of, place_bases, share_scales
 from lavi_bridge.evaluate.judging import (
+    QUESTIONED,
     THREE,
     add_three_in_one,
     chosen,
@@ -34,7 +35,7 @@ from lavi_bridge.metrics import Metric
 from lavi_bridge.prompts.catalogue import SUITES
 from lavi_bridge.prompts.prompt import Prompt
 from lavi_bridge.prompts.suite import prompt_hash
-from lavi_bridge.prompts.suites import duplicates, load_suite
+from lavi_bridge.prompts.suites import duplicates, load_suite, with_dpg_questions
 from lavi_bridge.running.device import join_processes, processes, wait_for_all
 from lavi_bridge.running.lock import held, refuse_if_held
 
@@ -104,6 +105,7 @@ def _evaluate(config: EvaluateConfig, stack: ExitStack) -> Evaluation:
         "suffix": config.suffix,
         "mode": config.mode,
         "resize": config.resize,
+        **({"judge": config.judge} if config.judge else {}),
         "reference": config.reference.name if config.reference else None,
     }
     evaluation = Evaluation(entries, own | infos, suites, settings)
@@ -118,6 +120,8 @@ def _suites(config: EvaluateConfig) -> dict[str, list[Prompt]]:
     asked: dict[str, list[Prompt]] = {}
     for spec in dict.fromkeys(config.suites):
         prompts = load_suite(spec, folder=config.prompts, limit=config.limit)
+        if spec.partition(":")[0] == "dpg" and QUESTIONED & {*chosen(spec, config)}:
+            prompts = with_dpg_questions(prompts, config.prompts)
         expanded = spec.partition(":")[0] not in SUITES and all(p.short for p in prompts)
         name = "long" if expanded and "long" not in config.suites else Path(spec).name
         if name in asked:
@@ -128,6 +132,8 @@ def _suites(config: EvaluateConfig) -> dict[str, list[Prompt]]:
 
 def _notes(prompts: Sequence[Prompt], judges: Sequence[Metric]) -> list[str]:
     """What is to be known of a suite before it is drawn."""
+    for metric in judges:
+        metric.check(prompts)
     notes = [note for metric in judges if (note := metric.note(prompts)) is not None]
     if again := duplicates(prompts):
         notes.append(f"{again} of {len(prompts)} prompts occur more than once")

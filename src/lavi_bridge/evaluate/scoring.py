@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,14 @@ def _journal(name: str, metric: Score, folder: Path, process: int = 0) -> Journa
     known = f"{name}-{digest(metric, before=True)}"
     there = [*folder.glob(f"{known}.jsonl"), *folder.glob(f".{known}.*.jsonl")]
     return Journal(folder / f"{known if there else f'{name}-{digest(metric)}'}.jsonl", process)
+
+
+def others(name: str, metric: Score, folder: Path) -> list[str]:
+    """Files of scores of the same name that depend on something else, as on another judge."""
+    own = _journal(name, metric, folder).path.name
+    known = re.compile(rf"{re.escape(name)}-[0-9a-f]{{8}}\.jsonl")
+    there = sorted(path.name for path in folder.glob("*.jsonl") if known.fullmatch(path.name))
+    return [file for file in there if file != own]
 
 
 def settle(name: str, metric: Score, images: Sequence[tuple[Prompt, Path]], folder: Path) -> None:

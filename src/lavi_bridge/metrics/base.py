@@ -31,6 +31,9 @@ class Metric:
         """What the numbers depend on beside the images: weights, their fingerprint, mode."""
         return {}
 
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        """Raise where it cannot judge pictures of these prompts, before anything is drawn."""
+
     def note(self, prompts: Sequence[Prompt]) -> str | None:
         """What a reader of these prompts' numbers must know, if anything."""
         return None

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Literal
 
-from lavi_bridge.prompts.readers import Line, jsonl, pairs, texts, tsv, txt
+from lavi_bridge.prompts.questions import geneval2
+from lavi_bridge.prompts.readers import Line, genai, jsonl, pairs, texts, tsv, txt
 from lavi_bridge.prompts.suite import File, Origin, Part, Suite
 
 DALLE3 = Origin("openai/dalle3-eval-samples", "d7c88c07b492ad7b9fd3003126d00719a2edabb1", "MIT")
@@ -46,6 +47,10 @@ def _place(index: int) -> dict[str, object]:
 
 COMPBENCH = Origin("Karine-Huang/T2I-CompBench", "1b7094991a57f3c22abdd4f6e8ba6c1a15517073", "MIT")
 ELLA = Origin("TencentQQGYLab/ELLA", "3c228f1dc6c4d3cad0a47493816151a419f14db3", "Apache-2.0")
+GENEVAL2 = Origin(
+    "facebookresearch/GenEval2", "a6e82d2289e8d418f27f0adee77908b07060eea3", "CC-BY-NC-4.0"
+)
+GENAI = Origin("linzhiqiu/t2v_metrics", "60ce07b144b9bff24b8dac5317cb28586b1b2509", "Apache-2.0")
 GENEVAL = Origin("djghosh13/geneval", "af4902f24d3ca90ebbb446dd9891a59e0f82725f", "MIT")
 PARTI = Origin("google-research/parti", "5a657978134374ce28973948331b319adef164bd", "Apache-2.0")
 VBENCH = Origin("Vchitect/VBench", "45e79ec14e69a2187202c675d2dbce1a71843d53", "Apache-2.0")
@@ -87,6 +92,19 @@ _GENEVAL = File(
     "5c48e0813e812e3c373fa5c8ed07a8f0a483be30272b4427b0559c8048e67c13",
     "geneval/evaluation_metadata.jsonl",
 )
+_GENEVAL2 = File(
+    GENEVAL2,
+    "geneval2_data.jsonl",
+    "09233adbc9f877fba205f1a20efa4a8640e7e62a91dfd55893562bed8a928e43",
+    "geneval2/geneval2_data.jsonl",
+    "823f48414446157fe252f92e3c60c803c33c303c",
+)
+_GENAI = File(
+    GENAI,
+    "genai_image.json",
+    "a5974a5e67f530985a12f2d5cda490f3cb1e47064a56c54817d57102a964e9ff",
+    "genai_bench/genai_image.json",
+)
 _PARTI = File(
     PARTI,
     "PartiPrompts.tsv",
@@ -94,6 +112,12 @@ _PARTI = File(
     "parti/PartiPrompts.tsv",
 )
 _DPG = File(ELLA, "", None, "dpg_bench/prompts")
+DPG_QUESTIONS = File(
+    ELLA,
+    "dpg_bench/dpg_bench.csv",
+    None,  # git's own id pins it, which the repository's tree names
+    blob="98457fc9901943f51ff9a30367250fc292533bed",
+)
 _COMPBENCH = {  # category: hash of its prompts, sha256 of its file
     "color": (
         "a46e9322551b29e8",
@@ -222,6 +246,28 @@ _SUITES = (
         "the score is the mean of the six categories",
     ),
     Suite(
+        "geneval2",
+        "GenEval 2",
+        (
+            Part(
+                800,
+                "59938f05c6ed07d7",
+                (_GENEVAL2,),
+                geneval2,
+                tuple(f"{atoms} atoms" for atoms in range(3, 11)),
+            ),
+        ),
+        1,
+        "with its questions; needs --judge (published: Qwen3-VL-8B-Instruct)",
+    ),
+    Suite(
+        "genai-bench",
+        "GenAI-Bench",
+        (Part(527, "a5b3319d494967d8", (_GENAI,), genai),),
+        1,
+        "the 527 prompts of VQAScore's paper; needs --judge",
+    ),
+    Suite(
         "dpg",
         "DPG-Bench",
         (
@@ -230,7 +276,7 @@ _SUITES = (
             ),
         ),
         4,
-        "a file a prompt: fetched as an archive of the repository",
+        "a file a prompt: fetched as an archive of the repository; questions with --judge",
     ),
     Suite(
         "drawbench",

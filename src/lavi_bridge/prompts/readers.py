@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lavi_bridge.errors import BridgeError
+from lavi_bridge.errors import BridgeError, in_a_line
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,20 @@ def jsonl(path: Path, category: str = "category") -> Iterator[Line]:
         facts = {k: v for k, v in entry.items() if k not in (key, "category", "id", "short")}
         text, kind, own, short = ("" if value is None else str(value) for value in words)
         yield Line(where, text, kind, own, short, facts)
+
+
+def genai(path: Path) -> Iterator[Line]:
+    """GenAI-Bench: one JSON object of prompts by their numbers, with people's ratings of others'
+    pictures, which are left out."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        rows = [(str(key), str(entry["prompt"])) for key, entry in found.items()]
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        raise BridgeError(
+            f"cannot read '{path}' as a JSON object of prompts by number: {in_a_line(error)}"
+        ) from error
+    for key, text in rows:
+        yield Line(f"{path}:{key}", text, id=key)
 
 
 def texts(place: Path) -> Iterator[Line]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import sha1, sha256
 from pathlib import Path
 
 from lavi_bridge.errors import BridgeError, nearest
-from lavi_bridge.files.fetch import fetched
+from lavi_bridge.files.fetch import cache, fetched
 from lavi_bridge.prompts.prompt import Prompt
 from lavi_bridge.prompts.readers import Line, tsv
 
@@ -39,6 +40,8 @@ class File:
     """None where the commit alone pins it."""
     copy: str = ""
     """A further name by which it, or what is read of the archive, is looked for in a folder."""
+    blob: str = ""
+    """Git's id of its content, where more than its prompts counts: also asked of copies."""
 
     @property
     def name(self) -> str:
@@ -60,13 +63,32 @@ class File:
         if folder is not None:
             for name in (self.name, self.path, self.copy):
                 if name and (folder / name).exists():
-                    return folder / name
+                    return self._checked(folder / name)
         repository, commit = self.source.repository, self.source.commit[:7]
         place = f"prompts/{repository}@{commit}/{self.path or self.name}"
+        if "-NC" in self.source.license and not (cache() / place).exists():
+            print(
+                f"{self.name} of {self.source}: not for commercial use, and not to be passed on "
+                "with the report",
+                file=sys.stderr,
+            )
         try:
-            return fetched(place, url=self.url, sha256=self.sha256)
+            return self._checked(fetched(place, url=self.url, sha256=self.sha256))
         except BridgeError as error:
             raise BridgeError(f"{error}, or into a folder given with --prompts") from error
+
+    def _checked(self, path: Path) -> Path:
+        """The path of a copy, if it is one.
+
+        Raises:
+            BridgeError: it has another content.
+        """
+        if self.blob and (found := blob(path)) != self.blob:
+            raise BridgeError(
+                f"{path} is not the file of {self.source} (git's id of it is {found[:12]}, "
+                f"expected {self.blob[:12]}); take {self.url}"
+            )
+        return path
 
 
 @dataclass(frozen=True)
@@ -148,6 +170,12 @@ class Suite:
                 "name your own file in place of the suite"
             )
         return prompts
+
+
+def blob(path: Path) -> str:
+    """Git's id of a file's content, 40 hex digits."""
+    content = path.read_bytes()
+    return sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def prompt_hash(prompts: Sequence[Prompt]) -> str:

@@ -13,8 +13,15 @@ from pathlib import Path
 
 from lavi_bridge.errors import BridgeError, nearest
 from lavi_bridge.files.atomic import at_home
-from lavi_bridge.prompts.catalogue import COMPLEX_LISTS, SUITES, Kind, compbench_file
+from lavi_bridge.prompts.catalogue import (
+    COMPLEX_LISTS,
+    DPG_QUESTIONS,
+    SUITES,
+    Kind,
+    compbench_file,
+)
 from lavi_bridge.prompts.prompt import Prompt
+from lavi_bridge.prompts.questions import dpg, with_questions
 from lavi_bridge.prompts.readers import READERS, txt
 from lavi_bridge.prompts.suite import as_prompts
 
@@ -60,6 +67,15 @@ def complex_lists(folder: Path | None = None) -> dict[Kind, set[str]]:
         k: compbench_file(f"complex_val_{k}.txt", pinned) for k, pinned in COMPLEX_LISTS.items()
     }
     return {kind: {row.text for row in txt(file.find(folder))} for kind, file in files.items()}
+
+
+def with_dpg_questions(prompts: Sequence[Prompt], folder: Path | None = None) -> list[Prompt]:
+    """DPG-Bench's prompts with its questions as facts.
+
+    Raises:
+        BridgeError: the table cannot be had, or is another one.
+    """
+    return with_questions(prompts, dpg(DPG_QUESTIONS.find(folder)))
 
 
 def duplicates(prompts: Sequence[Prompt]) -> int:
