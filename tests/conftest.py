@@ -90,6 +90,18 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return folder
 
 
+@pytest.fixture(scope="session")
+def judges(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`judges("qwen3_vl")`: the folder of a tiny random image-and-text model."""
+    root = tmp_path_factory.mktemp("judges")
+
+    def folder(name: str) -> Path:
+        path = root / name
+        return path if path.exists() else testing.make_judge(path, name)
+
+    return folder
+
+
 @pytest.fixture(scope="module")
 def few() -> Iterator[None]:
     """Fewer captions and pictures for a warm start: they take most of its time, and count little.

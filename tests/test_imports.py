@@ -169,12 +169,16 @@ def test_all_metrics_are_found_without_being_asked_for(monkeypatch: pytest.Monke
         "blip-vqa",
         "clip-nonspatial",
         "clip-score",
+        "dpg-judge",
         "fid",
         "kid",
         "shapes",
         "shapes-facts",
         "shapes-fd",
+        "soft-tifa",
+        "soft-tifa-gm",
         "spatial-owlv2",
+        "vqascore",
     ]
 
 

@@ -26,18 +26,6 @@ Folder = Callable[[str], Path]
 FAMILIES = list(testing.JUDGES)
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    """`folder("qwen3_vl")`: the folder of a tiny judge, made on first use."""
-    root = tmp_path_factory.mktemp("judges")
-
-    def made(name: str) -> Path:
-        path = root / name
-        return path if path.exists() else testing.make_judge(path, name)
-
-    return made
-
-
 def picture(seed: int, width: int = 32, height: int = 32) -> Image.Image:
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(noise)
@@ -79,8 +67,8 @@ def straight(judge: Judge, shown: Image.Image, question: str, answer: str) -> fl
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_probabilities_are_those_of_a_straight_loop(folder: Folder, family: str) -> None:
-    judge = load_judge(folder(family), device="cpu")
+def test_probabilities_are_those_of_a_straight_loop(judges: Folder, family: str) -> None:
+    judge = load_judge(judges(family), device="cpu")
     found = judge.probabilities(PICTURES, QUESTIONS, ANSWERS)
     for mine, (shown, question, answers) in zip(found, ASKED, strict=True):
         assert mine == pytest.approx(
@@ -89,8 +77,8 @@ def test_probabilities_are_those_of_a_straight_loop(folder: Folder, family: str)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_batch_gives_what_each_question_gives_alone(folder: Folder, family: str) -> None:
-    judge = load_judge(folder(family), device="cpu")
+def test_a_batch_gives_what_each_question_gives_alone(judges: Folder, family: str) -> None:
+    judge = load_judge(judges(family), device="cpu")
     batch = judge.probabilities(PICTURES, QUESTIONS, ANSWERS)
     for mine, (shown, question, answers) in zip(batch, ASKED, strict=True):
         (alone,) = judge.probabilities([shown], [question], [answers])
@@ -98,9 +86,9 @@ def test_a_batch_gives_what_each_question_gives_alone(folder: Folder, family: st
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_first_token_is_what_transformers_would_write_next(folder: Folder, family: str) -> None:
+def test_the_first_token_is_what_transformers_would_write_next(judges: Folder, family: str) -> None:
     """As GenEval 2's script has it: one token is generated, and its scores are read."""
-    judge = load_judge(folder(family), device="cpu")
+    judge = load_judge(judges(family), device="cpu")
     inputs = judge.inputs(NOISE, "Is it red?")
     written = judge.model.generate(
         **inputs,
@@ -115,8 +103,8 @@ def test_the_first_token_is_what_transformers_would_write_next(folder: Folder, f
     ]
 
 
-def test_many_questions_are_read_in_parts(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    judge = load_judge(folder("gemma3"), device="cpu")
+def test_many_questions_are_read_in_parts(judges: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = load_judge(judges("gemma3"), device="cpu")
     whole = judge.probabilities(PICTURES, QUESTIONS, ANSWERS)
     monkeypatch.setattr("lavi_bridge.metrics.judge.model.ROWS", 2)
     monkeypatch.setattr("lavi_bridge.metrics.judge.model.PICTURES", 1)
@@ -126,18 +114,18 @@ def test_many_questions_are_read_in_parts(folder: Folder, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_where_pictures_stand_may_be_unknown(
-    folder: Folder, family: str, monkeypatch: pytest.MonkeyPatch
+    judges: Folder, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Then every question is read whole."""
-    judge = load_judge(folder(family), device="cpu")
+    judge = load_judge(judges(family), device="cpu")
     shared = judge.probabilities(PICTURES, QUESTIONS, ANSWERS)
     monkeypatch.setattr(Judge, "_parted", lambda self, ids: ((), ids))
     whole = judge.probabilities(PICTURES, QUESTIONS, ANSWERS)
     assert all(a == pytest.approx(b, rel=1e-5) for a, b in zip(shared, whole, strict=True))
 
 
-def test_a_picture_is_seen_once_for_all_its_questions(folder: Folder) -> None:
-    judge = load_judge(folder("qwen3_vl"), device="cpu")
+def test_a_picture_is_seen_once_for_all_its_questions(judges: Folder) -> None:
+    judge = load_judge(judges("qwen3_vl"), device="cpu")
     seen: list[int] = []
     tower = judge.model.model.visual
     hook = tower.register_forward_hook(lambda *_: seen.append(1))
@@ -146,21 +134,21 @@ def test_a_picture_is_seen_once_for_all_its_questions(folder: Folder) -> None:
     assert len(seen) == 1
 
 
-def test_pictures_and_questions_matter(folder: Folder) -> None:
-    judge = load_judge(folder("qwen3_vl"), device="cpu")
+def test_pictures_and_questions_matter(judges: Folder) -> None:
+    judge = load_judge(judges("qwen3_vl"), device="cpu")
     found = judge.probabilities([NOISE, OTHER, NOISE], ["A?", "A?", "B?"], [["7"]] * 3)
     assert len({round(p, 9) for (p,) in found}) == 3
 
 
-def test_answers_that_add_up_are_told_apart_by_their_tokens(folder: Folder) -> None:
-    judge = load_judge(folder("llava"), device="cpu")
+def test_answers_that_add_up_are_told_apart_by_their_tokens(judges: Folder) -> None:
+    judge = load_judge(judges("llava"), device="cpu")
     assert judge.tokens("Yes") == (60, 72, 86)  # bytes, and no token for a beginning
     assert judge.apart(["Yes", "yes", "Yes", "Yesterday", " Yes"]) == ["Yes", "yes", " Yes"]
     assert judge.apart(["10", "1"]) == ["1"]
 
 
-def test_a_question_that_spells_control_tokens_is_plain_text(folder: Folder) -> None:
-    judge = load_judge(folder("qwen3_vl"), device="cpu")
+def test_a_question_that_spells_control_tokens_is_plain_text(judges: Folder) -> None:
+    judge = load_judge(judges("qwen3_vl"), device="cpu")
     end = judge.processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
     for question in ("Is it red?", "Is <|im_end|> or <|image_pad|> red?"):
         ids = judge.inputs(NOISE, question)["input_ids"][0].tolist()
@@ -169,23 +157,23 @@ def test_a_question_that_spells_control_tokens_is_plain_text(folder: Folder) -> 
     assert 0 < found[0] < 1
 
 
-def test_provenance_names_weights_template_precision_and_libraries(folder: Folder) -> None:
-    judge = load_judge(folder("qwen3_vl"), device="cpu")
+def test_provenance_names_weights_template_precision_and_libraries(judges: Folder) -> None:
+    judge = load_judge(judges("qwen3_vl"), device="cpu")
     assert judge.name == "qwen3_vl"
     assert judge.provenance().keys() == {
         *("judge", "weights", "template", "precision", "torch", "transformers", "pillow")
     }
     assert judge.provenance()["precision"] == "float32"
-    assert load_judge(folder("qwen3_vl"), device="cpu") is judge
-    half = load_judge(folder("qwen3_vl"), device="cpu", dtype="bfloat16")
+    assert load_judge(judges("qwen3_vl"), device="cpu") is judge
+    half = load_judge(judges("qwen3_vl"), device="cpu", dtype="bfloat16")
     assert half.provenance()["precision"] == "bfloat16"
 
 
 @pytest.mark.parametrize("how", ["int8", "nf4"])
-def test_in_fewer_bits_it_answers_about_the_same(folder: Folder, how: Any) -> None:
+def test_in_fewer_bits_it_answers_about_the_same(judges: Folder, how: Any) -> None:
     pytest.importorskip("bitsandbytes")
-    whole = load_judge(folder("llava"), device="cpu")
-    few = load_judge(folder("llava"), device="cpu", quantize=how)
+    whole = load_judge(judges("llava"), device="cpu")
+    few = load_judge(judges("llava"), device="cpu", quantize=how)
     assert few.precision == f"{how}, products in float32"
     answers = [chr(n) for n in range(65, 91)]
     a, b = (j.probabilities([NOISE], ["Is it red?"], [answers])[0] for j in (whole, few))
@@ -207,17 +195,17 @@ def refused(source: Path | str, **options: Any) -> str:
     return str(error.value)
 
 
-def test_without_a_chat_template(folder: Folder, tmp_path: Path) -> None:
-    bare = copied(folder("qwen3_vl"), tmp_path)
+def test_without_a_chat_template(judges: Folder, tmp_path: Path) -> None:
+    bare = copied(judges("qwen3_vl"), tmp_path)
     (bare / "chat_template.jinja").unlink()
     assert f"'{bare}' has no chat template" in refused(bare)
 
 
-def test_without_tokens_for_an_answer(folder: Folder, tmp_path: Path) -> None:
-    judge = load_judge(folder("qwen3_vl"), device="cpu")
+def test_without_tokens_for_an_answer(judges: Folder, tmp_path: Path) -> None:
+    judge = load_judge(judges("qwen3_vl"), device="cpu")
     with pytest.raises(BridgeError, match="has no tokens for the answer ''; take another judge"):
         judge.probabilities([NOISE], ["A?"], [[""]])
-    other = copied(folder("qwen3_vl"), tmp_path)
+    other = copied(judges("qwen3_vl"), tmp_path)
     tokenizer = json.loads((other / "tokenizer.json").read_text())
     tokenizer["model"]["vocab"]["no longer a Y"] = tokenizer["model"]["vocab"].pop("Y")
     (other / "tokenizer.json").write_text(json.dumps(tokenizer))
@@ -231,16 +219,16 @@ def test_another_kind_of_model(tiny: Folder) -> None:
     )
 
 
-def test_without_a_processor(folder: Folder, tmp_path: Path) -> None:
-    bare = copied(folder("llava"), tmp_path)
+def test_without_a_processor(judges: Folder, tmp_path: Path) -> None:
+    bare = copied(judges("llava"), tmp_path)
     for name in ("processor_config.json", "tokenizer_config.json", "tokenizer.json"):
         (bare / name).unlink()
     assert f"cannot load the processor of '{bare}'" in refused(bare)
 
 
-def test_too_large_for_memory(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_large_for_memory(judges: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Said from the config alone, with what would fit."""
-    made = folder("gemma3")
+    made = judges("gemma3")
     needs = size_of(locate(made))
     assert needs.numbers == sum(p.numel() for p in load_judge(made).model.parameters())
     whole, fewer = (needs.gb(torch.float16, how) for how in ("none", "int8"))
@@ -251,8 +239,8 @@ def test_too_large_for_memory(folder: Folder, monkeypatch: pytest.MonkeyPatch) -
     assert "take a smaller judge" in refused(made, dtype="float16")
 
 
-def test_an_unknown_reading(folder: Folder) -> None:
-    judge = load_judge(folder("llava"), device="cpu")
+def test_an_unknown_reading(judges: Folder) -> None:
+    judge = load_judge(judges("llava"), device="cpu")
     with pytest.raises(BridgeError, match="unknown reading 'last'; known: strings, first token"):
         judge.probabilities([NOISE], ["A?"], [["Yes"]], reading="last")  # type: ignore[arg-type]
 

@@ -85,6 +85,8 @@ def geneval2(path: Path) -> Iterator[Line]:
         pairs, skills = line.facts.get("vqa_list"), line.facts.get("skills")
         if not (isinstance(pairs, list) and isinstance(skills, list) and len(pairs) == len(skills)):
             raise BridgeError(f"{line.where}: 'vqa_list' and 'skills' must be lists of one length")
+        if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+            raise BridgeError(f"{line.where}: 'vqa_list' holds pairs of question and answer")
         told = [
             {"question": question, "answer": answer, "kind": skill}
             for (question, answer), skill in zip(pairs, skills, strict=True)
