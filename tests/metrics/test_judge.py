@@ -2,10 +2,7 @@
 
 import json
 import math
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +17,6 @@ from lavi_bridge.files.locate import locate
 from lavi_bridge.metrics.judge import size
 from lavi_bridge.metrics.judge.model import Judge, load_judge
 from lavi_bridge.metrics.judge.size import size_of
-from tests import hub as stand_in
 
 Folder = Callable[[str], Path]
 FAMILIES = list(testing.JUDGES)
@@ -245,17 +241,13 @@ def test_an_unknown_reading(judges: Folder) -> None:
         judge.probabilities([NOISE], ["A?"], [["Yes"]], reading="last")  # type: ignore[arg-type]
 
 
-def test_gated(tmp_path: Path) -> None:
-    """Of a hub on this machine; asked by an interpreter of its own, as the address is read once."""
-    code = "from lavi_bridge.metrics.judge.model import load_judge; load_judge('me/closed@main')"
-    with stand_in.serve() as served:
-        served.gated["me/closed"] = 403
-        here = {"HF_ENDPOINT": served.address, "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            env=os.environ | here | {"HF_HOME": str(tmp_path)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    assert "BridgeError: 'me/closed' is gated: accept its licence" in done.stderr.splitlines()[-1]
+def test_gated(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+    from httpx import Request, Response
+    from huggingface_hub.errors import GatedRepoError
+
+    def closed(*_: object, **__: object) -> str:
+        raise GatedRepoError("gated", response=Response(403, request=Request("GET", "http://hub")))
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", closed)
+    assert "'me/closed' is gated: accept its licence at https" in refused("me/closed@main")

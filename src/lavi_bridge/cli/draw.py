@@ -169,6 +169,12 @@ def influence(args: list[str]) -> None:
 def evaluate(args: list[str]) -> None:
     """Draw prompt suites, judge the images, and report with intervals."""
     options = tyro.cli(EvaluateConfig, args=args, prog="lavi-bridge evaluate")
+    if options.plan:
+        from lavi_bridge.plan.evaluation import planned
+        from lavi_bridge.show.tables import aligned
+
+        print(aligned([[line.what, line.text] for line in planned(options)]))
+        return
     from lavi_bridge.evaluate.report.tables import console
     from lavi_bridge.evaluate.run import evaluate
     from lavi_bridge.running.device import processes

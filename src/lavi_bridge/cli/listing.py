@@ -17,6 +17,8 @@ from lavi_bridge.metrics.compbench import (
     spatial,
     three_in_one,
 )
+from lavi_bridge.metrics.judge import dpg, soft_tifa, vqascore
+from lavi_bridge.metrics.judge.asked import ByJudge
 from lavi_bridge.prompts.catalogue import SUITES
 from lavi_bridge.recipes import DIFFERENCES, METRICS, PAPER_SUFFIX, RECIPES
 from lavi_bridge.show.tables import aligned
@@ -84,19 +86,29 @@ def _suites() -> str:
 
 
 def _metrics() -> str:
-    """Every metric: its column's head, which way is better, the weights that it asks for."""
+    """Every metric: its column's head, which way is better, the weights that it asks for, their
+    licence and size, and what else it needs."""
     lines = []
     for name in sorted(IMAGE_METRICS, key=lambda name: name in shapes.NAMES):
         kind = IMAGE_METRICS[name]
         better = "higher" if kind.higher else "lower"
         lines.append(f"  {name:16} {kind.title:20} {better:7} {kind.scorer}".rstrip())
+        notes = [kind.license, kind.size and f"about {kind.size} to fetch and to hold"]
+        notes.append(kind.needs and f"needs {kind.needs}")
+        if issubclass(kind, ByJudge):
+            notes.append(f"published: {kind.published}")
+        if told := "; ".join(filter(None, notes)):
+            lines.append(f"  {'':16} {told}")
+    lines.append("  a judge's licence and size: `lavi-bridge evaluate … --judge MODEL --plan`")
     return "\n".join(lines)
 
 
 def _quirks() -> str:
-    """What T2I-CompBench's official code does besides what its paper says (`evaluate --mode`)."""
+    """What official code does besides what its paper says (`evaluate --mode`): T2I-CompBench's, and
+    that of the measures by a judge."""
     lines = []
-    for module in (quirks, chunks, blip_vqa, nonspatial, spatial, three_in_one):
+    compbench = (quirks, chunks, blip_vqa, nonspatial, spatial, three_in_one)
+    for module in (*compbench, soft_tifa, vqascore, dpg):
         for quirk in module.QUIRKS:
             lines.append(f"  {quirk.name} ({quirk.where})")
             for mode in ("faithful", "fixed"):

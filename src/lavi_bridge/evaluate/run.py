@@ -59,13 +59,13 @@ def _evaluate(config: EvaluateConfig, stack: ExitStack) -> Evaluation:
     contestants = contestants_of(config.entries)
     place_bases(contestants, config)
     share_scales(contestants, config.sampling)
-    prompts_of = _suites(config)
+    prompts_of = suites_of(config)
     names = {suite: chosen(suite, config) for suite in prompts_of}
     judges = load_judges(dict.fromkeys(n for those in names.values() for n in those), config)
     suites, asked = [], []
     for suite, prompts in prompts_of.items():
         notes = _notes(prompts, [judges[n] for n in names[suite]])
-        images = _images(suite, config)
+        images = images_of(suite, config)
         one = Asked(suite, prompts, images, jobs_of(prompts, images, config.sampling.seed))
         seeds = [[j.seed for j in group] for _, group in groupby(one.jobs, lambda j: j.prompt.id)]
         asked.append(one)
@@ -115,7 +115,7 @@ def _evaluate(config: EvaluateConfig, stack: ExitStack) -> Evaluation:
     return evaluation
 
 
-def _suites(config: EvaluateConfig) -> dict[str, list[Prompt]]:
+def suites_of(config: EvaluateConfig) -> dict[str, list[Prompt]]:
     """Prompts by suite; a file of long prompts with their short ones is the suite `long`."""
     asked: dict[str, list[Prompt]] = {}
     for spec in dict.fromkeys(config.suites):
@@ -145,6 +145,7 @@ def _title(suite: str) -> str:
     return SUITES[name].title if name in SUITES else suite
 
 
-def _images(suite: str, config: EvaluateConfig) -> int:
+def images_of(suite: str, config: EvaluateConfig) -> int:
+    """Images of each prompt of a suite."""
     name = suite.partition(":")[0]
     return config.images or (SUITES[name].images if name in SUITES else 1)

@@ -53,6 +53,8 @@ class Aesthetic(Score):
     """
 
     scorer = LARGE
+    license = "MIT"
+    size = "1.7 GB"
     folder: ClassVar[str]
     """Public folder of the heads, at a commit."""
     heads: ClassVar[dict[tuple[int, int, int], tuple[str, str]]]

@@ -26,6 +26,12 @@ class Metric:
     """Whether more is better."""
     scorer: ClassVar[str] = ""
     """Hub id or file of the published weights; empty where a metric needs none."""
+    license: ClassVar[str] = ""
+    """Of these weights, as the Hub writes it; empty where nobody says."""
+    size: ClassVar[str] = ""
+    """What is fetched, and held in memory, about: `0.6 GB`."""
+    needs: ClassVar[str] = ""
+    """What else it asks for: a flag, or an extra of this package."""
 
     def provenance(self) -> dict[str, str]:
         """What the numbers depend on beside the images: weights, their fingerprint, mode."""

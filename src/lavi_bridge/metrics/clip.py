@@ -136,6 +136,8 @@ class CLIPScore(Score):
 
     title = "CLIP score"
     scorer = BASE
+    license = "MIT"
+    size = "0.6 GB"
 
     def __init__(
         self, *, scorer: str | Path = BASE, device: str | torch.device | None = None

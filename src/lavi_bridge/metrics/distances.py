@@ -102,6 +102,9 @@ class FeatureDistance(Distance):
     """
 
     scorer = inception.FILE
+    license = "Apache-2.0"
+    size = "0.1 GB"
+    needs = "--reference"
     extractor: Callable[[Tensor], Tensor]
 
     def __init__(

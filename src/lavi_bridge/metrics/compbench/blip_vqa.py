@@ -71,6 +71,9 @@ class BLIPVQA(Score):
 
     title = "BLIP-VQA"
     scorer = "Salesforce/blip-vqa-base"
+    license = "BSD-3-Clause"
+    size = "1.5 GB"
+    needs = "spaCy with its English model (extra compbench)"
 
     def __init__(
         self,

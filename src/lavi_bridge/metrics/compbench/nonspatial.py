@@ -47,6 +47,8 @@ class CLIPNonSpatial(Score):
 
     title = "CLIP (non-spatial)"
     scorer = "openai/clip-vit-base-patch32"
+    license = "MIT"
+    size = "0.6 GB"
 
     def __init__(
         self,

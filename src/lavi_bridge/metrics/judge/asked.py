@@ -54,7 +54,10 @@ class ByJudge(Score):
         """How the judge's answers are read."""
         return "first token" if self.mode == "faithful" else "strings"
 
-    def questions(self, prompt: Prompt) -> list[Asking]:
+    needs = "--judge"
+
+    @classmethod
+    def questions(cls, prompt: Prompt, mode: Mode) -> list[Asking]:
         """What is asked about a picture of a prompt.
 
         Raises:
@@ -64,7 +67,7 @@ class ByJudge(Score):
 
     def check(self, prompts: Sequence[Prompt]) -> None:
         for prompt in prompts:
-            for _, spellings in self.questions(prompt):
+            for _, spellings in self.questions(prompt, self.mode):
                 for spelling in spellings:
                     self.judge.tokens(spelling)
 
@@ -80,7 +83,7 @@ class ByJudge(Score):
 
         Those of the latest images are kept, so that metrics that ask the same share them.
         """
-        asked = [self.questions(prompt) for prompt in prompts]
+        asked = [self.questions(prompt, self.mode) for prompt in prompts]
         known = _LATEST.get(self.judge)
         key = [*map(id, images)], asked, self.reading
         if known is None or known.key != key:

@@ -84,8 +84,9 @@ class DPGJudge(ByJudge):
     def reading(self) -> Reading:
         return "strings"  # there is no published reading of a judge
 
-    def questions(self, prompt: Prompt) -> list[Asking]:
-        told = [self.asks.replace("{}", one.text) for one in questions_of(prompt)]
+    @classmethod
+    def questions(cls, prompt: Prompt, mode: Mode) -> list[Asking]:
+        told = [cls.asks.replace("{}", one.text) for one in questions_of(prompt)]
         return [(question, answer) for question in told for answer in (YES, NO)]
 
     def __call__(self, images: Sequence[Image], prompts: Sequence[Prompt]) -> list[float]:

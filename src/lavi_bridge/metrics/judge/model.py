@@ -26,8 +26,13 @@ from lavi_bridge.files.pretrained import load_pretrained
 from lavi_bridge.files.weights import fingerprint
 from lavi_bridge.languages.loading.quantize import quantized
 from lavi_bridge.metrics.base import exact
-from lavi_bridge.metrics.judge.processor import load_processor, template, template_hash
-from lavi_bridge.metrics.judge.rows import Row, Seen, Tokens, extended, noted
+from lavi_bridge.metrics.judge.processor import (
+    asked,
+    blank_picture,
+    load_processor,
+    template_hash,
+)
+from lavi_bridge.metrics.judge.rows import Row, Seen, Tokens, extended, noted, parted
 from lavi_bridge.metrics.judge.size import size_of
 from lavi_bridge.running.device import choose_device, choose_dtype, stays
 from lavi_bridge.running.quantize import keep_trainable
@@ -152,13 +157,13 @@ class Judge:
             raise BridgeError(f"unknown reading '{reading}'; known: {', '.join(get_args(Reading))}")
         end = None if reading == "strings" else 1
         wanted = [[self.tokens(answer)[:end] for answer in mine] for mine in answers]
-        asked: dict[int, list[tuple[int, str]]] = defaultdict(list)
+        groups: dict[int, list[tuple[int, str]]] = defaultdict(list)
         for number, (picture, question, _) in enumerate(
             zip(pictures, questions, answers, strict=True)
         ):
-            asked[id(picture)].append((number, question))
+            groups[id(picture)].append((number, question))
         alike: dict[object, list[Seen]] = defaultdict(list)
-        for mine in asked.values():
+        for mine in groups.values():
             seen = self._see(pictures[mine[0][0]], mine, wanted)
             alike[seen.alike].append(seen)
         found: list[dict[Tokens, float]] = [{} for _ in questions]
@@ -171,55 +176,35 @@ class Judge:
 
     def inputs(self, picture: Image, question: str) -> dict[str, Tensor]:
         """What the model reads where a question is asked about a picture, a batch of one."""
-        tokenizer, by = self.processor.tokenizer, template(self.processor)
-        content = [{"type": "image", "image": picture}, {"type": "text", "text": question}]
-        # a text that spells the model's own control tokens does not become them
-        spelled = any(token in question for token in tokenizer.get_added_vocab())
-        more = {"enable_thinking": False} if by and "enable_thinking" in by else {}
-        return dict(
-            self.processor.apply_chat_template(
-                [[{"role": "user", "content": content}]],
-                chat_template=by,
-                tokenize=True,
-                add_generation_prompt=True,
-                return_dict=True,
-                return_tensors="pt",
-                sanitize_control_tokens=spelled,
-                **more,
-            )
-        )
+        return asked(self.processor, picture, question)
 
     def _see(
-        self, picture: Image, asked: Sequence[tuple[int, str]], wanted: Sequence[Sequence[Tokens]]
+        self, picture: Image, mine: Sequence[tuple[int, str]], wanted: Sequence[Sequence[Tokens]]
     ) -> Seen:
-        first = self.inputs(picture, asked[0][1])
+        first = self.inputs(picture, mine[0][1])
         ids = tuple(first["input_ids"][0].tolist())
         prefix, tail = self._parted(ids)
-        shared = bool(prefix) and self._tail(asked[0][1]) == tail
+        shared = bool(prefix) and self._tail(mine[0][1]) == tail
         rows = []
-        for number, question in asked:
+        for number, question in mine:
             if shared:
-                mine = prefix + self._tail(question)
+                prompt = prefix + self._tail(question)
             else:
-                mine = tuple(self.inputs(picture, question)["input_ids"][0].tolist())
+                prompt = tuple(self.inputs(picture, question)["input_ids"][0].tolist())
             heads = {tokens[:-1] for tokens in wanted[number]}
             # a head that another one goes on from is read on the way
             longest = [h for h in heads if not any(o != h and o[: len(h)] == h for o in heads)]
-            rows += [Row(number, mine, head) for head in sorted(longest)]
+            rows += [Row(number, prompt, head) for head in sorted(longest)]
         return Seen(first, rows, prefix if shared else ())
 
     def _parted(self, ids: Tokens) -> tuple[Tokens, Tokens]:
-        """A prompt's tokens up to the last that stands for the picture, and the others."""
-        keys = ("image_token_id", "image_token_index")
-        stands = {getattr(self.model.config, key, None) for key in keys}
-        end = max((place for place, token in enumerate(ids, 1) if token in stands), default=0)
-        return ids[:end], ids[end:]
+        return parted(ids, self.model.config)
 
     def _tail(self, question: str) -> Tokens:
         """What follows the picture where a question is asked, as a blank one shows: to prepare the
         same picture anew for each question would take longer than to answer."""
         if question not in self._tails:
-            blank = self.inputs(_blank(), question)["input_ids"][0].tolist()
+            blank = self.inputs(blank_picture(SIDE), question)["input_ids"][0].tolist()
             self._tails[question] = self._parted(tuple(blank))[1]
         return self._tails[question]
 
@@ -285,12 +270,6 @@ class Judge:
             for key, value in inputs.items()
             if key != "attention_mask"  # without padding it says nothing
         }
-
-
-def _blank() -> Image:
-    from PIL import Image
-
-    return Image.new("RGB", (SIDE, SIDE), "gray")
 
 
 _LOADED: WeakValueDictionary[tuple[object, ...], Judge] = WeakValueDictionary()

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.locate import Place
 from lavi_bridge.files.pretrained import loading, quiet
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
 
 VIDEO = "video_processor"
 
@@ -46,6 +50,34 @@ def template(processor: Any) -> str | None:
         if found:
             return str(found)
     return None
+
+
+def asked(processor: Any, picture: Image, question: str) -> dict[str, Tensor]:
+    """What a model reads where a question is asked about a picture, a batch of one."""
+    by = template(processor)
+    content = [{"type": "image", "image": picture}, {"type": "text", "text": question}]
+    # a text that spells the model's own control tokens does not become them
+    spelled = any(token in question for token in processor.tokenizer.get_added_vocab())
+    more = {"enable_thinking": False} if by and "enable_thinking" in by else {}
+    return dict(
+        processor.apply_chat_template(
+            [[{"role": "user", "content": content}]],
+            chat_template=by,
+            tokenize=True,
+            add_generation_prompt=True,
+            return_dict=True,
+            return_tensors="pt",
+            sanitize_control_tokens=spelled,
+            **more,
+        )
+    )
+
+
+def blank_picture(width: int, height: int | None = None) -> Image:
+    """A grey picture, by which it is seen how a question is asked."""
+    from PIL import Image
+
+    return Image.new("RGB", (width, height or width), "gray")
 
 
 def template_hash(processor: Any) -> str:

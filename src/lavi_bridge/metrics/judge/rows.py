@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,6 +55,17 @@ class Seen:
         for key, value in sorted(self.of_picture.items()):
             facts += [key, value.shape if value.is_floating_point() else str(value.tolist())]
         return tuple(facts)
+
+
+def parted(ids: Tokens, config: Any) -> tuple[Tokens, Tokens]:
+    """A prompt's tokens up to the last that stands for the picture, and the others.
+
+    Args:
+        config: the model's; where it names no such token, all are the others.
+    """
+    stands = {getattr(config, key, None) for key in ("image_token_id", "image_token_index")}
+    end = max((place for place, token in enumerate(ids, 1) if token in stands), default=0)
+    return ids[:end], ids[end:]
 
 
 def extended(values: Tensor, length: int) -> Tensor:

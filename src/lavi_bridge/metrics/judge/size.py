@@ -26,8 +26,9 @@ class Size:
     numbers: int
     """Weights in all; embeddings that two layers share count once."""
     language: int
-    """Of them, what each token goes through: the language model's layers and its last projection;
-    the rest sees the picture, or is looked up."""
+    """Of them, what every token goes through: the language model's layers."""
+    saying: int
+    """Of them, in the last projection, onto all tokens."""
     seeing: int
     """Of them, what the picture goes through."""
     linear: int
@@ -100,7 +101,8 @@ def size_of(place: Place, *, trust_remote_code: bool = False) -> Size:
     shared = output.weight is read.weight
     return Size(
         numbers=numbers,
-        language=told - _numbers(read) + _numbers(output),
+        language=told - _numbers(read),
+        saying=_numbers(output),
         seeing=numbers - told - (0 if shared else _numbers(output)),
         linear=sum(layer.weight.numel() for layer in layers),
         held={how: sum(quantized_bytes(layer, how, 0) for layer in layers) for how in FEWER},

@@ -91,9 +91,10 @@ class SoftTIFA(ByJudge):
     published = "Qwen/Qwen3-VL-8B-Instruct"
     asks = "{} Answer in one word."
 
-    def questions(self, prompt: Prompt) -> list[Asking]:
+    @classmethod
+    def questions(cls, prompt: Prompt, mode: Mode) -> list[Asking]:
         return [
-            (self.asks.replace("{}", one.text), spellings(one, mode=self.mode))
+            (cls.asks.replace("{}", one.text), spellings(one, mode=mode))
             for one in questions_of(prompt)
         ]
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lavi_bridge.metrics.base import METRICS
-from lavi_bridge.metrics.compbench.quirks import Quirk
+from lavi_bridge.metrics.compbench.quirks import Mode, Quirk
 from lavi_bridge.metrics.judge.asked import Asking, ByJudge
 from lavi_bridge.prompts.prompt import Prompt
 
@@ -38,8 +38,9 @@ class VQAScore(ByJudge):
     published = "clip-flant5-xxl, which is no model of transformers: no other's are the same"
     asks = 'Does this figure show "{}"? Please answer Yes or No.'
 
-    def questions(self, prompt: Prompt) -> list[Asking]:
-        return [(self.asks.replace("{}", prompt.text), ("Yes",))]
+    @classmethod
+    def questions(cls, prompt: Prompt, mode: Mode) -> list[Asking]:
+        return [(cls.asks.replace("{}", prompt.text), ("Yes",))]
 
     def __call__(self, images: Sequence[Image], prompts: Sequence[Prompt]) -> list[float]:
         return [chance for (chance,) in self.answers(images, prompts)]
