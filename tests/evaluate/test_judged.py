@@ -158,7 +158,8 @@ def test_bad_settings_are_one_line(
         (r"none of clip-score asks it; vqascore asks about any", {"metrics": ["clip-score"]}),
         (r"bare' has no chat template", {"judge": str(bare)}),
         (r"is a 'llama', no image-and-text model", {"judge": str(tiny("llama"))}),
-        (r"no folder 'nowhere'", {"judge": "nowhere"}),
+        ("no folder 'nowhere'", {"judge": "nowhere"}),
+        ("--scorers vqascore: it has no weights, but asks --judge", {"scorers": ["vqascore=x"]}),
     ]
     for message, changes in cases:
         with pytest.raises(BridgeError, match=message) as error:

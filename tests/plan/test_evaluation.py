@@ -65,7 +65,7 @@ def test_what_is_drawn_is_not_drawn_again_and_a_bridges_hours_are_counted(
     place = tmp_path / "out" / "mine" / "asked.jsonl"
     (place / "images").mkdir(parents=True)
     (place / "images" / "asked-0000_0.png").write_bytes(b"drawn")
-    row = {"file": "asked-0000_0.png", "sha256": hashlib.sha256(b"drawn").hexdigest()}
+    row = {"file": "asked-0000_0.png", "sha256": hashlib.sha256(b"drawn").hexdigest()[:16]}
     (place / MANIFEST).write_text(json.dumps(row) + "\n")
     entry = f"mine={tmp_path / 'bridge'}"
     lines = told(entry, out=tmp_path / "out", metrics=["shapes"], suites=[suite])

@@ -115,6 +115,8 @@ def load_judges(names: Iterable[str], config: EvaluateConfig) -> dict[str, Metri
         if kind.scorer:
             options["device"] = own_device(config.device)
         if issubclass(kind, ByJudge):
+            if options:
+                raise BridgeError(f"--scorers {name}: it has no weights, but asks --judge")
             options["judge"] = judge
         if name in CATEGORIES or issubclass(kind, ByJudge):
             options["mode"] = config.mode

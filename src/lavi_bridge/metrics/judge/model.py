@@ -36,6 +36,7 @@ from lavi_bridge.metrics.judge.rows import Row, Seen, Tokens, extended, noted, p
 from lavi_bridge.metrics.judge.size import size_of
 from lavi_bridge.running.device import choose_device, choose_dtype, stays
 from lavi_bridge.running.quantize import keep_trainable
+from lavi_bridge.running.widened import widen
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -320,10 +321,12 @@ def _load(
         dtype=dtype,
         **quantized(quantize, dtype, device),
     )
+    model.eval().requires_grad_(False)
+    widen(model)
     keep_trainable(model)  # what is repacked for a CPU must have widths that many models have not
     named = str(dtype).removeprefix("torch.")
     return Judge(
-        model.eval().requires_grad_(False),
+        model,
         processor,
         place,
         device=device,
