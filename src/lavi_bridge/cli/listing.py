@@ -5,6 +5,7 @@ from __future__ import annotations
 from textwrap import fill, indent
 
 from lavi_bridge.adapters import ADAPTERS
+from lavi_bridge.evaluate.judging import GROUPS
 from lavi_bridge.files.locate import zoo_names
 from lavi_bridge.languages import LANGUAGES
 from lavi_bridge.metrics import METRICS as IMAGE_METRICS
@@ -86,19 +87,22 @@ def _suites() -> str:
 
 
 def _metrics() -> str:
-    """Every metric: its column's head, which way is better, the weights that it asks for, their
-    licence and size, and what else it needs."""
+    """Every metric: its column's head, which way is better, its weights, and what it asks for."""
     lines = []
     for name in sorted(IMAGE_METRICS, key=lambda name: name in shapes.NAMES):
         kind = IMAGE_METRICS[name]
         better = "higher" if kind.higher else "lower"
-        lines.append(f"  {name:16} {kind.title:20} {better:7} {kind.scorer}".rstrip())
-        notes = [kind.license, kind.size and f"about {kind.size} to fetch and to hold"]
-        notes.append(kind.needs and f"needs {kind.needs}")
+        lines.append(f"  {name:16} {kind.title:22} {better:7} {kind.scorer}".rstrip())
+        notes = [kind.licence]
+        if kind.download:
+            notes.append(f"{kind.download:g} GB to download, {kind.memory:g} GB in memory")
+        notes.append(f"needs {kind.needs}" if kind.needs else "")
         if issubclass(kind, ByJudge):
             notes.append(f"published: {kind.published}")
-        if told := "; ".join(filter(None, notes)):
-            lines.append(f"  {'':16} {told}")
+        if any(notes):
+            lines.append(f"  {'':16} {'; '.join(filter(None, notes))}")
+    lines += [f"  {name} is {', '.join(parts)}" for name, parts in GROUPS.items()]
+    lines.append("  in memory: the weights; a batch of 16 images comes on top")
     lines.append("  a judge's licence and size: `lavi-bridge evaluate … --judge MODEL --plan`")
     return "\n".join(lines)
 

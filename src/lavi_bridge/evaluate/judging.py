@@ -21,10 +21,12 @@ from lavi_bridge.evaluate.scoring import (
     scores_of,
     settle,
 )
+from lavi_bridge.evaluate.statistics import Estimate, student
 from lavi_bridge.metrics import METRICS, Distance, Metric, Score, shapes
 from lavi_bridge.metrics.compbench.quirks import COMPLEX
 from lavi_bridge.metrics.compbench.three_in_one import kind_of, three_in_one
-from lavi_bridge.metrics.distances import FeatureDistance, too_few
+from lavi_bridge.metrics.distances import FeatureDistance
+from lavi_bridge.metrics.jackknife import groups_of
 from lavi_bridge.metrics.judge.asked import ByJudge
 from lavi_bridge.metrics.judge.model import Judge, load_judge
 from lavi_bridge.prompts.catalogue import SUITES, WORLD, Kind
@@ -47,6 +49,10 @@ WITH_JUDGE = {"dpg": ("dpg-judge",)}
 """What comes to these where there is a judge."""
 WITH_QUESTIONS = ("geneval2", "dpg")
 """The known suites whose prompts come with questions."""
+GROUPS: dict[str, tuple[str, ...]] = {
+    "quality": ("fid", "kid", "fd-dinov2", "cmmd", "mind", "aesthetic-v2", "pickscore")
+}
+"""Metrics that `--metrics` takes under one name; `hpsv3` is asked for by its own, being large."""
 CATEGORIES = {
     # of T2I-CompBench: what each of its metrics judges; all three judge the complex prompts
     "blip-vqa": {"color", "shape", "texture", COMPLEX},
@@ -66,7 +72,7 @@ def chosen(suite: str, config: EvaluateConfig) -> list[str]:
     """The metrics of a suite by name."""
     name = suite.partition(":")[0]
     if config.metrics:
-        asked = dict.fromkeys(config.metrics)
+        asked = dict.fromkeys(m for given in config.metrics for m in GROUPS.get(given, (given,)))
         asking = name in SUITES and name not in WITH_QUESTIONS and _others_have_questions(config)
         return [
             m
@@ -94,13 +100,13 @@ def load_judges(names: Iterable[str], config: EvaluateConfig) -> dict[str, Metri
     for text in config.scorers:
         key, told, place = text.partition("=")
         name, _, option = key.partition(".")
-        if not told or name not in METRICS or option not in ("", "head"):
-            known = ", ".join(METRICS)
+        if not told or name not in METRICS or option not in ("", *METRICS[name].files):
+            known = ", ".join(n for m in METRICS for n in (m, *_with_files(m)))
             raise BridgeError(
                 f"--scorers takes METRIC=PATH (or METRIC.head=PATH), not '{text}'; known: {known}"
             )
-        distance = issubclass(METRICS[name], Distance)
-        given.setdefault(name, {})[option or ("weights" if distance else "scorer")] = place
+        main = "weights" if issubclass(METRICS[name], FeatureDistance) else "scorer"
+        given.setdefault(name, {})[option or main] = place
     names = [*names]
     judge = _judge(names, config)
     judges = {}
@@ -142,6 +148,11 @@ def _judge(names: Sequence[str], config: EvaluateConfig) -> Judge | None:
     )
 
 
+def _with_files(name: str) -> list[str]:
+    """As `aesthetic-v2.head`: what else than its weights a metric can be given."""
+    return [f"{name}.{file}" for file in METRICS[name].files]
+
+
 def judged(
     files: list[list[Path]],
     prompts: Sequence[Prompt],
@@ -180,7 +191,10 @@ def judged(
                 )
     distances = {name: metric for name, metric in judges.items() if isinstance(metric, Distance)}
     for name, distance in distances.items():
-        result.distances[name] = _distance(name, distance, files, folder, config, notes, label)
+        one = _distance(name, distance, files, folder, config, notes, label)
+        result.distances[name] = one.value
+        if one.low is not None and one.high is not None:
+            result.intervals[name] = one.low, one.high
     return result
 
 
@@ -250,7 +264,8 @@ def _distance(
     config: EvaluateConfig,
     notes: list[str],
     label: str,
-) -> float:
+) -> Estimate:
+    """How far one entry's images are from the reference, with Student's interval."""
     assert config.reference is not None
     theirs = reference_images(config.reference)
     ours = [path for paths in files for path in paths]
@@ -259,10 +274,14 @@ def _distance(
     wait_for_all()
     mine = read_features(metric, ours, folder / "features")
     real = read_features(metric, theirs, config.out / "reference")
-    warning = too_few(min(len(mine), len(real)), mine.shape[1]) if name == "fid" else None
+    warning = metric.doubt(mine, real)
     if warning and warning not in notes:
         notes.append(warning)
-    return metric.distance(mine, real)
+    value, groups = metric.distance(mine, real), groups_of([*map(len, files)])
+    if groups is None:
+        return Estimate(value, None, None, len(files))
+    half = student(int(groups.max())) * metric.error(mine, real, groups)
+    return Estimate(value, value - half, value + half, len(files))
 
 
 def reference_images(folder: Path) -> list[Path]:

@@ -45,6 +45,8 @@ class Judged:
     metric that applies to some categories alone has None in all others."""
     distances: dict[str, float] = field(default_factory=dict)
     """By metric: from the reference images."""
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """By metric: of the distance, 95 %, the reference images being what they are."""
     failures: dict[str, list[str]] = field(default_factory=dict)
     """By metric: a line for every image that it could not judge, naming it."""
 

@@ -53,8 +53,8 @@ class Aesthetic(Score):
     """
 
     scorer = LARGE
-    license = "MIT"
-    size = "1.7 GB"
+    download = memory = 1.7
+    files = ("head",)
     folder: ClassVar[str]
     """Public folder of the heads, at a commit."""
     heads: ClassVar[dict[tuple[int, int, int], tuple[str, str]]]
@@ -97,6 +97,7 @@ class AestheticV1(Aesthetic):
     """One linear layer."""
 
     title = "Aesthetics v1"
+    licence = "MIT"
     folder = f"{GITHUB}/LAION-AI/aesthetic-predictor/6d122adad522ab246644d9dc1c6d7a3810ee255f"
     heads = {
         (768, 14, 224): (
@@ -119,6 +120,7 @@ class AestheticV2(Aesthetic):
     """Layers 768 → 1024 → 128 → 64 → 16 → 1, trained on SAC, logos and AVA."""
 
     title = "Aesthetics v2"
+    licence = "MIT; the head Apache-2.0"
     folder = (
         f"{GITHUB}/christophschuhmann/improved-aesthetic-predictor"
         "/6934dd81792f086e613a121dbce43082cb8be85e"

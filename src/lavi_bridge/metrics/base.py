@@ -26,12 +26,16 @@ class Metric:
     """Whether more is better."""
     scorer: ClassVar[str] = ""
     """Hub id or file of the published weights; empty where a metric needs none."""
-    license: ClassVar[str] = ""
-    """Of these weights, as the Hub writes it; empty where nobody says."""
-    size: ClassVar[str] = ""
-    """What is fetched, and held in memory, about: `0.6 GB`."""
+    licence: ClassVar[str] = ""
+    """Of the weights, as those who publish them state it; empty where a metric needs none."""
+    download: ClassVar[float] = 0
+    """GB of the published weights."""
+    memory: ClassVar[float] = 0
+    """GB that the weights take while it judges; a batch of images comes on top."""
     needs: ClassVar[str] = ""
-    """What else it asks for: a flag, or an extra of this package."""
+    """What it asks for beside images and weights."""
+    files: ClassVar[tuple[str, ...]] = ()
+    """Arguments of the constructor that are files or folders of their own: `head`."""
 
     def provenance(self) -> dict[str, str]:
         """What the numbers depend on beside the images: weights, their fingerprint, mode."""
@@ -57,6 +61,7 @@ class Distance(Metric):
     """Compares the features of two sets of images."""
 
     higher = False
+    needs = "--reference"
 
     def features(self, images: Sequence[Image]) -> Tensor:
         """Images -> features (images, width), float32, on the CPU."""
@@ -65,6 +70,23 @@ class Distance(Metric):
     def distance(self, features: Tensor, reference: Tensor) -> float:
         """Two sets of features (N, width), (M, width) -> how far they are apart."""
         raise NotImplementedError
+
+    def error(self, features: Tensor, reference: Tensor, groups: Tensor) -> float:
+        """Standard error of `distance` under other images; the reference is what it is.
+
+        The jackknife over groups: the distance is found without each in turn.
+
+        Args:
+            groups: of each row of `features`, from 0, two or more.
+        """
+        from lavi_bridge.metrics.jackknife import spread
+
+        parts = range(int(groups.max()) + 1)
+        return spread([self.distance(features[groups != part], reference) for part in parts])
+
+    def doubt(self, features: Tensor, reference: Tensor) -> str | None:
+        """Why these two sets are too small for it, if they are."""
+        return None
 
 
 @contextmanager

@@ -136,8 +136,8 @@ class CLIPScore(Score):
 
     title = "CLIP score"
     scorer = BASE
-    license = "MIT"
-    size = "0.6 GB"
+    licence = "MIT"
+    download = memory = 0.6
 
     def __init__(
         self, *, scorer: str | Path = BASE, device: str | torch.device | None = None

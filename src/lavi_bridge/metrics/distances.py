@@ -19,6 +19,7 @@ from lavi_bridge.files.fetch import checksum
 from lavi_bridge.metrics.base import METRICS, Distance, exact
 from lavi_bridge.metrics.inception import network as inception
 from lavi_bridge.metrics.inception.resizing import RESIZES, SIDE, Resize
+from lavi_bridge.metrics.jackknife import kernel_sums, left_out, spread
 from lavi_bridge.running.device import choose_device
 
 if TYPE_CHECKING:
@@ -45,6 +46,30 @@ def frechet_distance(features: Tensor, reference: Tensor) -> float:
     return metric.compute().item()
 
 
+def frechet_error(features: Tensor, reference: Tensor, groups: Tensor) -> float:
+    """Standard error of `frechet_distance`; see `Distance.error`.
+
+    tr (Σ₁Σ₂)^½ is that of the symmetric (Σ₂^½ Σ₁ Σ₂^½)^½, whose eigenvalues take an eighth of the
+    time; Σ₂ is the same throughout, and Σ₁ comes from the sums over all rows less a group's.
+    """
+    x, y = _doubles(features, reference)
+    center = y.mean(0)
+    x, y = x - center, y - center
+    values, axes = torch.linalg.eigh(y.T @ y / (len(y) - 1))
+    root = axes * values.clamp(min=0).sqrt() @ axes.T
+    total, squares = x.sum(0), x.T @ x
+    found = []
+    for group in range(int(groups.max()) + 1):
+        rows = x[groups == group]
+        count = len(x) - len(rows)
+        mean = (total - rows.sum(0)) / count
+        spreads = squares - rows.T @ rows - count * torch.outer(mean, mean)
+        covariance = spreads / max(1, count - 1)
+        between = torch.linalg.eigvalsh(root @ covariance @ root).clamp(min=0).sqrt().sum()
+        found.append((mean @ mean + covariance.trace() - 2 * between).item())
+    return spread(found)
+
+
 def kernel_distance(features: Tensor, reference: Tensor, *, seed: int = 0) -> tuple[float, float]:
     """KID of two sets of features (N, width), (M, width): mean and standard deviation.
 
@@ -69,7 +94,27 @@ def kernel_distance(features: Tensor, reference: Tensor, *, seed: int = 0) -> tu
     return values.mean().item(), values.std(correction=0).item()
 
 
-def too_few(count: int, width: int) -> str | None:
+def kernel_error(features: Tensor, reference: Tensor, groups: Tensor) -> float:
+    """Standard error of `kernel_distance`'s mean; see `Distance.error`.
+
+    That of the discrepancy between all rows, and that of drawing subsets from them.
+    """
+    x, y = _doubles(features, reference)
+    within = kernel_sums(cubic, x, x, (groups, groups))
+    between = kernel_sums(cubic, x, y, (groups, None))
+    alone = (x.square().mean(1) + 1) ** 3
+    diagonal = torch.zeros(len(within), dtype=alone.dtype).index_add_(0, groups, alone)
+    over_images = spread(left_out(within, between, groups, len(y), diagonal=diagonal))
+    over_subsets = kernel_distance(features, reference)[1] / SUBSETS**0.5
+    return (over_images**2 + over_subsets**2) ** 0.5
+
+
+def cubic(first: Tensor, second: Tensor) -> Tensor:
+    """KID's kernel (xᵀy / width + 1)³ of rows (n, width), (m, width) -> (n, m)."""
+    return (first @ second.T / first.shape[1] + 1) ** 3
+
+
+def too_few(count: int, width: int, title: str = "FID") -> str | None:
     """What to tell the user where `count` images cannot give FID a covariance; None where they can.
 
     Args:
@@ -79,8 +124,8 @@ def too_few(count: int, width: int) -> str | None:
     if count > width:
         return None
     return (
-        f"FID from {count:,} images is unreliable: a covariance of {width:,} features needs more "
-        f"than {width:,} images; use KID (--metrics kid), or more images"
+        f"{title} from {count:,} images is unreliable: a covariance of {width:,} features needs "
+        f"more than {width:,} images; use KID (--metrics kid), or more images"
     )
 
 
@@ -102,9 +147,8 @@ class FeatureDistance(Distance):
     """
 
     scorer = inception.FILE
-    license = "Apache-2.0"
-    size = "0.1 GB"
-    needs = "--reference"
+    licence = "Apache-2.0"
+    download = memory = 0.1
     extractor: Callable[[Tensor], Tensor]
 
     def __init__(
@@ -150,6 +194,12 @@ class FID(FeatureDistance):
     def distance(self, features: Tensor, reference: Tensor) -> float:
         return frechet_distance(features, reference)
 
+    def error(self, features: Tensor, reference: Tensor, groups: Tensor) -> float:
+        return frechet_error(features, reference, groups)
+
+    def doubt(self, features: Tensor, reference: Tensor) -> str | None:
+        return too_few(min(len(features), len(reference)), features.shape[1])
+
 
 @METRICS.register("kid")
 class KID(FeatureDistance):
@@ -160,6 +210,9 @@ class KID(FeatureDistance):
     def distance(self, features: Tensor, reference: Tensor) -> float:
         """The mean over subsets that seed 0 draws; `kernel_distance` also gives their deviation."""
         return kernel_distance(features, reference)[0]
+
+    def error(self, features: Tensor, reference: Tensor, groups: Tensor) -> float:
+        return kernel_error(features, reference, groups)
 
 
 class _Given(nn.Module):
@@ -173,8 +226,12 @@ class _Given(nn.Module):
         return features
 
 
-def _doubles(features: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in float64, which the root of a covariance needs."""
+def comparable(features: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """The two sets, if they can be compared.
+
+    Raises:
+        BridgeError: they have fewer than two rows, other widths, or values that are not finite.
+    """
     for rows in (features, reference):
         if len(rows) < 2:
             raise BridgeError(f"a distance needs at least two images in each set, got {len(rows)}")
@@ -185,4 +242,10 @@ def _doubles(features: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
             f"features of width {features.shape[1]} and {reference.shape[1]}: "
             "both sets need the same extractor"
         )
+    return features, reference
+
+
+def _doubles(features: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in float64, which the root of a covariance needs."""
+    features, reference = comparable(features, reference)
     return features.double(), reference.double()

@@ -39,6 +39,7 @@ class ExactShapes(Score):
     """1 where the image meets every fact of its prompt, and else 0."""
 
     title = "exact"
+    needs = "suites shapes…"
 
     def __call__(self, images: Sequence[Image], prompts: Sequence[Prompt]) -> list[float]:
         return [float(one.exact) for one in score(images, [facts_of(p) for p in prompts])]
@@ -68,6 +69,7 @@ class ShapesDistance(Distance):
     """
 
     title = "Fréchet distance (zoo)"
+    needs = "--reference, suites shapes…"
 
     def __init__(self) -> None:
         self.vision = load_vision(locate(EXTRACTOR), dtype=torch.float32)

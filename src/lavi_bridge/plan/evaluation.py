@@ -124,7 +124,7 @@ def _metrics(suites: Sequence[Asked], config: EvaluateConfig) -> list[Line]:
         kind = METRICS[name]
         if not issubclass(kind, ByJudge):
             asked = (
-                f"{kind.scorer}, {kind.size}, {kind.license or 'its licence is not known'}"
+                f"{kind.scorer}, {kind.download:g} GB, {kind.licence or 'its licence is not known'}"
                 if kind.scorer
                 else "no weights"
             )

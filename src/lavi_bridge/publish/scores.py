@@ -118,7 +118,7 @@ def read_evaluation(folder: Path, bridge: str) -> Evaluated:
 def _scores(report: Mapping[str, Any], own: str, alone: str | None) -> Iterator[Score]:
     for suite in report["suites"]:
         found = {metric: next(iter(parts.values())) for metric, parts in suite["estimates"].items()}
-        found |= _by_metric(suite["distances"])
+        found |= _by_metric(suite["distances"], suite.get("intervals", {}))
         for metric, by_entry in found.items():
             if by_entry.get(own) is None:
                 continue
@@ -136,11 +136,16 @@ def _scores(report: Mapping[str, Any], own: str, alone: str | None) -> Iterator[
             )
 
 
-def _by_metric(distances: Mapping[str, Mapping[str, float | None]]) -> dict[str, dict[str, Any]]:
+def _by_metric(
+    distances: Mapping[str, Mapping[str, float | None]],
+    intervals: Mapping[str, Mapping[str, tuple[float, float]]],
+) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for entry, values in distances.items():
         for metric, value in values.items():
-            found.setdefault(metric, {})[entry] = value
+            low, high = intervals.get(entry, {}).get(metric, (None, None))
+            told = None if value is None else {"value": value, "low": low, "high": high}
+            found.setdefault(metric, {})[entry] = told
     return found
 
 

@@ -53,7 +53,8 @@ CLIPPED = 200
 ABOUT_INTERVALS = (
     "Every number is a mean over prompts of the mean over their images, with its 95 % interval: "
     "percentile bootstrap over prompts, redrawn within their category; Wilson's where all are 0 or "
-    "all are 1. The best of a column is bold."
+    "all are 1. Of a distance, Student's, by a jackknife that leaves out 20 groups of prompts in "
+    "turn; the reference is taken as it is. The best of a column is bold."
 )
 ABOUT_PAIRED = (
     "Difference to {} on the same prompts and seeds (of folders of images, whatever seeds those "
@@ -216,6 +217,7 @@ def _record(
                     name: {m: x if math.isfinite(x) else None for m, x in judged.distances.items()}
                     for name, judged in summary.suite.judged.items()
                 },
+                "intervals": {n: j.intervals for n, j in summary.suite.judged.items()},
                 "failures": {n: j.failures for n, j in summary.suite.judged.items()},
                 "notes": summary.suite.notes,
                 "examples": [asdict(example) for example in section.examples],

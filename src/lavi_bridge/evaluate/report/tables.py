@@ -177,7 +177,9 @@ def _distances(suite: SuiteResults, metric: str, info: MetricInfo, form: str) ->
     found = {name: judged.distances.get(metric) for name, judged in suite.judged.items()}
     known = {name: x for name, x in found.items() if x is not None and math.isfinite(x)}
     best = _best(known, info)
-    return {name: Cell(f"{x:{form}}", (), name in best) for name, x in known.items()}
+    ranges = {name: suite.judged[name].intervals.get(metric) for name in known}
+    notes = {name: (_range(*ends, form),) if ends else () for name, ends in ranges.items()}
+    return {name: Cell(f"{x:{form}}", notes[name], name in best) for name, x in known.items()}
 
 
 def digits(parts: Iterable[Mapping[str, Estimate | None]]) -> int:

@@ -71,9 +71,9 @@ class BLIPVQA(Score):
 
     title = "BLIP-VQA"
     scorer = "Salesforce/blip-vqa-base"
-    license = "BSD-3-Clause"
-    size = "1.5 GB"
-    needs = "spaCy with its English model (extra compbench)"
+    licence = "BSD-3-Clause"
+    download = memory = 1.5
+    needs = "extra compbench"
 
     def __init__(
         self,

@@ -47,8 +47,9 @@ class CLIPNonSpatial(Score):
 
     title = "CLIP (non-spatial)"
     scorer = "openai/clip-vit-base-patch32"
-    license = "MIT"
-    size = "0.6 GB"
+    licence = "MIT"
+    download = memory = 0.6
+    needs = "extra compbench (complex)"
 
     def __init__(
         self,

@@ -181,9 +181,9 @@ class SpatialOWLv2(Score):
 
     title = "spatial (OWLv2)"
     scorer = "google/owlv2-base-patch16-ensemble"
-    license = "Apache-2.0"
-    size = "0.6 GB"
-    needs = "spaCy with its English model (extra compbench)"
+    licence = "Apache-2.0"
+    download = memory = 0.6
+    needs = "extra compbench"
 
     def __init__(
         self,
