@@ -27,7 +27,8 @@ class EvaluateConfig(Settings):
     suites: list[str]
     """Prompt suites (`lavi-bridge list suites`), SUITE:CATEGORY, or .txt, .tsv, .jsonl files."""
     metrics: list[str] = field(default_factory=list)
-    """What to measure (`lavi-bridge list metrics`; unset: what is usual for each suite)."""
+    """What to measure (`lavi-bridge list metrics`; `quality` is several; unset: what is usual for
+    each suite)."""
     out: Path = Path("runs/evaluation")
     """Folder for the images, their scores, and report.html, report.md, report.json."""
     prompts: Path | None = None
@@ -37,9 +38,9 @@ class EvaluateConfig(Settings):
     images: Count | None = None
     """Images of every prompt (unset: as the suite's authors ask)."""
     reference: Path | None = None
-    """Folder of real images, which fid and kid compare with."""
+    """Folder of real images, which distances (fid, kid, fd-dinov2, cmmd, mind) compare with."""
     resize: Literal["clean", "pytorch", "tf1"] = "clean"
-    """How fid and kid shrink images: as clean-fid, pytorch-fid or torch-fidelity."""
+    """How fid, kid and mind shrink images: as clean-fid, pytorch-fid or torch-fidelity."""
     mode: Literal["faithful", "fixed"] = "faithful"
     """T2I-CompBench's metrics and those by a judge with the quirks of the official code, or as they
     are meant (`lavi-bridge list quirks`)."""
@@ -54,7 +55,8 @@ class EvaluateConfig(Settings):
     """Print the plan and stop: pictures to draw, questions to ask, downloads with their licences,
     the judge's memory, and hours, which are computed."""
     scorers: list[str] = field(default_factory=list)
-    """METRIC=FOLDER for scorers' weights that are neither on the Hub nor in its cache."""
+    """METRIC=FOLDER for scorers' weights that are neither on the Hub nor in its cache;
+    METRIC.FILE=PATH for a file beside them (aesthetic-v2.head, hpsv3.base, hpsv3.template)."""
     export: Path | None = None
     """Also copy the images here in the layouts of the official scorers (T2I-CompBench, GenEval,
     DPG-Bench); what T2I-CompBench's leave there, the same command then reads into the report."""

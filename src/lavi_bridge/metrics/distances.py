@@ -49,24 +49,28 @@ def frechet_distance(features: Tensor, reference: Tensor) -> float:
 def frechet_error(features: Tensor, reference: Tensor, groups: Tensor) -> float:
     """Standard error of `frechet_distance`; see `Distance.error`.
 
-    tr (Σ₁Σ₂)^½ is that of the symmetric (Σ₂^½ Σ₁ Σ₂^½)^½, whose eigenvalues take an eighth of the
-    time; Σ₂ is the same throughout, and Σ₁ comes from the sums over all rows less a group's.
+    tr (Σ₁Σ₂)^½ is that of the symmetric (Σ₂^½ Σ₁ Σ₂^½)^½, where the middle is the covariance of our
+    rows times Σ₂^½. Σ₂ stays, and sums less a group's give the rest.
     """
     x, y = _doubles(features, reference)
-    center = y.mean(0)
-    x, y = x - center, y - center
+    x, y = x - y.mean(0), y - y.mean(0)
     values, axes = torch.linalg.eigh(y.T @ y / (len(y) - 1))
-    root = axes * values.clamp(min=0).sqrt() @ axes.T
-    total, squares = x.sum(0), x.T @ x
+    z = x @ (axes * values.clamp(min=0).sqrt() @ axes.T)
+    squares, products = x.square().sum(1), z.T @ z
     found = []
     for group in range(int(groups.max()) + 1):
-        rows = x[groups == group]
-        count = len(x) - len(rows)
-        mean = (total - rows.sum(0)) / count
-        spreads = squares - rows.T @ rows - count * torch.outer(mean, mean)
-        covariance = spreads / max(1, count - 1)
-        between = torch.linalg.eigvalsh(root @ covariance @ root).clamp(min=0).sqrt().sum()
-        found.append((mean @ mean + covariance.trace() - 2 * between).item())
+        kept = groups != group
+        count = int(kept.sum())
+        between = (x[kept].mean(0)).square().sum()
+        trace = (squares[kept].sum() - count * between) / (count - 1)
+        if count > x.shape[1]:
+            mean = z[kept].mean(0)
+            own = products - z[~kept].T @ z[~kept] - count * torch.outer(mean, mean)
+            roots = torch.linalg.eigvalsh(own / (count - 1)).clamp(min=0).sqrt()
+        else:  # fewer rows than features: as many eigenvalues are not 0
+            centered = z[kept] - z[kept].mean(0)
+            roots = torch.linalg.svdvals(centered) / (count - 1) ** 0.5
+        found.append((between + trace - 2 * roots.sum()).item())
     return spread(found)
 
 
