@@ -13,7 +13,9 @@ from lavi_bridge.metrics import shapes
 from lavi_bridge.metrics.compbench import (
     blip_vqa,
     chunks,
+    depth,
     nonspatial,
+    numeracy,
     quirks,
     spatial,
     three_in_one,
@@ -111,7 +113,7 @@ def _quirks() -> str:
     """What official code does besides what its paper says (`evaluate --mode`): T2I-CompBench's, and
     that of the measures by a judge."""
     lines = []
-    compbench = (quirks, chunks, blip_vqa, nonspatial, spatial, three_in_one)
+    compbench = (quirks, chunks, blip_vqa, nonspatial, spatial, three_in_one, depth, numeracy)
     for module in (*compbench, soft_tifa, vqascore, dpg):
         for quirk in module.QUIRKS:
             lines.append(f"  {quirk.name} ({quirk.where})")

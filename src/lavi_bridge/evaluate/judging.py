@@ -54,11 +54,15 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 """Metrics that `--metrics` takes under one name; `hpsv3` is asked for by its own, being large."""
 CATEGORIES = {
-    # of T2I-CompBench: what each of its metrics judges; all three judge the complex prompts
+    # of T2I-CompBench: what each of its metrics judges
     "blip-vqa": {"color", "shape", "texture", COMPLEX},
     "spatial-owlv2": {"spatial", COMPLEX},
     "clip-nonspatial": {"non-spatial", COMPLEX},
+    "spatial-3d": {"3d-spatial"},
+    "numeracy-owlv2": {"numeracy"},
 }
+PARTS = ("blip-vqa", "spatial-owlv2", "clip-nonspatial")
+"""Which judge the complex prompts together."""
 THREE = MetricInfo(
     "3-in-1-owlv2",
     "3-in-1 (with OWLv2)",
@@ -204,7 +208,7 @@ def add_three_in_one(result: Judged, prompts: Sequence[Prompt], kinds: dict[str,
     Args:
         kinds: of complex prompts, by text; see `kinds_of`.
     """
-    parts = [result.scores[name] for name in CATEGORIES]
+    parts = [result.scores[name] for name in PARTS]
     rows: list[list[float | None]] = []
     for place, prompt in enumerate(prompts):
         images = zip(*(part[place] for part in parts), strict=True)
@@ -222,7 +226,7 @@ def kinds_of(
         BridgeError: a list cannot be had, or in mode `fixed` none names a prompt.
     """
     asked = [prompt.text for prompt in prompts if prompt.category == COMPLEX]
-    if not asked or not set(CATEGORIES) <= set(names):
+    if not asked or not set(PARTS) <= set(names):
         return None
     lists = complex_lists(config.prompts)
     return {text: kind_of(text, lists, mode=config.mode) for text in asked}

@@ -94,13 +94,18 @@ def _fixed(doc: Doc) -> Wanted:
         return Wanted(None, None, None)
     place = (match["place"] or "").lower()
     relation = "on side of" if place == "side" else f"on the {place} of" if place else match[0]
+    return Wanted(*beside(doc, match, relation.lower()))
+
+
+def beside(doc: Doc, match: re.Match[str], relation: str) -> tuple[str | None, str, str | None]:
+    """The nouns of the noun chunks before and after a place in the text, the relation between."""
     names = [
         (chunk, " ".join(token.text for token in chunk if token.pos_ in ("NOUN", "PROPN")))
         for chunk in doc.noun_chunks
     ]
     before = [name for chunk, name in names if name and chunk.end_char <= match.start()]
     after = [name for chunk, name in names if name and chunk.start_char >= match.end()]
-    return Wanted(before[-1] if before else None, relation.lower(), after[0] if after else None)
+    return before[-1] if before else None, relation, after[0] if after else None
 
 
 def pairs(

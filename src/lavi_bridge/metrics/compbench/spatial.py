@@ -225,13 +225,13 @@ class SpatialOWLv2(Score):
         ]
 
     @exact()
-    def detect(self, images: Sequence[Image], names: Sequence[tuple[str, str]]) -> list[list[Box]]:
-        """The objects of the given names in each image, most confident first."""
+    def detect(self, images: Sequence[Image], names: Sequence[tuple[str, ...]]) -> list[list[Box]]:
+        """The objects of the given names in each image, as many for all, most confident first."""
         if not images:
             return []
         pixels = self.processor(list(images), return_tensors="pt")["pixel_values"]
         encoded = self.owl.tokenizer(
-            [name for both in names for name in both],
+            [name for those in names for name in those],
             padding="max_length",
             truncation=True,
             return_tensors="pt",
@@ -246,8 +246,8 @@ class SpatialOWLv2(Score):
             output, self.threshold, [(image.height, image.width) for image in images]
         )
         return [
-            _boxes(one["scores"].tolist(), one["labels"].tolist(), one["boxes"].tolist(), both)
-            for one, both in zip(found, names, strict=True)
+            _boxes(one["scores"].tolist(), one["labels"].tolist(), one["boxes"].tolist(), those)
+            for one, those in zip(found, names, strict=True)
         ]
 
     def _judge(self, boxes: Sequence[Box], wanted: Wanted, size: tuple[int, int]) -> float:
@@ -265,7 +265,7 @@ def _boxes(
     scores: Sequence[float],
     labels: Sequence[int],
     edges: Sequence[Sequence[float]],
-    names: tuple[str, str],
+    names: tuple[str, ...],
 ) -> list[Box]:
     boxes = [Box(names[k], s, *e) for s, k, e in zip(scores, labels, edges, strict=True)]
     boxes.sort(key=lambda box: -box.confidence)
