@@ -276,6 +276,8 @@ def test_the_list_shows_families_recipes_and_zoo() -> None:
         "caption_dropout",
         "t2i-compbench",
         "djghosh13/geneval@af4902f (MIT)",
+        "Apache-2.0; 1.2 GB to download, 1.2 GB in memory; needs --reference",
+        "quality is fid, kid",
         "near in one direction (UniDet_eval/2D_spatial_eval.py",
     ):
         assert word in text, word

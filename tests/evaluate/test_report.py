@@ -274,6 +274,7 @@ def test_distances_stand_in_the_papers_columns_too(tmp_path: Path) -> None:
         name: Judged([[]], distances={"fid": value})
         for name, value in (("mine", 23.456), ("other", 20.0), ("lost", float("nan")))
     }
+    judged["mine"].intervals["fid"] = 22.0, 25.0
     entries = [Entry(name, {}) for name in judged]
     evaluation = Evaluation(entries, {"fid": FID}, [suite("short", prompts, judged)], {})
     table = paper_table(evaluation, summarize(evaluation))
@@ -284,8 +285,9 @@ def test_distances_stand_in_the_papers_columns_too(tmp_path: Path) -> None:
         "lost": "–",
     }
     record, markdown, _ = written(evaluation, tmp_path)
-    assert "| mine | 23.46 |" in markdown
+    assert "| mine | 23.46 (22.00–25.00) |" in markdown
     assert record["suites"][0]["distances"]["lost"] == {"fid": None}
+    assert record["suites"][0]["intervals"]["mine"] == {"fid": [22, 25]}
 
 
 def test_an_unknown_recipe_is_said() -> None:

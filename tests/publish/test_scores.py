@@ -72,6 +72,23 @@ def test_scores_are_told_with_their_intervals_and_read_back(
     assert again.data.to_dict() == card.data.to_dict()
 
 
+def test_distances_are_told_with_theirs(evaluated: Path, tmp_path: Path) -> None:
+    shutil.copytree(evaluated / "evaluation", tmp_path / "evaluation")
+    path = tmp_path / "evaluation" / "report.json"
+    report = json.loads(path.read_text())
+    (suite,) = report["suites"]
+    suite["distances"] = {"bridge": {"fid": 20.5}, "own": {"fid": 19.0}, "weak": {"fid": None}}
+    suite["intervals"] = {"bridge": {"fid": [19.25, 21.75]}}
+    report["metrics"]["fid"] = {"title": "FID", "higher": False}
+    path.write_text(json.dumps(report))
+    text = card_of(evaluated, tmp_path / "look", evaluation=path.parent).text
+    assert "**20.5 (19.2 to 21.8)** | 19.0 |" in text
+    del suite["intervals"]  # as evaluations before there were any
+    path.write_text(json.dumps(report))
+    text = card_of(evaluated, tmp_path / "again", evaluation=path.parent).text
+    assert "**20.5** | 19.0 |" in text
+
+
 def test_pictures_of_the_evaluation_serve_as_samples(evaluated: Path, tmp_path: Path) -> None:
     card = card_of(evaluated, tmp_path / "look", samples=3)
     record = read_record(tmp_path / "look" / "samples" / "02.png")
