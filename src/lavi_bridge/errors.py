@@ -8,6 +8,10 @@ class BridgeError(Exception):
     """Bad input, described in one line. The command line prints it without a traceback."""
 
 
+class Stopped(BridgeError):
+    """Somebody has asked a long run to stop, and it has kept what it had."""
+
+
 class Diverged(BridgeError):
     """A loss is not a number: the learning rates are too high, as a rule."""
 
@@ -16,13 +20,13 @@ class NotANumber(BridgeError):
     """A picture has values that are no numbers, for which any grey would be a lie."""
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """An error's first line, or its type where it says nothing."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
-def in_a_line(error: Exception) -> str:
+def in_a_line(error: BaseException) -> str:
     """An error's type and first line: what fits into a one-line message."""
     name, line = type(error).__name__, first_line(error)
     return line if line == name else f"{name}: {line}"

@@ -1,4 +1,4 @@
-"""`page`: bridges side by side in a browser."""
+"""`page`: bridges side by side in a browser, and runs as they go on."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from lavi_bridge.config import Count, Dtype, Settings
 
 @dataclass
 class Page(Settings):
-    """Show bridges side by side in a browser: one prompt, one seed, pictures step by step.
+    """Show bridges side by side in a browser: one prompt, one seed, pictures step by step; and runs
+    with their curves and samples as they grow.
 
     Each card has the picture as it appears, the prompt's tokens as each text encoder reads them,
     and for bridges of the shapes world the exact score. A word can be changed, a file of prompts
-    drawn, and every drawing gone back to; a PNG is the one that `generate` writes. Needs the extra
-    `page`: pip install 'lavi-bridge[page]'.
+    drawn, and every drawing gone back to; a PNG is the one that `generate` writes, and can be asked
+    which words moved it. Needs the extra `page`: pip install 'lavi-bridge[page]'.
 
       lavi-bridge page                                    the demo's bridges, or the bundled ones
       lavi-bridge page zoo:tiny-sd Llama=runs/demo/llama  an image model alone beside a bridge
+      lavi-bridge page runs/                              the runs in a folder, as they train
       lavi-bridge page runs/t5 --port 8000 --memory 20    of your own, with 20 GB of weights loaded
 
     Whoever reaches the port can draw, but nothing else: it is this machine's own unless --host says
@@ -31,8 +33,9 @@ class Page(Settings):
 
     bridges: Positional[list[str]] = field(default_factory=list)
     """Up to four: PLACE or NAME=PLACE, each the folder of a bridge or of its run, a Hub id, or an
-    image model (unset: zoo:tiny-sd, what `make demo` has left in runs/demo, and the bundled bridge
-    to MiniLM where that is installed)."""
+    image model; and folders with runs inside, of which nothing is read but what lies in them
+    (unset: zoo:tiny-sd, what `make demo` has left in runs/demo, and the bundled bridge to MiniLM
+    where that is installed)."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 lets everybody in who can reach this machine."""
     port: Annotated[int, Ge(0), Le(65535)] = 7860
@@ -52,15 +55,18 @@ class Page(Settings):
 def page(args: list[str]) -> None:
     """Show bridges side by side in a browser."""
     options = tyro.cli(Page, args=args, prog="lavi-bridge page")
-    from lavi_bridge.page.models import known_of
+    from lavi_bridge.page.models import known_of, sorted_out
     from lavi_bridge.page.serve import serve
     from lavi_bridge.page.studio import Studio
+    from lavi_bridge.train.finding import Runs
 
+    bridges, folders = sorted_out(options.bridges)
     studio = Studio(
-        known_of(options.bridges),
+        [] if folders and not bridges else known_of(bridges),
         memory=int(options.memory * 1e9),
         previews=options.previews,
         dtype=options.dtype,
         device=options.device,
     )
-    serve(studio, host=options.host, port=options.port, waiting=options.waiting)
+    runs = Runs(folders) if folders else None
+    serve(studio, host=options.host, port=options.port, waiting=options.waiting, runs=runs)

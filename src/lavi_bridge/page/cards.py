@@ -47,6 +47,8 @@ class Card:
     shots: list[Shot] = field(default_factory=list)
     compares: bool = False
     """Whether the second picture is shown beside the first with what differs."""
+    ended: bool = False
+    """Whether all is drawn, so that it can be asked which words moved a picture."""
 
     def take(self, event: Event) -> None:
         """Note what has happened."""
@@ -80,7 +82,12 @@ class Card:
         if not self.shots:
             return str(Markup('<article class="lb-card">{}{}</article>').format(head, EMPTY))
         many = len(self.shots) > 2
-        shots = Markup("").join(self._shot(s, named=len(self.shots) > 1) for s in self.shots)
+        asks = self.ended and not many
+        shots = Markup("").join(
+            self._shot(shot, named=len(self.shots) > 1, row=row if asks else None)
+            for row, shot in enumerate(self.shots)
+        )
+        words = [Markup(words_place(row)) for row in range(len(self.shots)) if asks]
         body = Markup('<div class="{}">{}{}</div>').format(
             "lb-shots lb-sheet" if many else "lb-shots", shots, self._difference()
         )
@@ -88,9 +95,11 @@ class Card:
         if not many:
             rows = self.shots if self.compares else self.shots[:1]
             tokens = Markup("").join(_tokens(r) for shot in rows for r in shot.readings)
-        return str(Markup('<article class="lb-card">{}{}{}</article>').format(head, body, tokens))
+        parts = head, body, Markup("").join(words), tokens
+        return str(Markup('<article class="lb-card">{}{}{}{}</article>').format(*parts))
 
-    def _shot(self, shot: Shot, *, named: bool) -> Markup:
+    def _shot(self, shot: Shot, *, named: bool, row: int | None) -> Markup:
+        """One picture; with its `row`, also a button that asks which words moved it."""
         picture = EMPTY
         if shot.picture:
             picture = Markup('<div class="lb-frame"><img alt="{}" src="{}"></div>').format(
@@ -107,6 +116,9 @@ class Card:
         elif shot.done is not None:
             line = Markup('<p class="lb-line">{}{:.1f} s · <a download="{}" href="{}">PNG</a></p>')
             line = line.format(_score(shot.done), shot.done.seconds, shot.done.file, shot.picture)
+            if row is not None:
+                button = '<button type="button" class="lb-ask" data-row="{}">{}</button>'
+                line += Markup(button).format(row, "Which words moved it")
         title = Markup('<p class="lb-prompt">{}</p>').format(_short(shot.prompt)) if named else ""
         return Markup('<div class="lb-shot">{}{}{}{}</div>').format(title, picture, bar, line)
 
@@ -121,6 +133,11 @@ class Card:
             '<img alt="difference of both pictures" src="{}"></div>'
             '<p class="lb-line">mean {:.1f} of 255 · {:.0f} % of pixels</p></div>'
         ).format(data_url(image), mean, share)
+
+
+def words_place(row: int) -> str:
+    """What a card has in place of the words that moved a picture, before they are known."""
+    return f"<!--words {row}-->"
 
 
 def difference(a: Image, b: Image) -> tuple[Image, float, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lavi_bridge.page.request import Request
 
@@ -25,6 +25,14 @@ class Entry:
     """What was done beside drawing: a word changed, a sheet."""
     word: str = ""
     other: str = ""
+
+    def asked(self, row: int) -> Request:
+        """What was drawn first, or second: then with the word changed."""
+        return self.request.changed(self.word, self.other) if row else self.request
+
+    def with_card(self, slot: int, card: str) -> Entry:
+        """The same with another card in one place."""
+        return replace(self, cards=(*self.cards[:slot], card, *self.cards[slot + 1 :]))
 
     @property
     def title(self) -> str:

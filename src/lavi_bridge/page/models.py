@@ -13,10 +13,11 @@ from typing import Any
 from lavi_bridge.adapters import ADAPTERS
 from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.bridge.drawing import made_by
-from lavi_bridge.bridge.folder import is_pipeline, opened
+from lavi_bridge.bridge.folder import INDEX, is_pipeline, opened
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.atomic import at_home
 from lavi_bridge.files.locate import ZOO_PREFIX, locate
+from lavi_bridge.train.finding import holds_runs
 
 MOST = 4
 """Bridges that a page shows side by side."""
@@ -72,6 +73,21 @@ def known_of(sources: Sequence[str]) -> list[Known]:
     return found
 
 
+def sorted_out(sources: Sequence[str]) -> tuple[list[str], list[Path]]:
+    """Which of the places named are bridges, and which are folders of runs, or both."""
+    bridges, runs = [], []
+    for source in sources:
+        folder = at_home(source)
+        is_bridge = (folder / INDEX).is_file() or (folder / "model_index.json").is_file()
+        if is_bridge or not holds_runs(folder):
+            bridges.append(source)
+            continue
+        runs.append(folder)
+        if (folder / "bridge" / INDEX).is_file():  # a run that is done
+            bridges.append(source)
+    return bridges, runs
+
+
 def default_sources() -> list[str]:
     """The bundled image model, what `make demo` has trained, and the bundled bridge to MiniLM."""
     found = [OWN, *(str(path.parent) for path in sorted(DEMO.glob("*/bridge.json")))]
@@ -87,7 +103,15 @@ def _known(text: str) -> Known:
     name, given, source = text.partition("=")
     if not given or at_home(text).exists():
         name, source = "", text
-    name = name or _name(source)
+    return known_as(name or _name(source), source)
+
+
+def known_as(name: str, source: str) -> Known:
+    """What is known of a place, under a name.
+
+    Raises:
+        BridgeError: there is no bridge, or its record is damaged.
+    """
     if is_pipeline(source):
         place = locate(source)
         return Known(name, source, "", place.id, (), _drawn_world(place.id))
@@ -129,6 +153,11 @@ class Models:
         self._held: OrderedDict[str, Model] = OrderedDict()
         self._turn = threading.Condition()
         self._drawing = self._loading = 0
+
+    def add(self, one: Known) -> None:
+        """Have one more, under a name that none has yet."""
+        self._locks[one.name] = threading.Lock()
+        self.known[one.name] = one
 
     @property
     def loaded(self) -> list[str]:

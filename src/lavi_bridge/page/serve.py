@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.page.studio import Studio
+from lavi_bridge.train.finding import Runs
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -20,7 +21,9 @@ POLICY = (
 """What a browser may load: this server's files and what is inside the page."""
 
 
-def web(studio: Studio, *, host: str, port: int, waiting: int = 16) -> FastAPI:
+def web(
+    studio: Studio, *, host: str, port: int, waiting: int = 16, runs: Runs | None = None
+) -> FastAPI:
     """The page as an ASGI application.
 
     Raises:
@@ -33,9 +36,10 @@ def web(studio: Studio, *, host: str, port: int, waiting: int = 16) -> FastAPI:
         from fastapi import FastAPI
     except ImportError as error:
         raise BridgeError("the page needs Gradio: pip install 'lavi-bridge[page]'") from error
-    from lavi_bridge.page.app import HEAD, App, css, theme
+    from lavi_bridge.page.app import App
+    from lavi_bridge.page.looks import HEAD, css, theme
 
-    app = App(studio, waiting=waiting)
+    app = App(studio, waiting=waiting, runs=runs)
     # Gradio looks at what a form names only where it has started the server itself
     app.blocks.has_launched = True
     for block in app.blocks.blocks.values():
@@ -80,13 +84,15 @@ async def _only_sent(path: Any) -> str | None:
     return str(path)
 
 
-def serve(studio: Studio, *, host: str, port: int, waiting: int = 16) -> None:
+def serve(
+    studio: Studio, *, host: str, port: int, waiting: int = 16, runs: Runs | None = None
+) -> None:
     """Serve the page until interrupted.
 
     Raises:
         BridgeError: Gradio is not installed, or the port is taken.
     """
-    server = web(studio, host=host, port=port, waiting=waiting)
+    server = web(studio, host=host, port=port, waiting=waiting, runs=runs)
     import uvicorn
 
     listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)

@@ -8,16 +8,19 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import count
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lavi_bridge.bridge.bridge import Bridge, Step
 from lavi_bridge.bridge.drawing import as_png, file_name, settings_of
 from lavi_bridge.bridge.folder import is_pipeline
 from lavi_bridge.errors import BridgeError, in_a_line
+from lavi_bridge.evaluate.influence import WORD, Influence, influence
 from lavi_bridge.languages import Language
 from lavi_bridge.page.models import Known, Model, Models, Stopped
 from lavi_bridge.page.request import Request
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
     from lavi_bridge.shapes.scorer import Verdict
 
+T = TypeVar("T")
 MOST_PREVIEWS = 8
 """Pictures on the way to one."""
 AT_ONCE = 4
@@ -82,6 +86,21 @@ class Done(Event):
 
 
 @dataclass(frozen=True)
+class Weighed(Event):
+    """Of the pictures that tell which words moved one, so many are drawn."""
+
+    done: int
+    of: int
+
+
+@dataclass(frozen=True)
+class Influenced(Event):
+    """What each word of the prompt did to the picture."""
+
+    words: list[Influence] = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Failed(Event):
     """There is no picture; `line` says why."""
 
@@ -122,7 +141,26 @@ class Studio:
         self.models = Models(known, memory, load)
         self.previews = previews
         self._own: dict[str, Language | None] = {}
+        self._turn = threading.Lock()
         self._workers = ThreadPoolExecutor(AT_ONCE, "drawing")
+
+    def offer(self, one: Known) -> Known:
+        """Have one more bridge to draw with, or the one that is there of the same place.
+
+        A name that is taken gets a number.
+        """
+        with self._turn:
+            for known in self.known:
+                if known.source == one.source:
+                    return known
+            names, number = {known.name for known in self.known}, 2
+            name = one.name
+            while name in names:
+                name, number = f"{one.name} ({number})", number + 1
+            one = replace(one, name=name)
+            self.models.add(one)
+            self.known.append(one)
+            return one
 
     def draw(
         self, names: Sequence[str], requests: Sequence[Request], stop: threading.Event
@@ -134,21 +172,86 @@ class Studio:
         """
         for column, name in enumerate(names):
             for row, request in enumerate(requests):
-                try:
-                    if stop.is_set():
-                        raise Stopped
-                    yield Waiting(column, row)
-                    with self.models.using(name, stop) as model:
-                        yield from self._one(model, request, stop, column, row)
-                except Stopped:
-                    yield Halted(column, row)
-                except BridgeError as error:
-                    yield Failed(column, row, str(error))
-                except Exception as error:  # libraries raise many types: full memory, bad kernels
-                    yield Failed(column, row, in_a_line(error))
+                work = partial(self._one, request=request, stop=stop, column=column, row=row)
+                yield from self._guarded(name, work, stop, column, row)
+
+    def influence(self, name: str, request: Request, stop: threading.Event) -> Iterator[Event]:
+        """Draw a request without each of its words, and tell what each did to the picture.
+
+        The events are of column and row 0; they end as those of `draw` do.
+        """
+        work = partial(self._weighed, request=request, stop=stop)
+        yield from self._guarded(name, work, stop, 0, 0)
+
+    def _guarded(
+        self,
+        name: str,
+        work: Callable[[Model], Iterator[Event]],
+        stop: threading.Event,
+        column: int,
+        row: int,
+    ) -> Iterator[Event]:
+        """Do work with a model; whatever keeps it from its end is an event."""
+        try:
+            if stop.is_set():
+                raise Stopped
+            yield Waiting(column, row)
+            with self.models.using(name, stop) as model:
+                yield from work(model)
+        except Stopped:
+            yield Halted(column, row)
+        except BridgeError as error:
+            yield Failed(column, row, str(error))
+        except Exception as error:  # libraries raise many types: full memory, bad kernels
+            yield Failed(column, row, in_a_line(error))
+
+    def _weighed(self, model: Model, *, request: Request, stop: threading.Event) -> Iterator[Event]:
+        bridge, sampling = model.bridge, request.sampling(model.known.strengths)
+        settings = settings_of(bridge, sampling)
+        told: SimpleQueue[Event | None] = SimpleQueue()
+        ended = threading.Event()
+        of, drawn = 1 + 2 * len(WORD.findall(request.prompt)), count(1)
+
+        def on_step(_step: Step) -> None:
+            if stop.is_set() or ended.is_set():
+                raise Stopped
+
+        def draw() -> list[Influence]:
+            return influence(
+                bridge,
+                request.prompt,
+                seed=sampling.seed,
+                on_picture=lambda: told.put(Weighed(0, 0, next(drawn), of)),
+                batch_size=1,
+                on_step=on_step,
+                **settings,
+            )[1]
+
+        words = yield from self._apart(draw, told, ended)
+        yield Influenced(0, 0, words)
+
+    def _apart(
+        self, work: Callable[[], T], told: SimpleQueue[Event | None], ended: threading.Event
+    ) -> Generator[Event, None, T]:
+        """Do work in a thread of its own, hand on what it tells, and return what it returns."""
+
+        def done() -> T:
+            try:
+                return work()
+            finally:
+                told.put(None)
+
+        working = self._workers.submit(done)
+        try:
+            while (event := told.get()) is not None:
+                yield event
+            return working.result()
+        finally:  # whoever comes next must find the model at rest
+            ended.set()
+            working.exception()
 
     def _one(
-        self, model: Model, request: Request, stop: threading.Event, column: int, row: int
+        self, model: Model, *, request: Request, stop: threading.Event, column: int, row: int
     ) -> Iterator[Event]:
         """Draw one picture in a thread of its own, and hand on what it tells."""
         bridge, sampling = model.bridge, request.sampling(model.known.strengths)
@@ -167,27 +270,17 @@ class Studio:
             told.put(Drawn(column, row, step.index + 1, settings["steps"], preview(step)))
 
         def draw() -> Image:
-            try:
-                images = bridge.stream(
-                    [request.prompt],
-                    seed=[sampling.seed],
-                    batch_size=1,
-                    on_step=on_step,
-                    **settings,
-                )
-                return next(images)
-            finally:
-                told.put(None)
+            images = bridge.stream(
+                [request.prompt],
+                seed=[sampling.seed],
+                batch_size=1,
+                on_step=on_step,
+                **settings,
+            )
+            return next(images)
 
         started = time.perf_counter()
-        drawing = self._workers.submit(draw)
-        try:
-            while (event := told.get()) is not None:
-                yield event
-            picture = drawing.result()
-        finally:  # whoever comes next must find the model at rest
-            ended.set()
-            drawing.exception()
+        picture = yield from self._apart(draw, told, ended)
         seconds = time.perf_counter() - started
         record = {"prompt": request.prompt, "seed": sampling.seed, **settings, **model.identity}
         record["version"] = __version__

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lavi_bridge.errors import BridgeError, Diverged
+from lavi_bridge.errors import Diverged, Stopped
 from lavi_bridge.running.run_state import RunState, stopping
 
 
@@ -82,7 +82,7 @@ def train(task: Task, *, save_seconds: float = 60.0) -> Generator[float]:
     """Make the steps that are left and yield the loss of each; the state is saved every minute.
 
     Raises:
-        BridgeError: stopped by Ctrl-C or SIGTERM (the state is saved, if it is kept on disk).
+        Stopped: by Ctrl-C or SIGTERM (the state is saved, if it is kept on disk).
         Diverged: a loss or its gradient is not a number; such a step is neither made nor saved.
     """
     begun = saved = time.perf_counter()
@@ -112,5 +112,5 @@ def train(task: Task, *, save_seconds: float = 60.0) -> Generator[float]:
                 task.save()
             if asked_to_stop():
                 where = f"; it goes on from '{task.state.path.parent}'" if task.state else ""
-                raise BridgeError(f"{task.name} stopped at step {task.step} of {task.end}{where}")
+                raise Stopped(f"{task.name} stopped at step {task.step} of {task.end}{where}")
             yield value

@@ -79,6 +79,39 @@ def refuse_if_held(place: Path, *, option: str = "--out") -> None:
     on_first(ask)
 
 
+def is_held(place: Path) -> bool | None:
+    """Whether a run is at a folder at this moment; None where one was that did not let go.
+
+    It only looks: nothing is written, and nobody who wants the lock is kept from it.
+    """
+    file = place / LOCK
+    try:
+        with file.open("rb") as opened:
+            signed = bool(opened.read(1))
+            if (others := _others_have(opened.fileno())) is None:  # no such locks here
+                others = signed and not _is_dead(_holder(_lock(file)))
+    except OSError:
+        return False
+    return True if others else (None if signed else False)
+
+
+def _others_have(file: int) -> bool | None:
+    """Whether another process has the kernel's lock on a file; None where that cannot be told."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    try:
+        # shared, and for a moment: who wants it for themselves tries again for longer than that
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    fcntl.flock(file, fcntl.LOCK_UN)
+    return False
+
+
 @contextmanager
 def in_turn(folder: Path) -> Iterator[None]:
     """Do a short piece of work in a folder after all others that are at theirs."""

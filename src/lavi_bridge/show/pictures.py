@@ -10,6 +10,9 @@ from torch import Tensor
 
 from lavi_bridge.errors import NotANumber
 
+GAP = 6
+"""Pixels between two pictures of a grid."""
+
 
 def to_images(pixels: Tensor, names: Sequence[str] = (), *, hint: str = "") -> list[Image.Image]:
     """Pixels (batch, 3, height, width) in [-1, 1] -> PIL pictures, rounded as diffusers does.
@@ -54,8 +57,8 @@ def grid(
     font = ImageFont.load_default(13)
     heads = [textwrap.wrap(title, max(8, tile // 7)) for title in columns]
     lines = max(map(len, heads), default=0)
-    gap, top, left = 6, 8 + 16 * lines if columns else 0, 190 if labels else 0
-    width = max(len(row) for row in rows)
+    top, left = _margins(lines if columns else None, labelled=bool(labels))
+    gap, width = GAP, max(len(row) for row in rows)
     step = tile + gap
     size = (left + width * step + gap, top + len(rows) * step + gap)
     sheet = Image.new("RGB", size, "white")
@@ -73,3 +76,18 @@ def grid(
             )
             sheet.paste(resized, (left + gap + x * step, top + gap + y * step))
     return sheet
+
+
+def tiles(sheet: Image.Image, rows: int, *, tile: int) -> list[Image.Image]:
+    """The pictures of a `grid` of one labelled column under a title of one line; [] for others."""
+    top, left = _margins(1, labelled=True)
+    step = tile + GAP
+    if sheet.size != (left + step + GAP, top + rows * step + GAP):
+        return []
+    corners = [(left + GAP, top + GAP + row * step) for row in range(rows)]
+    return [sheet.crop((x, y, x + tile, y + tile)) for x, y in corners]
+
+
+def _margins(lines: int | None, *, labelled: bool) -> tuple[int, int]:
+    """What a grid leaves above its pictures, for so many lines of titles, and left of them."""
+    return 0 if lines is None else 8 + 16 * lines, 190 if labelled else 0

@@ -19,7 +19,7 @@ from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.data.cache.latents import SHARD
 from lavi_bridge.data.examples import load, order_of
 from lavi_bridge.data.sources.opening import open_source
-from lavi_bridge.errors import BridgeError
+from lavi_bridge.errors import BridgeError, Stopped
 from lavi_bridge.files.atomic import make_folder, write_text
 from lavi_bridge.running.blocks import gathered, uncompiled, whole
 from lavi_bridge.running.device import Agreement, float32_products, processes
@@ -32,16 +32,13 @@ from lavi_bridge.train.accelerator import PATIENCE, make_accelerator
 from lavi_bridge.train.assembly import connect, identity, samples
 from lavi_bridge.train.average import Average
 from lavi_bridge.train.caching import open_text_cache
+from lavi_bridge.train.ending import noting_the_end
 from lavi_bridge.train.guards import Guards
 from lavi_bridge.train.loss import Loss
 from lavi_bridge.train.optimizer import freeze_mix, make_optimizer, schedule
 from lavi_bridge.train.options import TrainConfig
 from lavi_bridge.train.record import Meter, Record
-from lavi_bridge.train.showing import (
-    redraw_curves,
-    show_samples,
-    start_tracker,
-)
+from lavi_bridge.train.showing import redraw_curves, show_samples, start_tracker
 from lavi_bridge.train.summary import card, summary
 from lavi_bridge.train.unreadable import Unreadable
 from lavi_bridge.train.validation import Validation
@@ -132,17 +129,18 @@ class Run:
             step = self._resume(state(last))
         self._write_settings()
         self.unreadable.write()
-        if last is None:
-            self._warm_start()
-            self.average.begin()
-            self.record.forget("step", after=-1)
-            if config.begins_without_images and config.save_every:
-                self._checkpoint(0, state)
-        try:
-            self._loop(step, state, begins=last is None)
-        finally:
-            for tracker in self.accelerator.trackers:
-                tracker.finish()
+        with noting_the_end(config.out, main=self.main):
+            if last is None:
+                self._warm_start()
+                self.average.begin()
+                self.record.forget("step", after=-1)
+                if config.begins_without_images and config.save_every:
+                    self._checkpoint(0, state)
+            try:
+                self._loop(step, state, begins=last is None)
+            finally:
+                for tracker in self.accelerator.trackers:
+                    tracker.finish()
         self._flush_cache()
         self.average.take()
         self._save(config.out / "bridge")
@@ -307,7 +305,7 @@ class Run:
                 if any(due.values()):
                     meter.restart()
                 if stop and not last:
-                    raise BridgeError(
+                    raise Stopped(
                         f"stopped at step {step} of {config.steps}; the same command goes on from "
                         f"'{checkpoints.place(config.out, step)}'"
                     )

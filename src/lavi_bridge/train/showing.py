@@ -11,12 +11,14 @@ import numpy as np
 from accelerate import Accelerator
 
 from lavi_bridge.bridge.bridge import Bridge
+from lavi_bridge.bridge.drawing import save_png
 from lavi_bridge.data import Source
 from lavi_bridge.data.sources.base import digest
 from lavi_bridge.errors import BridgeError, NotANumber
 from lavi_bridge.files.atomic import write_text
 from lavi_bridge.show.curves import draw_curves, read_curve
 from lavi_bridge.show.pictures import grid
+from lavi_bridge.train.folder import TILE
 from lavi_bridge.train.options import TrainConfig
 
 CURVES = ("loss", "val_loss", "probe_loss", "word_sensitivity", "grad_norm", "images_per_second")
@@ -81,8 +83,8 @@ def show_samples(
     folder = config.out / "samples"
     folder.mkdir(exist_ok=True)
     rows = [[image] for image in images]
-    picture = grid(rows, columns=[f"step {step}"], labels=prompts, tile=160)
-    picture.save(folder / f"{step:06d}.png")
+    picture = grid(rows, columns=[f"step {step}"], labels=prompts, tile=TILE)
+    save_png(picture, folder / f"{step:06d}.png", {"step": step, "prompts": list(prompts)})
     for tracker in accelerator.trackers:
         if config.tracker == "tensorboard":
             shown = {"samples": np.asarray(picture)[None]}
