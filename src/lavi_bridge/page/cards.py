@@ -114,11 +114,15 @@ class Card:
         if shot.error:
             line = Markup('<p class="lb-line lb-error" role="alert">{}</p>').format(shot.error)
         elif shot.done is not None:
-            line = Markup('<p class="lb-line">{}{:.1f} s · <a download="{}" href="{}">PNG</a></p>')
-            line = line.format(_score(shot.done), shot.done.seconds, shot.done.file, shot.picture)
+            ask = Markup("")
             if row is not None:
-                button = '<button type="button" class="lb-ask" data-row="{}">{}</button>'
-                line += Markup(button).format(row, "Which words moved it")
+                button = ' · <button type="button" class="lb-ask" data-row="{}">{}</button>'
+                ask = Markup(button).format(row, "Which words moved it")
+            line = Markup(
+                '<p class="lb-line">{}{:.1f} s · <a download="{}" href="{}">PNG</a>{}</p>'
+            )
+            done = shot.done
+            line = line.format(_score(done), done.seconds, done.file, shot.picture, ask)
         title = Markup('<p class="lb-prompt">{}</p>').format(_short(shot.prompt)) if named else ""
         return Markup('<div class="lb-shot">{}{}{}{}</div>').format(title, picture, bar, line)
 

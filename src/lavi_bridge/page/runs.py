@@ -27,6 +27,7 @@ PLOTS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 """What is drawn together, by title; whatever else a run tells comes after, each alone."""
 WARM_PLOTS = (("warm start: mismatch", ("mismatch", "held_out")),)
+LOSSES = {"loss", "validation loss", "warm start: mismatch"}
 NAMES = {"probe_loss": "probe", "val_loss": "held out", "held_out": "held out"}
 SHOWN_TEXT = 300
 """Characters of a setting or a prompt that are shown."""
@@ -101,21 +102,17 @@ def _progress(run: RunFolder) -> Markup:
 
 def heading(shown: Sequence[Shown]) -> str:
     """Which runs are shown, and how those ended that ended early."""
-    lines = []
-    for number, (letter, one) in enumerate(zip(LETTERS, shown, strict=False)):
+    parts = []
+    for letter, one in zip(LETTERS, shown, strict=False):
         why = Markup(": {}").format(_text(one.run.why)) if one.run.why else ""
         trouble = Markup("").join(
             Markup('<p class="lb-error" role="alert">{}</p>').format(line)
             for line in sorted(one.run.trouble.values())
         )
-        lines.append(
-            Markup(
-                '<h3><i class="lb-letter lb-letter-{}">{}</i> {}</h3><p class="lb-ids">{}{}</p>{}'
-            ).format(letter, letter, one.name, one.run.state, why, trouble)
-            if len(shown) > 1 or not number
-            else Markup("")
-        )
-    return str(Markup("").join(lines))
+        text = '<div><h3><i class="lb-letter lb-letter-{}">{}</i> {}</h3><p class="lb-ids">{}{}</p>'
+        text = Markup(text + "{}</div>")
+        parts.append(text.format(letter, letter, one.name, one.run.state, why, trouble))
+    return str(Markup('<div class="lb-heads">{}</div>').format(Markup("").join(parts)))
 
 
 # ---- curves
@@ -124,7 +121,7 @@ def heading(shown: Sequence[Shown]) -> str:
 def curves(shown: Sequence[Shown], *, log: bool = False, over: float = 0) -> str:
     """All figures of the runs, each kind on axes of its own."""
     parts = [
-        draw_plot(title, lines, across=across, log=log, over=over)
+        draw_plot(title, lines, across=across, log=log, over=over, lowest=title in LOSSES)
         for across, title, lines in _plots(shown)
     ]
     parts = [part for part in parts if part]

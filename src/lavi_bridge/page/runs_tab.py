@@ -40,12 +40,13 @@ class RunsTab:
         self.timer = gr.Timer(EVERY, active=seen)
         with gr.Column(elem_classes="lb-runs-page"):
             gr.HTML("<h1>Runs</h1>", elem_classes="lb-title")
-            self.list = gr.HTML("", elem_id="runs", js_on_load=PICKS)
-            self.head = gr.HTML("", elem_id="run")
-            self.line = gr.HTML("", elem_classes="lb-status", elem_id="told")
-            self.open = gr.Button(
-                "Draw with it", elem_id="open", visible=False, scale=0, min_width=160
-            )
+            self.list = gr.HTML("", elem_id="runs", js_on_load=PICKS, apply_default_css=False)
+            with gr.Row():
+                self.head = gr.HTML("", elem_id="run", apply_default_css=False, min_width=240)
+                self.open = gr.Button(
+                    "Draw with it", elem_id="open", visible=False, scale=0, min_width=160
+                )
+            self.line = gr.HTML("", elem_id="told")
             with gr.Row(visible=False) as self.dials:
                 self.over = gr.Slider(
                     0, 30, 0, step=1, label="Smoothing, % of the steps", min_width=200
@@ -56,7 +57,7 @@ class RunsTab:
                 1, 2, 1, step=1, label="Samples, from first to last", visible=False, elem_id="look"
             )
             self.samples = gr.HTML("", elem_id="samples")
-            self.settings = gr.HTML("", elem_id="settings")
+            self.settings = gr.HTML("", elem_id="settings", apply_default_css=False)
         self.parts = [self.list, self.head, self.curves, self.samples, self.settings]
         self.outputs = [*self.parts, self.look, self.open, self.dials, self.chosen, self.drawn]
         self.inputs = [self.chosen, self.drawn, self.over, self.log, self.look]
@@ -82,7 +83,7 @@ class RunsTab:
             steps = looks(shown)
             same = drawn.get("runs") == str(chosen)
             last = not same or int(drawn.get("looks", 0)) == look
-            at = len(steps) if last else max(1, min(int(look), len(steps)))
+            at = max(1, len(steps) if last else min(int(look), len(steps)))
             step = steps[at - 1] if steps else None
             html = [
                 listed(self.runs, keys, chosen),
@@ -98,8 +99,8 @@ class RunsTab:
             name: drawn[name] if text is None else _digest(text)
             for name, text in zip(names, html, strict=True)
         }
-        now |= {"runs": str(chosen), "looks": str(len(steps)), "at": str(at), "bridge": str(bridge)}
-        now |= {"told": self._told(shown, over, log)}
+        now |= {"runs": str(chosen), "looks": str(len(steps)), "at": str(at)}
+        now |= {"bridge": f"{bridge} {len(shown)}", "told": self._told(shown, over, log)}
         if now == drawn:
             return [gr.skip()] * len(self.outputs)
         fresh = [
@@ -110,7 +111,10 @@ class RunsTab:
         if (drawn.get("looks"), drawn.get("at")) != (now["looks"], now["at"]) or not same:
             most = max(2, len(steps))
             slider = gr.Slider(maximum=most, value=at, visible=len(steps) > 1)
-        opened = gr.Button(visible=bridge) if drawn.get("bridge") != str(bridge) else gr.skip()
+        opened: Any = gr.skip()
+        if drawn.get("bridge") != now["bridge"]:
+            name = "Draw with A" if len(shown) > 1 else "Draw with it"
+            opened = gr.Button(name, visible=bridge)
         dials = gr.skip() if same else gr.Row(visible=bool(shown))
         return [*fresh, slider, opened, dials, chosen, now]
 

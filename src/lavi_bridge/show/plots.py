@@ -15,7 +15,7 @@ from lavi_bridge.show.html import polyline
 
 SIZE = 360, 200
 """Width and height in units of the SVG, which is as wide as its place."""
-LEFT, RIGHT, TOP, BOTTOM = 46, 8, 8, 32
+LEFT, RIGHT, TOP, BOTTOM = 46, 14, 8, 32
 POINTS = 400
 """Points of a drawn line at most; each is the mean of those it stands for."""
 DASHES = "", "6 3", "2 2", "8 3 2 3"
@@ -37,7 +37,13 @@ class Line:
 
 
 def draw_plot(
-    title: str, lines: Sequence[Line], *, across: str = "step", log: bool = False, over: float = 0
+    title: str,
+    lines: Sequence[Line],
+    *,
+    across: str = "step",
+    log: bool = False,
+    over: float = 0,
+    lowest: bool = False,
 ) -> Markup:
     """A plot with its axes and, below it, what each line is and where it stands.
 
@@ -46,6 +52,7 @@ def draw_plot(
         log: values on a logarithmic scale, where all are above zero.
         over: share of a line's points (0 to 1) whose mean each smoothed point is; the line as it
             is stays faintly behind it.
+        lowest: also tell where each line is lowest.
     """
     lines = [line for line in lines if len(line.values)]
     log = log and all(float(line.values.min()) > 0 for line in lines)
@@ -69,7 +76,7 @@ def draw_plot(
         Markup("</svg>"),
     ]
     head = Markup("<figcaption><b>{}</b>{}</figcaption>").format(title, " (log)" if log else "")
-    told = Markup("").join(_legend(line) for line in lines)
+    told = Markup("").join(_legend(line, lowest=lowest) for line in lines)
     return Markup('<figure class="lb-plot">{}{}<ul>{}</ul></figure>').format(
         head, Markup("").join(parts), told
     )
@@ -184,17 +191,19 @@ def _drawn(line: Line, x: Values, y: Values, *, faint: bool = False) -> Markup:
     )
 
 
-def _legend(line: Line) -> Markup:
-    """`run: 0.0213 at 5,000 (lowest 0.0201 at 4,800)`."""
+def _legend(line: Line, *, lowest: bool) -> Markup:
+    """`run: 0.0213 at 5,000`, and perhaps `lowest 0.0201 at 4,800`."""
     at = int(line.values.argmin())
     mark = Markup(
         '<svg viewBox="0 0 22 8" aria-hidden="true"><path class="lb-curve lb-ink-{}" d="M0 4H22" '
         'stroke-dasharray="{}"/></svg>'
     ).format(line.colour, DASHES[line.dash % len(DASHES)])
-    return Markup(
-        "<li>{}<span>{}</span> <b>{:.4g}</b> at {:,.0f} "
-        "<small>lowest {:.4g} at {:,.0f}</small></li>"
-    ).format(mark, line.name, line.values[-1], line.steps[-1], line.values[at], line.steps[at])
+    least = Markup("<small>lowest {:.4g} at {:,.0f}</small>").format(
+        line.values[at], line.steps[at]
+    )
+    return Markup("<li>{}<span>{}</span> <b>{:.4g}</b> at {:,.0f}{}</li>").format(
+        mark, line.name, line.values[-1], line.steps[-1], least if lowest else ""
+    )
 
 
 def _short(value: float) -> str:
