@@ -1,17 +1,34 @@
 """The studio without a page: what is drawn, told, stopped, refused and shared."""
 
+import re
 import threading
+from html import unescape
 from pathlib import Path
 
 import pytest
 import torch
 
 from lavi_bridge import Bridge, BridgeError
-from lavi_bridge.bridge.drawing import draw, read_record
+from lavi_bridge.bridge.drawing import draw, read_record, settings_of
+from lavi_bridge.config import Sampling
+from lavi_bridge.evaluate.influence import influence
 from lavi_bridge.page.models import OWN, Known, Models, Stopped, known_of
 from lavi_bridge.page.request import Request
-from lavi_bridge.page.studio import Done, Drawn, Event, Failed, Halted, Read, Studio
+from lavi_bridge.page.stops import Stops
+from lavi_bridge.page.studio import (
+    Done,
+    Drawn,
+    Event,
+    Failed,
+    Halted,
+    Influenced,
+    Read,
+    Studio,
+    Waiting,
+    Weighed,
+)
 from lavi_bridge.page.tokens import readings
+from lavi_bridge.page.words import strip
 from lavi_bridge.page.world import verdict
 
 PROMPT = "a red circle left of a blue square"
@@ -176,6 +193,58 @@ def test_two_at_once_do_not_mix(studio: Studio) -> None:
     assert together == {seed: [png, png] for seed, png in enumerate(alone)}
 
 
+# ---- which words moved a picture
+
+
+def weighed(studio: Studio, request: Request, name: str = NAMES[0]) -> list[Event]:
+    return list(studio.influence(name, request, threading.Event()))
+
+
+def test_words_are_weighed_one_by_one(studio: Studio) -> None:
+    events = weighed(studio, Request("a red circle", seed=3, steps=2))
+    counts = [(event.done, event.of) for event in events if isinstance(event, Weighed)]
+    assert counts == [(n, 7) for n in range(1, 8)]
+    assert isinstance(events[-1], Influenced)
+    assert [word.word for word in events[-1].words] == ["a", "red", "circle"]
+    _, words = influence(
+        Bridge.own(OWN, device="cpu"),
+        "a red circle",
+        seed=3,
+        batch_size=1,
+        **settings_of(Bridge.own(OWN, device="cpu"), Sampling(steps=2)),
+    )
+    assert [word.change for word in events[-1].words] == [word.change for word in words]
+
+
+def test_weighing_words_stops_and_the_next_one_draws(studio: Studio) -> None:
+    stop, found = threading.Event(), []
+    for event in studio.influence(NAMES[0], Request(PROMPT, steps=200), stop):
+        found.append(event)
+        if isinstance(event, Waiting):
+            threading.Timer(0.2, stop.set).start()
+    assert isinstance(found[-1], Halted)
+    assert not [event for event in found if isinstance(event, Influenced)]
+    assert pictures(drawn(studio, Request(PROMPT, steps=1)))
+
+
+def test_a_prompt_without_words_is_a_line(studio: Studio) -> None:
+    events = weighed(studio, Request("!?", steps=1))
+    assert isinstance(events[-1], Failed)
+    assert "without words" in events[-1].line
+
+
+def test_the_strip_is_the_prompt_and_all_of_it_is_text(studio: Studio) -> None:
+    prompt = "a <b>red</b> & blue"
+    found = weighed(studio, Request(prompt, steps=1))[-1]
+    assert isinstance(found, Influenced)
+    html = strip(prompt, found.words)
+    assert "<b>" not in html
+    assert html.count('class="lb-heat"') == 5
+    assert "--heat:100%" in html
+    plain = re.sub(r"<small>.*?</small>|<[^>]*>", "", html.partition("</p>")[0])
+    assert unescape(plain) == prompt
+
+
 # ---- models
 
 
@@ -278,3 +347,15 @@ def test_the_score_is_that_of_prompts_that_the_scorer_knows(studio: Studio) -> N
     assert done.verdict == verdict(done.picture, "a red circle")
     assert verdict(done.picture, "a cat on a mat") is None
     assert verdict(done.picture.resize((128, 128)), "a red circle") is None
+
+
+def test_what_somebody_begins_ends_what_they_had_going_on_and_nobody_elses() -> None:
+    stops = Stops()
+    first, others = stops.new("a"), stops.new("b")
+    second = stops.new("a")
+    assert (first.is_set(), second.is_set(), others.is_set()) == (True, False, False)
+    assert stops.is_newest("a", second)
+    assert not stops.is_newest("a", first)
+    stops.done("a", second)
+    stops.stop("b")
+    assert others.is_set()

@@ -9,10 +9,12 @@ import json
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-CHUNK = 1 << 20
+CHUNK = 1 << 18
+"""Bytes that are read at a time: more rows at once only keep the garbage collector busy."""
 MOST_LINE = 1 << 20
 """Bytes of a line; longer ones are passed over."""
 TAIL = 1 << 16
@@ -58,38 +60,42 @@ class Growing:
         more = f" and {self.bad - 1} more" if self.bad > 1 else ""
         return f"{self.path.name}: line {self.first_bad}{more} cannot be read as JSON"
 
-    def more(self) -> tuple[bool, list[dict[str, Any]]]:
-        """Whether the file began anew, so that earlier rows no longer count, and the new rows.
+    def more(self) -> Iterator[list[dict[str, Any]] | None]:
+        """The new rows, some at a time; first None where the file began anew, so that earlier ones
+        no longer count.
 
         A last line without its end is left for the next look.
         """
-        now = stamp(self.path, self.root)
-        if now is None or now == self._seen:
-            anew = now is None and self._seen is not None
-            if anew:
-                self._seen = None
-                self._restart()
-            return anew, []
-        anew = self._seen is not None and (now[0] != self._seen[0] or now[1] < self._end)
-        if anew:
-            self._restart()
+        now, seen = stamp(self.path, self.root), self._seen
+        if now == seen:
+            return
         self._seen = now
-        return anew, list(self._rows())
-
-    def _rows(self) -> Iterator[dict[str, Any]]:
+        if seen is not None and (now is None or now[0] != seen[0] or now[1] < self._end):
+            self._restart()
+            yield None
+        if now is None:
+            return
         try:
             with self.path.open("rb") as file:
                 file.seek(self._end)
                 while chunk := file.read(CHUNK):
                     self._end += len(chunk)
                     *whole, self._rest = (self._rest + chunk).split(b"\n")
-                    for line in whole:
-                        if (row := self._row(line)) is not None:
-                            yield row
+                    yield self._parsed(whole)
                     if len(self._rest) > MOST_LINE:
                         self._rest, self._skips = b"", True
         except OSError:  # gone, or not ours to read: what was read before stays
             return
+
+    def _parsed(self, lines: list[bytes]) -> list[dict[str, Any]]:
+        """All of the lines at once, which is faster, or each where one is bad."""
+        if not self._skips:
+            with suppress(ValueError, RecursionError):
+                rows: list[Any] = json.loads(b"[" + b",".join(lines) + b"]")
+                if len(rows) == len(lines) and all(type(row) is dict for row in rows):
+                    self.lines += len(lines)
+                    return rows
+        return [row for line in lines if (row := self._row(line)) is not None]
 
     def _row(self, line: bytes) -> dict[str, Any] | None:
         self.lines += 1
@@ -110,19 +116,20 @@ def parsed(line: bytes) -> dict[str, Any] | None:
     return row if isinstance(row, dict) else None
 
 
-def last_rows(path: Path, root: Path) -> list[dict[str, Any]]:
-    """The rows at the end of a file, in their order, without reading the rest of it."""
+def last_rows(path: Path, root: Path) -> Iterator[dict[str, Any]]:
+    """The rows at the end of a file, the last first, without reading the rest of it."""
     if stamp(path, root) is None:
-        return []
+        return
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - TAIL))
             lines = file.read(TAIL).split(b"\n")[:-1]
     except OSError:
-        return []
-    rows = map(parsed, lines if size <= TAIL else lines[1:])
-    return [row for row in rows if row is not None]
+        return
+    for line in reversed(lines if size <= TAIL else lines[1:]):
+        if (row := parsed(line)) is not None:
+            yield row
 
 
 def read_object(path: Path, root: Path) -> dict[str, Any]:

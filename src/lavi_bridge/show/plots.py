@@ -150,7 +150,7 @@ class Axis:
         """Round values to mark, at most six of them."""
         if not self.log:
             return _round(self.low, self.high)
-        decades = range(math.ceil(self.low), math.floor(self.high) + 1)
+        decades = range(math.ceil(self.low), math.floor(min(self.high, 308)) + 1)
         if len(decades) >= 2:
             return [10.0**n for n in decades][:: -(-len(decades) // 6)]
         return [tick for tick in _round(10**self.low, 10**self.high) if tick > 0]

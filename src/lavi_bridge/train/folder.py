@@ -5,10 +5,12 @@ What the trainer writes is the truth; a file that is broken or half written is a
 
 from __future__ import annotations
 
-import math
 import re
 from array import array
 from dataclasses import dataclass, field
+from itertools import groupby
+from math import isfinite
+from operator import gt
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +29,8 @@ State = Literal["training", "finished", "stopped", "failed"]
 SETTINGS, METRICS, SAMPLES = "config.json", "metrics.jsonl", "samples"
 STEP, WARM_STEP = "step", "warm_start_step"
 SAMPLE = re.compile(r"(\d{1,12})\.png")
+MOST = 1e300
+"""Of a figure's size; past it a sum would have no end."""
 MOST_FIGURES = 48
 """Kinds of figures that are kept of a file."""
 TILE = 160
@@ -42,12 +46,23 @@ class Figure:
     def __init__(self) -> None:
         self.steps, self.values = array("q"), array("d")
 
-    def add(self, step: int, value: float) -> None:
-        """Note a value; a step that was there already begins anew from itself."""
-        while self.steps and self.steps[-1] >= step:
-            self.steps.pop(), self.values.pop()
-        self.steps.append(step)
-        self.values.append(value)
+    def extend(self, steps: list[int], values: list[Any]) -> None:
+        """Note values; a step that was there already begins anew from itself."""
+        last = self.steps[-1] if self.steps else -1
+        rises = all(map(gt, steps, [last, *steps]))
+        # a sum with a value in it that is no number is none itself
+        plain = rises and set(map(type, values)) == {float} and isfinite(sum(values))
+        if plain and -MOST < min(values) <= max(values) < MOST:
+            self.steps.extend(steps)
+            self.values.extend(values)
+            return
+        for step, value in zip(steps, values, strict=True):
+            if type(value) not in (int, float) or not -MOST < value < MOST:
+                continue
+            while self.steps and self.steps[-1] >= step:
+                self.steps.pop(), self.values.pop()
+            self.steps.append(step)
+            self.values.append(value)
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -165,9 +180,12 @@ class RunFolder:
             return {}
 
     def _read_steps(self) -> None:
-        rows = last_rows(self.path / METRICS, self.root)
-        self.step = max((_count(row.get(STEP)) for row in rows[-64:]), default=0)
-        self.warm_step = max((_count(row.get(WARM_STEP)) for row in rows), default=self.warm_step)
+        self.step = self.warm_step = 0
+        for row in last_rows(self.path / METRICS, self.root):
+            self.step = self.step or _count(row.get(STEP))
+            self.warm_step = self.warm_step or _count(row.get(WARM_STEP))
+            if self.step or self.warm_step:
+                return
 
     # ---- what one run shows
 
@@ -178,13 +196,15 @@ class RunFolder:
 
     def read_on(self) -> None:
         """Read what the metrics have more than at the last look."""
-        anew, rows = self._growing.more()
-        if anew:
-            self.figures, self.warm = {}, {}
-        for row in rows:
-            for key, by in ((STEP, self.figures), (WARM_STEP, self.warm)):
-                if key in row:
-                    _note(by, row, key)
+        for rows in self._growing.more():
+            if rows is None:
+                self.figures, self.warm = {}, {}
+                continue
+            for keys, alike in groupby(rows, tuple):
+                if STEP in keys:
+                    _note(self.figures, list(alike), STEP)
+                elif WARM_STEP in keys:
+                    _note(self.warm, list(alike), WARM_STEP)
         self.read = self._growing.lines
         if self._growing.trouble:
             self.trouble[METRICS] = self._growing.trouble
@@ -244,18 +264,18 @@ def is_run(folder: Path, root: Path) -> bool:
     return None not in there
 
 
-def _note(by: dict[str, Figure], row: dict[str, Any], key: str) -> None:
-    """Add a row's numbers to the figures; what is no number, or has no end, is passed over."""
-    step = _count(row[key])
-    for name, value in row.items():
-        if name == key or type(value) not in (int, float) or not math.isfinite(value):
+def _note(by: dict[str, Figure], rows: list[dict[str, Any]], key: str) -> None:
+    """Add the numbers of rows that have the same keys; what is no number is passed over."""
+    steps = [_count(row[key]) for row in rows]
+    for name in rows[0]:
+        if name == key:
             continue
         figure = by.get(name)
         if figure is None:
             if len(by) >= MOST_FIGURES:
                 continue
             figure = by[name] = Figure()
-        figure.add(step, value)
+        figure.extend(steps, [row[name] for row in rows])
 
 
 def _count(value: object) -> int:
