@@ -38,6 +38,9 @@ def test_a_file_that_is_replaced_or_gone_begins_anew(tmp_path: Path) -> None:
     other.replace(path)
     assert read(growing) == (True, [{"a": 9}])
     path.unlink()
+    path.write_text('{"a": 8}\n{"a": 8}\n')  # perhaps under the number that the other had
+    assert read(growing) == (True, [{"a": 8}, {"a": 8}])
+    path.unlink()
     assert read(growing) == (True, [])
 
 

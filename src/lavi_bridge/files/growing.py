@@ -9,7 +9,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ CHUNK = 1 << 18
 """Bytes that are read at a time: more rows at once only keep the garbage collector busy."""
 MOST_LINE = 1 << 20
 """Bytes of a line; longer ones are passed over."""
+HEAD = 256
+"""Bytes at the beginning by which a file is known again."""
 TAIL = 1 << 16
 """Bytes at the end of a file that hold its last lines."""
 
@@ -49,7 +51,7 @@ class Growing:
         self._restart()
 
     def _restart(self) -> None:
-        self._end, self._rest, self._skips = 0, b"", False
+        self._end, self._head, self._rest, self._skips = 0, b"", b"", False
         self.lines = self.bad = self.first_bad = 0
 
     @property
@@ -70,13 +72,18 @@ class Growing:
         if now == seen:
             return
         self._seen = now
-        if seen is not None and (now is None or now[0] != seen[0] or now[1] < self._end):
-            self._restart()
-            yield None
-        if now is None:
-            return
         try:
-            with self.path.open("rb") as file:
+            with nullcontext() if now is None else self.path.open("rb") as file:
+                head = b"" if file is None else file.read(HEAD)
+                # a number is given again to a file that is made after another was deleted
+                same = now is not None and seen is not None and now[0] == seen[0]
+                same = same and head.startswith(self._head)
+                if seen is not None and not (same and now and now[1] >= self._end):
+                    self._restart()
+                    yield None
+                if file is None:
+                    return
+                self._head = head
                 file.seek(self._end)
                 while chunk := file.read(CHUNK):
                     self._end += len(chunk)

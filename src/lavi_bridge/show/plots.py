@@ -150,10 +150,11 @@ class Axis:
         """Round values to mark, at most six of them."""
         if not self.log:
             return _round(self.low, self.high)
-        decades = range(math.ceil(self.low), math.floor(min(self.high, 308)) + 1)
+        ends = max(self.low, -307), min(self.high, 308)  # what a float can be
+        decades = range(math.ceil(ends[0]), math.floor(ends[1]) + 1)
         if len(decades) >= 2:
             return [10.0**n for n in decades][:: -(-len(decades) // 6)]
-        return [tick for tick in _round(10**self.low, 10**self.high) if tick > 0]
+        return [tick for tick in _round(10 ** ends[0], 10 ** ends[1]) if tick > 0]
 
 
 def _round(low: float, high: float) -> list[float]:
