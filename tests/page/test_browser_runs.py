@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from lavi_bridge.page.models import OWN
+from lavi_bridge.page.studio import AT_ONCE
 from tests.page.test_browser import EVIL, Visitor, browser
 
 __all__ = ["browser"]
@@ -32,7 +33,7 @@ def begin(out: Path, *flags: object) -> subprocess.Popen[bytes]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that is done, one that goes on, and one with a hostile name."""
     root = tmp_path_factory.mktemp("page") / "runs"
     every = ["--sample-every", 4, "--validate-every", 4, "--save-every", 4]
@@ -46,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (evil / "metrics.jsonl").write_text("".join(rows) + '{"step": 4, "lo')
     (evil / "ended.json").write_text(json.dumps({"how": "failed", "why": EVIL}))
     (root / "away").symlink_to("/etc")
-    yield root
+    return root
 
 
 @pytest.fixture(scope="module")
@@ -176,8 +177,8 @@ def test_hostile_names_are_text(browser: Any, place: str) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_390_pixels_and_works_by_keyboard(browser: Any, place: str, scheme: str) -> None:
     visitor = Visitor(browser, place, width=390, scheme=scheme)
-    visitor.page.get_by_role("tab", name="Draw").focus()
-    visitor.page.keyboard.press("ArrowRight")
+    visitor.page.get_by_label("Prompt", exact=True).focus()
+    visitor.page.keyboard.press("Shift+Tab")
     visitor.page.keyboard.press("Enter")
     visitor.page.wait_for_selector("#runs table")
     button = visitor.page.get_by_role("button", name="done", exact=True)
@@ -247,12 +248,19 @@ def test_weighing_words_can_be_stopped(browser: Any, place: str) -> None:
 def test_who_comes_when_the_queue_is_full_is_told_so(browser: Any, place: str) -> None:
     gradio_client = pytest.importorskip("gradio_client")
     form = [[OWN.partition(":")[2]], "a", "0", "500", "1", "", "", "", "", 1, 1, 1]
-    others = [gradio_client.Client(place, verbose=False) for _ in range(5)]
-    jobs = [one.submit(*form, api_name="/draw") for one in others]
-    visitor = Visitor(browser, place)
+    others, jobs = [], []
     try:
+        for place_in_line in range(AT_ONCE + 1):  # the last of them waits
+            others.append(gradio_client.Client(place, verbose=False))
+            jobs.append(others[-1].submit(*form, api_name="/draw"))
+            states = ("ITERATING", "IN_QUEUE") if place_in_line == AT_ONCE else ("ITERATING",)
+            until = time.monotonic() + 60
+            while jobs[-1].status().code.name not in states or jobs[-1].done():
+                assert time.monotonic() < until, jobs[-1].status()
+                time.sleep(0.05)
+        visitor = Visitor(browser, place)
         visitor.press("draw")
-        visitor.page.get_by_text("busy").first.wait_for()
+        visitor.page.get_by_text("currently busy. Please try again").first.wait_for()
         visitor.shoot("busy-light")
     finally:
         for one, job in zip(others, jobs, strict=True):

@@ -63,7 +63,7 @@ def test_only_settings_that_differ_are_in_the_first_table(tmp_path: Path) -> Non
     run_in(tmp_path, "a", steps=8)
     run_in(tmp_path, "b", steps=9)
     first, second = settings(shown(Runs([tmp_path]))).split("all settings")
-    assert "1 settings differ" in first
+    assert "1 setting differs" in first
     assert "<td>8</td><td>9</td>" in first
     assert "zoo:tiny-llama" not in first
     assert "zoo:tiny-llama" in second

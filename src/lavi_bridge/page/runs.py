@@ -229,7 +229,8 @@ def settings(shown: Sequence[Shown]) -> str:
     parts = []
     if len(shown) > 1:
         different = {key: row for key, row in rows.items() if len(set(row)) > 1 and key != "out"}
-        title = f"{len(different)} settings differ" if different else "no setting differs"
+        count = len(different)
+        title = "1 setting differs" if count == 1 else f"{count or 'no'} settings differ"
         parts.append(_table(title, names, different, opened=True))
     parts.append(_table("all settings", names, rows))
     return str(Markup("").join(parts))
