@@ -186,7 +186,7 @@ def test_a_language_model_that_does_not_train_reads_each_text_once(layers: str) 
     bridge = Bridge.connect(
         "zoo:tiny-t5-small", "zoo:tiny-sd", language_rank=0, layers=layers, tokens=48, device="cpu"
     )
-    pairs = [Pair(f"{text} please", text, links=[]) for text in CAPTIONS[:20]]
+    pairs = [Pair(f"{text} please", text, links=()) for text in CAPTIONS[:20]]
     warm = WarmStart(bridge, CAPTIONS[:20], pairs=pairs, steps=12, batch_size=8)
     texts: list[int] = []
     counting = bridge.language.model.register_forward_pre_hook(
