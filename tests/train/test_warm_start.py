@@ -318,7 +318,20 @@ def test_a_run_that_was_stopped_in_its_warm_start_goes_on(few: None, tmp_path: P
     assert Run(config(tmp_path / "run")).train().id == trained  # it had finished
 
 
+def test_a_run_may_be_its_warm_start_alone(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    settings = {"warm_start": 2, "warm_start_report": False, "steps": 0, "sample_every": 5}
+    made = Run(config(out, **settings, sample_steps=1, sample_prompts=["a red circle"])).train()
+    assert Bridge.load(out).id == Bridge.load(out / "step-0").id == made.id
+    assert (out / "samples" / "000000.png").exists()
+
+
 # ---- bad input
+
+
+def test_nothing_to_train_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BridgeError, match="'steps' must be at least 1, not 0, where there is no"):
+        config(tmp_path, warm_start=0, steps=0)
 
 
 def test_captions_need_text() -> None:

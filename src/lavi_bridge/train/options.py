@@ -46,8 +46,8 @@ class TrainConfig(Settings):
     dry_run: bool = False
     """Print the plan, memory included, and stop before the first step."""
 
-    steps: Count = 50_000
-    """Optimizer steps (paper: 50,000)."""
+    steps: Natural = 50_000
+    """Optimizer steps (paper: 50,000); 0 ends after a warm start."""
     batch_size: Count = 8
     """Images per step and process."""
     accumulate: Count = 1
@@ -217,6 +217,8 @@ class TrainConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.steps == 0 and not self.begins_without_images:
+            raise BridgeError("'steps' must be at least 1, not 0, where there is no --warm-start")
         if self.cache and self.crop == "random":
             raise BridgeError("a cache keeps one crop of each picture: 'crop' must be center")
         if is_given(self.warm_start_pairs) and not self.begins_without_images:

@@ -228,6 +228,8 @@ class Run:
     def _loop(self, step: int, state: Any, *, begins: bool) -> None:
         config, accelerator = self.config, self.accelerator
         if step >= config.steps:
+            if begins:  # a warm start alone
+                self._look(0)
             return
         bridge: nn.Module = self.bridge  # sharded blocks already average their gradients
         if not config.shard:
