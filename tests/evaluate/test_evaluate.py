@@ -235,6 +235,12 @@ def test_an_image_that_cannot_be_judged_is_counted_and_named(tmp_path: Path) -> 
     )
 
 
+def test_a_run_without_a_bridge_yet_is_no_folder_of_images(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").touch()
+    with pytest.raises(BridgeError, match="its run has not come to one yet: the same command"):
+        contestants_of([str(tmp_path)])
+
+
 def test_missing_images_are_named(tmp_path: Path) -> None:
     prompts = [Prompt(f"p-{n}", f"text {n}") for n in range(3)]
     with pytest.raises(BridgeError, match=r"holds no images \(\.png"):

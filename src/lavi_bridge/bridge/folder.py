@@ -194,6 +194,8 @@ def find_bridge(folder: str | Path) -> Place:
         hint = "; it is a published checkpoint: `lavi-bridge convert`" if published else ""
         inside = sorted(Path(place.root).glob("*/bridge.json")) if place.local else []
         inside += sorted(Path(place.root).glob("*/bridge/bridge.json")) if place.local else []
+        if place.local and place.file("metrics.jsonl") is not None:
+            hint = "; its run has not come to one yet: the same command goes on"
         if inside:
             hint = "; there are some inside: " + ", ".join(f"'{p.parent}'" for p in inside)
         raise BridgeError(f"'{place.id}' is no bridge: it has no {INDEX}{hint}")

@@ -326,7 +326,8 @@ def _class_of(spec: str) -> type[Contestant]:
         return ImageModel
     folder = Path(spec)
     bridged = folder.is_dir() and any(folder.glob("**/bridge.json"))
-    if folder.is_dir() and not bridged and not (folder / "lora_vis.pt").exists():
+    begun = any((folder / name).exists() for name in ("lora_vis.pt", "metrics.jsonl"))
+    if folder.is_dir() and not bridged and not begun:
         return Images
     try:
         find_bridge(spec)
