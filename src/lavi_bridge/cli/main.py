@@ -26,7 +26,7 @@ A model is a folder, a Hub id (owner/name[/subfolder][@revision]) or zoo:NAME.
 
   lavi-bridge plan --language google-t5/t5-large --vision CompVis/stable-diffusion-v1-4
   lavi-bridge train --language zoo:tiny-llama --vision zoo:tiny-sd --data shapes --no-flip \\
-      --out runs/first
+      --warm-start 400 --steps 100 --out runs/first
   lavi-bridge generate runs/first "a red circle left of a blue square"
 
 `lavi-bridge COMMAND --help` explains a command."""
