@@ -107,7 +107,7 @@ class App:
         """Show under a picture which words of its prompt moved it."""
         entry = next((one for one in history if one.number == number), None)
         if entry is None or slot >= len(entry.names):
-            yield [status("draw it again first", error=True), *self._skipped(1)]
+            yield self._failed("draw it again first")
             return
         visitor = visit.session_hash or ""
         flag = self.stops.new(visitor)
@@ -128,13 +128,13 @@ class App:
                     line = status("stopped")
             if not self.stops.is_newest(visitor, flag):
                 return  # the card shows something else by now
-            yield self._with_card(line, slot, card, place, found)
+            last = self._with_card(line, slot, card, place, found)
             if found:
                 kept = entry.with_card(slot, card.replace(place, found))
-                after = [kept if one is entry else one for one in history]
-                yield [*self._skipped(2), after, gr.skip()]
+                last[-2] = [kept if one is entry else one for one in history]
+            yield last
         except BridgeError as error:
-            yield [status(str(error), error=True), *self._skipped(1)]
+            yield self._failed(error)
         finally:
             self.stops.done(visitor, flag)
 
@@ -189,7 +189,7 @@ class App:
         try:
             yield from self._run(asking(), history, flag)
         except BridgeError as error:
-            yield [status(str(error), error=True), *self._skipped(1)]
+            yield self._failed(error)
         finally:
             self.stops.done(visitor, flag)
 
@@ -240,10 +240,9 @@ class App:
 
     # ---- values for outputs
 
-    def _skipped(self, given: int) -> list[Any]:
-        """Nothing new for what comes after so many of the outputs; 2: the line and all cards."""
-        left = len(self.outputs) - 1 if given == 1 else 1 + self.slots
-        return [gr.skip()] * left
+    def _failed(self, error: BridgeError | str) -> list[Any]:
+        """An error on the line, and nothing else new."""
+        return [status(str(error), error=True), *[gr.skip()] * (len(self.outputs) - 1)]
 
     def _with_card(self, line: str, slot: int, card: str, place: str, instead: str) -> list[Any]:
         cards: list[Any] = [gr.skip()] * self.slots
