@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -25,7 +26,7 @@ from lavi_bridge.reproduce.jobs import claim
 from lavi_bridge.reproduce.options import ReproduceConfig
 from lavi_bridge.running import lock
 from lavi_bridge.running.device import join_processes
-from lavi_bridge.running.lock import LOCK, held, in_turn
+from lavi_bridge.running.lock import LOCK, held, in_turn, is_held
 from lavi_bridge.train.checkpoints import STATE
 from lavi_bridge.train.options import TrainConfig
 from lavi_bridge.train.run import Run
@@ -419,3 +420,32 @@ def test_beside_a_file_only_its_own_leftovers_go(tmp_path: Path) -> None:
     with held(tmp_path / "mine.jsonl"):
         assert not mine.exists()
         assert other.exists()
+
+
+def test_whether_a_folder_is_in_use_is_seen_without_taking_it(tmp_path: Path) -> None:
+    assert is_held(tmp_path) is False
+    with held(tmp_path):
+        assert is_held(tmp_path) is True
+    assert is_held(tmp_path) is False
+    (tmp_path / LOCK).write_text("{}")  # whoever signed has gone
+    assert is_held(tmp_path) is None
+    with held(tmp_path):
+        pass
+
+
+def test_looking_keeps_nobody_from_the_lock(tmp_path: Path) -> None:
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.is_set():
+            is_held(tmp_path)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        for _ in range(20):
+            with held(tmp_path):
+                pass
+    finally:
+        ended.set()
+        looking.join()
