@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,62 +58,78 @@ def _turns(before: str, picture: str, after: str) -> str:
     )
 
 
+_TURNS = {
+    "rope_type": "default",
+    "rope_theta": 10000.0,
+    "mrope_section": [2, 1, 1],
+    "mrope_interleaved": True,
+}
+_QWEN_SEES = {
+    "depth": 2,
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_heads": 2,
+    "patch_size": 4,
+    "spatial_merge_size": 2,
+    "temporal_patch_size": 2,
+    "out_hidden_size": 32,
+    "num_position_embeddings": 16,
+}
+_QWEN = Made(
+    "Qwen3VLForConditionalGeneration",
+    {
+        "text_config": _TEXT | {"rope_parameters": _TURNS},
+        "vision_config": _QWEN_SEES | {"deepstack_visual_indexes": [0]},
+    },
+    "Qwen3VLProcessor",
+    {},
+    (
+        "Qwen2VLImageProcessorPil",
+        {
+            "patch_size": 4,
+            "merge_size": 2,
+            "temporal_patch_size": 2,
+            "size": {"shortest_edge": 256, "longest_edge": 1024},
+        },
+    ),
+    {
+        "vision_start_token": "<|vision_start|>",
+        "vision_end_token": "<|vision_end|>",
+        "image_token": "<|image_pad|>",
+        "video_token": "<|video_pad|>",
+        "end_of_turn_token": "<|im_end|>",
+    },
+    _turns("user\n", "<|vision_start|><|image_pad|><|vision_end|>", "<|im_end|>\nassistant\n"),
+    {
+        "image_token_id": "image_token",
+        "video_token_id": "video_token",
+        "vision_start_token_id": "vision_start_token",
+        "vision_end_token_id": "vision_end_token",
+    },
+)
+_LINEAR = {
+    # three of four layers have a state in place of keys and values
+    "num_hidden_layers": 4,
+    "full_attention_interval": 4,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+    "rope_parameters": _TURNS | {"partial_rotary_factor": 1.0},
+}
+
 JUDGES: dict[str, Made] = {
-    "qwen3_vl": Made(
-        "Qwen3VLForConditionalGeneration",
-        {
-            "text_config": _TEXT
-            | {
-                "rope_parameters": {
-                    "rope_type": "default",
-                    "rope_theta": 10000.0,
-                    "mrope_section": [2, 1, 1],
-                    "mrope_interleaved": True,
-                }
-            },
-            "vision_config": {
-                "depth": 2,
-                "hidden_size": 32,
-                "intermediate_size": 32,
-                "num_heads": 2,
-                "patch_size": 4,
-                "spatial_merge_size": 2,
-                "temporal_patch_size": 2,
-                "out_hidden_size": 32,
-                "num_position_embeddings": 16,
-                "deepstack_visual_indexes": [0],
-            },
-        },
-        "Qwen3VLProcessor",
-        {},
-        (
-            "Qwen2VLImageProcessorPil",
-            {
-                "patch_size": 4,
-                "merge_size": 2,
-                "temporal_patch_size": 2,
-                "size": {"shortest_edge": 256, "longest_edge": 1024},
-            },
-        ),
-        {
-            "vision_start_token": "<|vision_start|>",
-            "vision_end_token": "<|vision_end|>",
-            "image_token": "<|image_pad|>",
-            "video_token": "<|video_pad|>",
-            "end_of_turn_token": "<|im_end|>",
-        },
-        _turns("user\n", "<|vision_start|><|image_pad|><|vision_end|>", "<|im_end|>\nassistant\n"),
-        {
-            "image_token_id": "image_token",
-            "video_token_id": "video_token",
-            "vision_start_token_id": "vision_start_token",
-            "vision_end_token_id": "vision_end_token",
-        },
+    "qwen3_vl": _QWEN,
+    "qwen3_5": replace(
+        _QWEN,
+        model="Qwen3_5ForConditionalGeneration",
+        config={"text_config": _TEXT | _LINEAR, "vision_config": _QWEN_SEES},
     ),
     "gemma3": Made(
         "Gemma3ForConditionalGeneration",
         {
-            "text_config": _TEXT | {"sliding_window": 16, "num_hidden_layers": 6},
+            "text_config": _TEXT
+            | {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]},
             "vision_config": _SEES,
             "mm_tokens_per_image": 4,
         },

@@ -238,7 +238,7 @@ class Judge:
         for at in range(0, len(rows), ROWS):
             some = rows[at : at + ROWS]
             known = deepcopy(cache) if len(rows) > ROWS else cache
-            known.batch_select_indices(torch.tensor([p for p, _ in some], device=self.device))
+            known.reorder_cache(torch.tensor([p for p, _ in some], device=self.device))
             tails = [[*row.ids[length:], *row.answer] for _, row in some]
             longest = max(map(len, tails))
             # on the right, where no token looks: what stands there does not matter
