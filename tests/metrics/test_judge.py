@@ -177,11 +177,32 @@ def test_in_fewer_bits_it_answers_about_the_same(judges: Folder, how: Any) -> No
     assert np.corrcoef(np.log(a), np.log(b))[0, 1] > (0.99 if how == "int8" else 0.6)
 
 
-# ---- what cannot be a judge is said in a line
-
-
 def copied(folder: Path, to: Path) -> Path:
     return Path(shutil.copytree(folder, to / folder.name))
+
+
+def test_the_hubs_earlier_layout_is_the_same_judge(judges: Folder, tmp_path: Path) -> None:
+    """As Qwen3-VL's repositories have it: no processor_config.json, and a file for videos."""
+    now, earlier = judges("qwen3_vl"), copied(judges("qwen3_vl"), tmp_path)
+    (earlier / "processor_config.json").unlink()
+    (earlier / "chat_template.jinja").unlink()
+    told = json.loads((now / "processor_config.json").read_text())
+    told = told["image_processor"] | {"processor_class": told["processor_class"]}
+    of_images = told | {"image_processor_type": "Qwen2VLImageProcessorFast"}
+    of_videos = told | {"video_processor_type": "Qwen3VLVideoProcessor"}
+    chat = {"chat_template": (now / "chat_template.jinja").read_text()}
+    (earlier / "preprocessor_config.json").write_text(json.dumps(of_images))
+    (earlier / "video_preprocessor_config.json").write_text(json.dumps(of_videos))
+    (earlier / "chat_template.json").write_text(json.dumps(chat))
+    ours, theirs = load_judge(now, device="cpu"), load_judge(earlier, device="cpu")
+    assert type(theirs.processor.image_processor).__name__ == "Qwen2VLImageProcessorPil"
+    for key in ("weights", "template"):
+        assert ours.provenance()[key] == theirs.provenance()[key]
+    found = [judge.probabilities(PICTURES, QUESTIONS, ANSWERS) for judge in (ours, theirs)]
+    assert found[0] == found[1]
+
+
+# ---- what cannot be a judge is said in a line
 
 
 def refused(source: Path | str, **options: Any) -> str:

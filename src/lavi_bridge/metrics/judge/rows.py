@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -88,7 +89,8 @@ def noted(
     for place, row in enumerate(rows):
         last = len(row.ids) - 1 - start
         chances = logits[place, last : last + len(row.answer) + 1].float().softmax(-1)
-        for tokens in wanted[row.number]:
-            if row.answer[: len(tokens) - 1] == tokens[:-1]:
-                steps = torch.arange(len(tokens)), torch.tensor(tokens)
-                found[row.number][tokens] = math.prod(chances.cpu()[steps].tolist())
+        mine = [t for t in wanted[row.number] if row.answer[: len(t) - 1] == t[:-1]]
+        steps = [step for tokens in mine for step in range(len(tokens))]
+        picked = iter(chances[steps, [token for tokens in mine for token in tokens]].tolist())
+        for tokens in mine:
+            found[row.number][tokens] = math.prod(islice(picked, len(tokens)))
