@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import pytest
 import yaml
 
 OWN = "secret-of-me"
@@ -76,6 +78,27 @@ def serve() -> Iterator[Hub]:
             yield Handler.hub
         finally:
             server.shutdown()
+
+
+@contextmanager
+def in_its_place(cache: Path) -> Iterator[Hub]:
+    """The stand-in as this process's Hub, with a token of `me`; `cache` is a folder that is not
+    there yet."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import close_session
+
+    with serve() as served, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        patch.setenv("HF_TOKEN", OWN)
+        patch.setattr(constants, "HF_HUB_OFFLINE", False)
+        patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        patch.setattr(constants, "HF_HUB_CACHE", str(cache))
+        patch.setattr(constants, "ENDPOINT", served.address)
+        template = served.address + "/{repo_id}/resolve/{revision}/{filename}"
+        patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        close_session()
+        yield served
+        close_session()
 
 
 class Answers(BaseHTTPRequestHandler):

@@ -23,6 +23,9 @@ T5_LARGE = {
     "eos_token_id": 1,
     "decoder_start_token_id": 0,
 }
+T5_BASE = {"d_model": 768, "d_ff": 3072, "num_layers": 12, "num_heads": 12}
+"""What differs from T5-Large; likewise below."""
+T5_SMALL = {"d_model": 512, "d_ff": 2048, "num_layers": 6, "num_heads": 8}
 LLAMA2_7B = {
     "model_type": "llama",
     "architectures": ["LlamaForCausalLM"],
@@ -91,6 +94,25 @@ QWEN3_4B = {
     "head_dim": 128,
     "vocab_size": 151936,
     "max_position_embeddings": 40960,
+}
+QWEN3_06B = QWEN3_4B | {
+    "hidden_size": 1024,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 16,
+    "tie_word_embeddings": True,
+}
+QWEN25_15B = {
+    "model_type": "qwen2",
+    "architectures": ["Qwen2ForCausalLM"],
+    "hidden_size": 1536,
+    "intermediate_size": 8960,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 2,
+    "vocab_size": 151936,
+    "max_position_embeddings": 131072,
+    "tie_word_embeddings": True,
 }
 GEMMA2_2B = {
     "model_type": "gemma2",

@@ -73,23 +73,10 @@ def bridge(saved: Path) -> Path:
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+def hub(tmp_path: Path) -> Iterator[Hub]:
     """The stand-in, as this process's Hub, with a token of `me` and an empty cache."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import close_session
-
-    with stand_in.serve() as served:
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        monkeypatch.setenv("HF_TOKEN", stand_in.OWN)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "ENDPOINT", served.address)
-        template = served.address + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        close_session()
+    with stand_in.in_its_place(tmp_path / "cache") as served:
         yield served
-        close_session()
 
 
 def pushed(folder: Path, name: str = NAME, **settings: Any) -> Pushed:

@@ -1,0 +1,64 @@
+"""The models of the Hub that pages name: their real configs to plan with, tiny ones to run with."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lavi_bridge import testing
+from lavi_bridge.files.locate import ZOO
+from tests import real
+
+
+@dataclass(frozen=True)
+class Named:
+    """A model of the Hub: what stands for it."""
+
+    config: dict[str, Any] | Callable[[Path], Path] | None
+    """A language model's config, or what writes an image model's; None where nobody plans."""
+    tiny: str
+    """A bundled model (`zoo:NAME`), or a family of `lavi_bridge.testing`."""
+
+
+HUB = {
+    "google-t5/t5-small": Named(real.T5_LARGE | real.T5_SMALL, "zoo:tiny-t5-small"),
+    "google-t5/t5-base": Named(real.T5_LARGE | real.T5_BASE, "zoo:tiny-t5-base"),
+    "google-t5/t5-large": Named(real.T5_LARGE, "zoo:tiny-t5-large"),
+    "meta-llama/Llama-2-7b-hf": Named(real.LLAMA2_7B, "zoo:tiny-llama"),
+    "meta-llama/Llama-2-7b-chat-hf": Named(None, "llama"),
+    "Qwen/Qwen3-0.6B": Named(real.QWEN3_06B, "qwen3"),
+    "Qwen/Qwen2.5-1.5B": Named(real.QWEN25_15B, "qwen2"),
+    "Qwen/Qwen2.5-7B-Instruct": Named(None, "qwen2"),
+    "CompVis/stable-diffusion-v1-4": Named(real.stable_diffusion, "zoo:tiny-sd"),
+}
+"""By Hub id. A page that names another one says here what stands for it."""
+
+
+def write_configs(folder: Path) -> None:
+    """Write the real configs into folders that are called like the models: `locate` looks there
+    before it asks the Hub. Language models get a byte-level tokenizer."""
+    for name, model in HUB.items():
+        if callable(model.config):
+            model.config(folder / name)
+        elif model.config:
+            real.language(folder / name, model.config)
+            testing.make_tokenizer(folder / name)
+
+
+def put_tiny(name: str, folder: Path, made: Path) -> None:
+    """Link the tiny model that stands for one of the Hub into a folder; `made` keeps those that
+    are not bundled."""
+    tiny, place = HUB[name].tiny, folder / name
+    if tiny.startswith("zoo:"):
+        there = ZOO / tiny.removeprefix("zoo:")
+    else:
+        there = made / tiny
+        if not there.exists():
+            make = testing.make_language if tiny in testing.LANGUAGES else testing.make_vision
+            make(there, tiny)
+            if tiny in testing.LANGUAGES:  # room for the instruction of `expand`
+                config = json.loads((there / "config.json").read_text(encoding="utf-8"))
+                real.write(there / "config.json", config | {"max_position_embeddings": 4096})
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(there)

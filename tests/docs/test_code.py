@@ -1,0 +1,266 @@
+"""All code in the pages: every Python block and every command of ours, run, planned or parsed.
+
+For whoever writes a page: a block of ```python and a line of ```sh is run as it stands, in a folder
+that is the page's own, after what comes before it on the page. Nothing has to be declared:
+
+- What pages take as given (runs/t5, captions.tsv, the variable `bridge` …) is made when it is
+  named; `PRESUPPOSED` and `NAMES` in `workspace.py` are the list.
+- Training, drawing and judging are shortened by the options of `SHORTER` and `SHORTER_CALLS` in
+  `rules.py`, which come last and so override the page's; what is not too long for that is run as
+  written by `make slow`.
+- A model of the Hub stands in `HUB` (`models.py`), with its real config and a tiny model. `train`,
+  `plan` and `cache` are planned from the first; all else runs with the second in its place.
+- `rules.fate` has all rules, in order, with their reasons: what serves, takes hours, needs
+  several GPUs or a package that is not here is parsed by the real parser, or compiled.
+
+Where the rules do not know better, a comment on the line before the fence does:
+`<!-- code: parsed: REASON -->` (not run), `<!-- code: slow -->` (run by `make slow` alone, as
+written) or `<!-- code: long -->` (shortened, and never run as written). Before a block of any
+language `<!-- code: file NAME -->` puts its text into the page's folder as a file of that name.
+
+`python -m tests.docs` prints the counts, `python -m tests.docs all` each piece and its fate.
+"""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lavi_bridge import Bridge
+from lavi_bridge.cli import main as cli
+from lavi_bridge.page.models import known_of
+from lavi_bridge.shapes.world import ShapesWorld
+from tests.docs import rules
+from tests.docs.models import HUB, write_configs
+from tests.docs.pages import METAVARIABLE, ROOT, Block
+from tests.docs.rules import Item, declared, everything, shell_blocks, unparsed
+from tests.docs.workspace import PRESUPPOSED, Made, Workspace, source
+
+pytestmark = [
+    # the command line prints them
+    pytest.mark.filterwarnings("always::UserWarning"),
+    # huggingface_hub's own, where hf_xet is not used
+    pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning"),
+]
+
+ITEMS = everything()
+
+
+def those(*kinds: rules.Kind, type_: type = object) -> list[Item]:
+    return [i for i in ITEMS if i.fate.kind in kinds and isinstance(i.code, type_)]
+
+
+def each(items: list[Item]) -> pytest.MarkDecorator:
+    """One test for each piece of code, called by page and line."""
+    return pytest.mark.parametrize("item", items, ids=lambda item: item.id)
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Workspace]:
+    """`workspace("README.md")`: the folder and namespace of a page."""
+    root = tmp_path_factory.mktemp("pages")
+    made = Made(root / "presupposed")
+    known: dict[tuple[str, str], Workspace] = {}
+
+    def of(page: str, kind: str = "quick") -> Workspace:
+        if (page, kind) not in known:
+            known[page, kind] = Workspace(page, root / kind / page.replace("/", "-"), made)
+        return known[page, kind]
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def fewer(few: None) -> Iterator[None]:
+    """Fewer captions for a warm start, and fewer of them told freely."""
+    retold = ShapesWorld.retold
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            ShapesWorld, "retold", lambda self, count, **how: retold(self, min(count, 300), **how)
+        )
+        yield
+
+
+# ---- what runs
+
+
+@each([item for item in ITEMS if item.runs and declared(item) != "slow"])
+def test_it_runs(item: Item, workspace: Callable[..., Workspace], fewer: None) -> None:
+    workspace(item.code.page).run(item)
+
+
+@pytest.mark.slow
+@each([item for item in ITEMS if rules.as_written(item) or declared(item) == "slow"])
+def test_it_runs_as_it_is_written(item: Item, workspace: Callable[..., Workspace]) -> None:
+    workspace(item.code.page, "whole").run(item, whole=True)
+
+
+# ---- what is planned
+
+
+@pytest.fixture(scope="session")
+def configs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the real configs of the Hub's models, under their names."""
+    folder = tmp_path_factory.mktemp("configs")
+    write_configs(folder)
+    return folder
+
+
+def pair_of(item: Item) -> dict[str, Any]:
+    """What `make_plan` and `Bridge.outline` are asked of a command."""
+    settings = item.settings
+    rank = getattr(settings, "rank", 32)
+    ranks = {
+        side: rank if (own := getattr(settings, side, None)) is None else own
+        for side in ("language_rank", "vision_rank")
+    }
+    others = ("adapter", "adapter_parameters", "tokens", "language_layers", "layers", "template")
+    asked = {name: getattr(settings, name) for name in others if hasattr(settings, name)}
+    language = getattr(settings, "language", None) or "google-t5/t5-large"  # a cache needs none
+    return {"language": language, "vision": settings.vision} | ranks | asked
+
+
+def of_the_hub(items: list[Item]) -> list[Item]:
+    return [item for item in items if "models of the Hub" in item.fate.why]
+
+
+@each(of_the_hub(those("planned")))
+def test_its_pair_is_joined_on_the_real_configs(
+    item: Item, configs: Path, monkeypatch: pytest.MonkeyPatch, outlines: dict[str, Bridge]
+) -> None:
+    monkeypatch.chdir(configs)
+    asked = pair_of(item)
+    if str(asked) not in outlines:
+        outlines[str(asked)] = Bridge.outline(**asked)
+    assert outlines[str(asked)].trainable_parameters()
+
+
+@pytest.fixture(scope="module")
+def outlines() -> dict[str, Bridge]:
+    """Those that other commands have asked for."""
+    return {}
+
+
+@pytest.mark.slow
+@each([item for item in of_the_hub(those("planned")) if item.args[0] == "plan"])
+def test_the_plan_is_the_one_that_is_shown(
+    item: Item, configs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(configs)
+    cli.run(item.args)
+    printed = capsys.readouterr().out
+    if shown := rules.shown_below(item.code):
+        assert printed.startswith(shown.removesuffix("…\n"))
+
+
+@pytest.mark.slow
+@each(of_the_hub(those("planned")))
+def test_it_runs_with_tiny_models(item: Item, workspace: Callable[..., Workspace]) -> None:
+    workspace(item.code.page, "tiny").run(item)
+
+
+JOBS = [item for item in those("planned") if item not in of_the_hub(ITEMS)]
+
+
+@each([item for item in JOBS if "--full" not in item.args])
+def test_its_jobs_are_planned(
+    item: Item, workspace: Callable[..., Workspace], capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace(item.code.page).plan(item)
+    assert "0 of" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@each([item for item in JOBS if "--full" in item.args])
+def test_its_rows_are_planned(
+    item: Item, workspace: Callable[..., Workspace], capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace(item.code.page).plan(item)
+    assert "GPU-hours" in capsys.readouterr().out
+
+
+# ---- what is parsed
+
+
+@each([item for item in ITEMS if item.args])
+def test_every_flag_and_value_is_known(item: Item) -> None:
+    if unparsed(item.args):
+        assert {item.args[0]} <= {*cli.COMMANDS, "--help", "--version", METAVARIABLE}
+    else:
+        assert item.settings
+
+
+@each([item for item in those("parsed") if item.args[:1] == ["page"]])
+def test_what_the_page_would_show_is_there(
+    item: Item, workspace: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(workspace(item.code.page).folder)
+    assert known_of(item.settings.bridges if item.settings else [])
+
+
+@each(those("parsed", type_=Block))
+def test_it_compiles(item: Item) -> None:
+    assert compile(item.code.text, item.id, "exec")
+
+
+# ---- other programs
+
+
+@pytest.mark.parametrize("block", shell_blocks(), ids=lambda block: block.id)
+def test_the_shell_reads_it(block: Block) -> None:
+    text = "\n".join(line.removeprefix("$ ") for line in block.text.splitlines())
+    done = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@each(those("others"))
+def test_what_it_names_is_there(item: Item) -> None:
+    program, *words = item.code.words
+    name = Path(program).name
+    if name == "make":
+        targets = (ROOT / "Makefile").read_text(encoding="utf-8")
+        assert all(f"\n{word}:" in targets for word in words)
+    elif name == "pip":
+        for extra in rules.EXTRAS.findall(" ".join(words)):
+            assert extra in rules.extras()
+    elif words[:2] == ["-m", "pytest"]:
+        assert (ROOT / words[2]).is_file()
+    elif name == "cp":
+        assert (ROOT / words[-2]).exists()
+    else:
+        assert (name or program) in rules.PROGRAMS
+
+
+# ---- the lists above say nothing that no page needs
+
+
+def test_there_is_code_of_every_kind() -> None:
+    assert {item.fate.kind for item in ITEMS} == rules.KINDS.keys()
+    assert (
+        rules.counts().splitlines()[0].strip()
+        == f"{len(those(*rules.KINDS, type_=Block))} Python blocks"
+    )
+
+
+def test_what_a_comment_declares_is_understood() -> None:
+    for block in rules.every_block():
+        known = block.declared in ("", "slow", "long") or block.declared.startswith(
+            ("parsed: ", "file ")
+        )
+        assert known, f"{block.id}: <!-- code: {block.declared} -->"
+
+
+def test_no_list_has_what_no_page_names() -> None:
+    said = "\n".join(source(item) for item in ITEMS)
+    assert [name for name in PRESUPPOSED if name not in said] == []
+    assert [
+        name
+        for name in rules.NOT_HERE
+        if f"import {name}" not in said and f"from {name}" not in said
+    ] == []
+    called = {Path(item.code.words[0]).name or "." for item in those("others")}
+    assert [name for name in rules.PROGRAMS if name not in called] == []
+    told = said + str([item.settings for item in ITEMS if item.settings])
+    assert [name for name in HUB if name not in told and name not in rules.OF_RECIPES] == []
