@@ -38,7 +38,7 @@ SHORTER: dict[str, tuple[str, ...]] = {
     "train --warm-start": ("--warm-start", "1"),
     "generate": ("--steps", "1"),
     "influence": ("--steps", "1"),
-    "evaluate": ("--steps", "1", "--limit", "6"),
+    "evaluate": ("--steps", "1", "--limit", "2"),
     "expand": ("--limit", "2", "--max-new-tokens", "4"),
     "push": ("--steps", "1", "--samples", "1"),
 }
@@ -47,6 +47,7 @@ SHORTER_CALLS: dict[str, dict[str, Any]] = {
     "warm_start": {"steps": 1},
     "generate": {"steps": 1},
     "stream": {"steps": 1},
+    "pipe": {"num_inference_steps": 2},
     "TrainConfig": {"steps": 1, "validate_every": 0, "sample_every": 0, "tracker": "none"},
     "EvaluateConfig": {"limit": 6},
     "PushConfig": {"samples": 0},
@@ -96,6 +97,19 @@ class Item:
     @property
     def runs(self) -> bool:
         return self.fate.kind in ("run", "shortened", "stand-in")
+
+    @property
+    def looks(self) -> bool:
+        """Whether it looks at what lies in the page's folder."""
+        return self.runs or self.fate.kind == "planned" or self.names_bridges
+
+    @property
+    def names_bridges(self) -> bool:
+        """Whether what is only parsed names bridges or image models, which can be looked for."""
+        block = isinstance(self.code, Command) and self.code.block
+        return (
+            bool(block) and self.fate.kind == "parsed" and self.args[:1] in (["page"], ["evaluate"])
+        )
 
     @property
     def args(self) -> list[str]:
@@ -241,6 +255,8 @@ def shorter(args: list[str], settings: Any) -> list[str]:
         return []
     if args[0] == "push" and settings.evaluation:
         return []  # which has pictures
+    if args[0] == "train" and settings.steps < 2:  # a start without images, perhaps
+        return ["--no-warm-start-report", *SHORTER["train --warm-start"]]
     added = [*SHORTER.get(args[0], ())]
     if args[0] == "train" and settings.warm_start:
         added += SHORTER["train --warm-start"]

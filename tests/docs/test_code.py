@@ -21,6 +21,7 @@ language `<!-- code: file NAME -->` puts its text into the page's folder as a fi
 `python -m tests.docs` prints the counts, `python -m tests.docs all` each piece and its fate.
 """
 
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,17 +31,18 @@ import pytest
 
 from lavi_bridge import Bridge
 from lavi_bridge.cli import main as cli
+from lavi_bridge.evaluate.entries import contestants_of
 from lavi_bridge.page.models import known_of
 from lavi_bridge.shapes.world import ShapesWorld
 from tests.docs import rules
 from tests.docs.models import HUB, write_configs
 from tests.docs.pages import METAVARIABLE, ROOT, Block
 from tests.docs.rules import Item, declared, everything, shell_blocks, unparsed
-from tests.docs.workspace import PRESUPPOSED, Made, Workspace, source
+from tests.docs.workspace import NAMES, PRESUPPOSED, Made, Workspace, source
 
 pytestmark = [
-    # the command line prints them
-    pytest.mark.filterwarnings("always::UserWarning"),
+    # what prompts told freely are, for some of the bridges
+    pytest.mark.filterwarnings("ignore:.*(are left out|are longer than):UserWarning"),
     # huggingface_hub's own, where hf_xet is not used
     pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning"),
 ]
@@ -74,9 +76,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Workspa
 
 @pytest.fixture(scope="module")
 def fewer(few: None) -> Iterator[None]:
-    """Fewer captions for a warm start, and fewer of them told freely."""
-    retold = ShapesWorld.retold
+    """Still fewer captions for a warm start than `few`, and fewer of them told freely."""
+    captions, retold = ShapesWorld.captions, ShapesWorld.retold
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ShapesWorld, "captions", lambda self, count: captions(self, min(count, 500)))
         patch.setattr(
             ShapesWorld, "retold", lambda self, count, **how: retold(self, min(count, 300), **how)
         )
@@ -192,12 +195,15 @@ def test_every_flag_and_value_is_known(item: Item) -> None:
         assert item.settings
 
 
-@each([item for item in those("parsed") if item.args[:1] == ["page"]])
-def test_what_the_page_would_show_is_there(
+@each([item for item in ITEMS if item.names_bridges])
+def test_what_it_would_show_or_judge_is_there(
     item: Item, workspace: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(workspace(item.code.page).folder)
-    assert known_of(item.settings.bridges if item.settings else [])
+    if item.args[0] == "page":
+        assert known_of(item.settings.bridges if item.settings else [])
+    else:
+        assert len(contestants_of(item.settings.entries)) == len(item.settings.entries)
 
 
 @each(those("parsed", type_=Block))
@@ -253,14 +259,13 @@ def test_what_a_comment_declares_is_understood() -> None:
 
 
 def test_no_list_has_what_no_page_names() -> None:
-    said = "\n".join(source(item) for item in ITEMS)
+    said = "\n".join(source(item) for item in ITEMS if item.looks)
     assert [name for name in PRESUPPOSED if name not in said] == []
-    assert [
-        name
-        for name in rules.NOT_HERE
-        if f"import {name}" not in said and f"from {name}" not in said
-    ] == []
+    assert [name for name in NAMES if not re.search(rf"\b{name}\b", said)] == []
+    code = "\n".join(map(source, ITEMS))
+    assert [name for name in rules.NOT_HERE if not re.search(rf"(import|from) {name}", code)] == []
     called = {Path(item.code.words[0]).name or "." for item in those("others")}
     assert [name for name in rules.PROGRAMS if name not in called] == []
-    told = said + str([item.settings for item in ITEMS if item.settings])
+    told = code + "".join(str(vars(item.settings)) for item in ITEMS if item.settings)
     assert [name for name in HUB if name not in told and name not in rules.OF_RECIPES] == []
+    assert [name for name in rules.NEEDS_PACKAGE if name not in code] == []

@@ -55,6 +55,15 @@ def bridge(language: str = "zoo:tiny-t5-small", **options: Any) -> Maker:
     return make
 
 
+def same_as(name: str) -> Maker:
+    """Makes a copy of another."""
+
+    def make(path: Path, made: Made) -> None:
+        copy(made(name), path)
+
+    return make
+
+
 def captions(path: Path, made: Made) -> None:
     """A caption file, and its pictures in a folder beside it."""
     folder = path.with_name(f"{path.stem}-pictures")
@@ -100,12 +109,12 @@ def by_command(*args: str) -> Maker:
 
 PRESUPPOSED: dict[str, Maker] = {
     "runs/t5": bridge(),
-    "runs/llama": bridge("zoo:tiny-llama"),
-    "runs/mine": bridge("zoo:tiny-llama"),
-    "runs/first": bridge("zoo:tiny-llama"),
-    "runs/demo/llama": bridge("zoo:tiny-llama", tokens=64),
     "runs/fusion": bridge(adapter="fusion"),
-    "this folder": bridge(),
+    "runs/llama": bridge("zoo:tiny-llama", tokens=64),
+    "runs/demo/llama": same_as("runs/llama"),
+    "runs/first": same_as("runs/llama"),
+    "runs/mine": same_as("runs/llama"),
+    "this folder": same_as("runs/t5"),
     "runs/evaluation": by_command(
         *("evaluate", "runs/t5", "--suites", "shapes", "--limit", "6", "--steps", "1")
     ),
@@ -138,8 +147,9 @@ class Workspace:
         self.done: set[int] = set()
         self.registered: list[dict[str, Any]] = [{} for _ in REGISTRIES]
         folder.mkdir(parents=True)
-        said = "\n".join(source(item) for item in self.items)
-        told = said + "".join(str(vars(item.settings)) for item in self.items if item.settings)
+        looking = [item for item in self.items if item.looks]
+        said = "\n".join(map(source, looking))
+        told = said + "".join(str(vars(item.settings)) for item in looking if item.settings)
         for name in PRESUPPOSED:
             if re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w-])", said):
                 copy(made(name), folder / name)
