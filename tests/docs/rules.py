@@ -106,10 +106,22 @@ class Item:
     @property
     def names_bridges(self) -> bool:
         """Whether what is only parsed names bridges or image models, which can be looked for."""
-        block = isinstance(self.code, Command) and self.code.block
-        return (
-            bool(block) and self.fate.kind == "parsed" and self.args[:1] in (["page"], ["evaluate"])
-        )
+        named = self.args[:1] in (["page"], ["evaluate"])
+        return named and self.block is not None and self.fate.kind == "parsed"
+
+    @property
+    def text(self) -> str:
+        return self.code.text if isinstance(self.code, Block) else " ".join(self.code.words)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Of a command of whatever program."""
+        return self.code.words if isinstance(self.code, Command) else ()
+
+    @property
+    def block(self) -> Block | None:
+        """The block that it is, or stands in."""
+        return self.code if isinstance(self.code, Block) else self.code.block
 
     @property
     def args(self) -> list[str]:
@@ -275,8 +287,7 @@ def as_written(item: Item) -> bool:
 
 def declared(item: Item) -> str:
     """What the comment before the fence says."""
-    block = item.code if isinstance(item.code, Block) else item.code.block
-    return block.declared if block else ""
+    return item.block.declared if item.block else ""
 
 
 # ---- Python
@@ -357,17 +368,14 @@ def shell_blocks() -> list[Block]:
     return [block for block in every_block() if block.language in SHELLS]
 
 
-def shown_below(command: Command) -> str:
+def shown_below(item: Item) -> str:
     """What a page shows right below a command's block: its output."""
-    below = [
-        b
-        for b in every_block()
-        if b.page == command.page
-        and command.block is not None
-        and b.follows == command.block.line
-        and not b.language
-    ]
-    return below[0].text if below else ""
+    below = (
+        block
+        for block in every_block()
+        if item.block and (block.page, block.follows) == (item.block.page, item.block.line)
+    )
+    return next((block.text for block in below if not block.language), "")
 
 
 def extras() -> set[str]:

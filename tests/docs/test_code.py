@@ -38,7 +38,7 @@ from tests.docs import rules
 from tests.docs.models import HUB, write_configs
 from tests.docs.pages import METAVARIABLE, ROOT, Block
 from tests.docs.rules import Item, declared, everything, shell_blocks, unparsed
-from tests.docs.workspace import NAMES, PRESUPPOSED, Made, Workspace, source
+from tests.docs.workspace import NAMES, PRESUPPOSED, Made, Workspace
 
 pytestmark = [
     # what prompts told freely are, for some of the bridges
@@ -154,7 +154,7 @@ def test_the_plan_is_the_one_that_is_shown(
     monkeypatch.chdir(configs)
     cli.run(item.args)
     printed = capsys.readouterr().out
-    if shown := rules.shown_below(item.code):
+    if shown := rules.shown_below(item):
         assert printed.startswith(shown.removesuffix("…\n"))
 
 
@@ -208,7 +208,7 @@ def test_what_it_would_show_or_judge_is_there(
 
 @each(those("parsed", type_=Block))
 def test_it_compiles(item: Item) -> None:
-    assert compile(item.code.text, item.id, "exec")
+    assert compile(item.text, item.id, "exec")
 
 
 # ---- other programs
@@ -223,7 +223,7 @@ def test_the_shell_reads_it(block: Block) -> None:
 
 @each(those("others"))
 def test_what_it_names_is_there(item: Item) -> None:
-    program, *words = item.code.words
+    program, *words = item.words
     name = Path(program).name
     if name == "make":
         targets = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -259,12 +259,12 @@ def test_what_a_comment_declares_is_understood() -> None:
 
 
 def test_no_list_has_what_no_page_names() -> None:
-    said = "\n".join(source(item) for item in ITEMS if item.looks)
+    said = "\n".join(item.text for item in ITEMS if item.looks)
     assert [name for name in PRESUPPOSED if name not in said] == []
     assert [name for name in NAMES if not re.search(rf"\b{name}\b", said)] == []
-    code = "\n".join(map(source, ITEMS))
+    code = "\n".join(item.text for item in ITEMS)
     assert [name for name in rules.NOT_HERE if not re.search(rf"(import|from) {name}", code)] == []
-    called = {Path(item.code.words[0]).name or "." for item in those("others")}
+    called = {Path(item.words[0]).name or "." for item in those("others")}
     assert [name for name in rules.PROGRAMS if name not in called] == []
     told = code + "".join(str(vars(item.settings)) for item in ITEMS if item.settings)
     assert [name for name in HUB if name not in told and name not in rules.OF_RECIPES] == []

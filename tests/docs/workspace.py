@@ -145,10 +145,12 @@ class Workspace:
         self.items = [item for item in everything() if item.code.page == page]
         self.namespace: dict[str, Any] = {"__name__": "__main__"}
         self.done: set[int] = set()
+        self.written: set[Path | None] = set()
+        """What commands of the page have made."""
         self.registered: list[dict[str, Any]] = [{} for _ in REGISTRIES]
         folder.mkdir(parents=True)
         looking = [item for item in self.items if item.looks]
-        said = "\n".join(map(source, looking))
+        said = "\n".join(item.text for item in looking)
         told = said + "".join(str(vars(item.settings)) for item in looking if item.settings)
         for name in PRESUPPOSED:
             if re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w-])", said):
@@ -223,15 +225,14 @@ class Workspace:
         # an absolute path lies in the folder, too
         args = [f"{self.folder}{arg}" if arg.startswith("/") else arg for arg in item.args]
         out = getattr(item.settings, "out", None)
-        if args[:1] == ["train"] and out is not None:  # what it makes is not there before
-            shutil.rmtree(self.folder / out, ignore_errors=True)
+        if args[:1] in (["train"], ["evaluate"]) and out and out not in self.written:
+            shutil.rmtree(
+                self.folder / out, ignore_errors=True
+            )  # what it makes is not there before
+        self.written.add(out)
         if not whole:
             args += shorter(args, item.settings)
         cli.run([*args, *more])
-
-
-def source(item: Item) -> str:
-    return item.code.text if isinstance(item.code, Block) else " ".join(item.code.words)
 
 
 def publishes(item: Item) -> bool:
