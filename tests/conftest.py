@@ -29,6 +29,7 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
 TOGETHER = {
+    "tests/docs/test_code.py",
     "tests/evaluate/test_evaluate.py",
     "tests/publish/test_scores.py",
     "tests/reproduce/test_reproduce.py",

@@ -107,19 +107,24 @@ def commands(path: Path) -> list[Command]:
     """The commands of a page's shell blocks, and those of ours in its sentences."""
     page, shown = str(path.relative_to(ROOT)), blocks(path)
     found = [command for block in shown if block.language in SHELLS for command in typed(block)]
-    lines = path.read_text(encoding="utf-8").splitlines()
-    for block in shown:  # their lines stay, empty
-        for at in range(block.line - 1, block.line + block.text.count("\n") + 1):
-            lines[at] = ""
-    text = "\n".join(lines)
+    text = sentences(path)
     for span in SPAN.finditer(text):
-        if "\n\n" in span[1] or not re.match(r"(\S+ )*?\S*(lavi-bridge|lavi_bridge) ", span[1]):
+        if "\n\n" in span[1] or not re.match(r"(\S+\s)*?\S*lavi[-_]bridge\s", span[1]):
             continue
         line = text.count("\n", 0, span.start()) + 1
         for words in split(span[1].replace("\n", " ")):
             if ours(words) is not None:
                 found.append(Command(page, line, words, None))
     return found
+
+
+def sentences(path: Path) -> str:
+    """A page without its blocks, whose lines stay, empty."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for block in blocks(path):
+        for at in range(block.line - 1, block.line + block.text.count("\n") + 1):
+            lines[at] = ""
+    return "\n".join(lines)
 
 
 def typed(block: Block) -> list[Command]:

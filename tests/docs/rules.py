@@ -13,13 +13,13 @@ from typing import Any, Literal
 
 import tyro
 
-from lavi_bridge.cli.completion import SETTINGS
+from lavi_bridge.cli.completion import SETTINGS, flags
 from lavi_bridge.cli.train import train_config
 from lavi_bridge.evaluate.options import EvaluateConfig
 from lavi_bridge.prompts.catalogue import SUITES, WORLD
 from lavi_bridge.train.options import TrainConfig
 from tests.docs.models import HUB
-from tests.docs.pages import PAGES, ROOT, SHELLS, Block, Command, blocks, commands
+from tests.docs.pages import PAGES, ROOT, SHELLS, SPAN, Block, Command, blocks, commands, sentences
 
 Kind = Literal["run", "shortened", "stand-in", "planned", "parsed", "others"]
 KINDS: dict[Kind, str] = {
@@ -70,6 +70,24 @@ PROGRAMS = {
     "base64": "reads what a server answers",
 }
 """Other programs, of which nothing can be checked but that the shell reads the line."""
+FLAGS_OF_OTHERS = {
+    "--fp32-unet": "ComfyUI",
+    "--nproc_per_node": "torchrun",
+    "--logdir": "TensorBoard",
+    "--editable": "pip",
+    "--warmup-resolutions": "SGLang",
+    "--dit-precision": "SGLang",
+    "--diffusers-call-kwargs": "vLLM-Omni",
+    "--enable-cpu-offload": "vLLM-Omni",
+    "--enable-layerwise-offload": "vLLM-Omni",
+    "--enable-torch-compile": "SGLang",
+    "--enforce-eager": "vLLM-Omni",
+    "--only": "benchmarks/free_form.py",
+    "--bundle": "benchmarks/free_form.py",
+    "--before": "benchmarks/warm_step.py",
+    "--needs": "benchmarks/free_form.py",
+}
+"""Flags in sentences that are not ours, and whose they are."""
 EXTRAS = re.compile(r"\[([\w-]+)\]")
 OF_RECIPES = {"google-t5/t5-small", "google-t5/t5-base", "meta-llama/Llama-2-7b-hf"}
 """Models of the Hub that `reproduce --full` takes, and no page names."""
@@ -340,6 +358,25 @@ class Shortened(ast.NodeTransformer):
             node.keywords.append(ast.keyword(name, ast.Constant(value)))
             self.changed = True
         return node
+
+
+# ---- sentences
+
+
+def flags_in_sentences() -> dict[str, list[str]]:
+    """The flags that sentences name, and on which pages."""
+    found: dict[str, list[str]] = {}
+    for path in PAGES:
+        for span in SPAN.findall(sentences(path)):
+            for flag in re.findall(r"(?<!\S)--[\w-]+", span):
+                found.setdefault(flag, []).append(str(path.relative_to(ROOT)))
+    return found
+
+
+def known_flags() -> set[str]:
+    """All flags of all commands of ours."""
+    known = {flag for each in SETTINGS.values() for given in flags(each) for flag in given}
+    return known | {"--help", "--version"}
 
 
 # ---- all of it

@@ -211,6 +211,12 @@ def test_it_compiles(item: Item) -> None:
     assert compile(item.text, item.id, "exec")
 
 
+def test_the_flags_in_sentences_are_known() -> None:
+    named = rules.flags_in_sentences()
+    unknown = {flag: pages for flag, pages in named.items() if flag not in rules.known_flags()}
+    assert unknown.keys() == rules.FLAGS_OF_OTHERS.keys(), unknown
+
+
 # ---- other programs
 
 
