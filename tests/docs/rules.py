@@ -5,8 +5,10 @@ import dataclasses
 import re
 import tomllib
 from collections.abc import Iterator
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from functools import cache
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -15,6 +17,7 @@ import tyro
 
 from lavi_bridge.cli.completion import SETTINGS, flags
 from lavi_bridge.cli.train import train_config
+from lavi_bridge.errors import BridgeError
 from lavi_bridge.evaluate.options import EvaluateConfig
 from lavi_bridge.prompts.catalogue import SUITES, WORLD
 from lavi_bridge.train.options import TrainConfig
@@ -242,7 +245,11 @@ def fate(command: Command) -> Fate:
         return Fate("parsed", LONG[args[0]])
     if unparsed(args):
         return Fate("run")
-    settings = parsed(tuple(args), command.page)
+    try:
+        with redirect_stderr(StringIO()):
+            settings = parsed(tuple(args), command.page)
+    except (SystemExit, BridgeError):  # a test of its own says why
+        return BROKEN
     if args[0] == "reproduce":
         return Fate("planned", "it trains and draws for hours or days")
     said = set(told(settings))
@@ -260,6 +267,7 @@ def fate(command: Command) -> Fate:
     return Fate("shortened" if shorter(args, settings) else "run")
 
 
+BROKEN = Fate("parsed", "it is broken")
 LONG = {
     "page": "it serves until it is stopped; tests/page drives it",
     "demo": "five minutes; tests/zoo/test_demo.py has it",
@@ -313,7 +321,10 @@ def declared(item: Item) -> str:
 
 def fate_of_python(block: Block) -> Fate:
     """What is done with a Python block: the first rule that fits."""
-    tree = ast.parse(block.text, block.id)
+    try:
+        tree = ast.parse(block.text, block.id)
+    except SyntaxError:
+        return BROKEN
     if block.declared.startswith("parsed: "):
         return Fate("parsed", block.declared.removeprefix("parsed: "))
     for name in imported(tree):
@@ -324,7 +335,7 @@ def fate_of_python(block: Block) -> Fate:
         return Fate("parsed", "one GPU or several")
     if texts & HUB.keys():
         return Fate("stand-in", "models of the Hub")
-    return Fate("shortened" if Shortened().visit(tree) and Shortened.of(block) else "run")
+    return Fate("shortened" if Shortened.of(block) else "run")
 
 
 def imported(tree: ast.Module) -> Iterator[str]:

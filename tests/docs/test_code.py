@@ -195,7 +195,7 @@ def test_every_flag_and_value_is_known(item: Item) -> None:
         assert item.settings
 
 
-@each([item for item in ITEMS if item.names_bridges])
+@each([item for item in ITEMS if item.names_bridges and item.fate != rules.BROKEN])
 def test_what_it_would_show_or_judge_is_there(
     item: Item, workspace: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -150,7 +150,12 @@ class Workspace:
         self.registered: list[dict[str, Any]] = [{} for _ in REGISTRIES]
         folder.mkdir(parents=True)
         looking = [item for item in self.items if item.looks]
-        said = "\n".join(item.text for item in looking)
+        files = {
+            block.declared.removeprefix("file "): block.text
+            for block in every_block()
+            if block.page == page and block.declared.startswith("file ")
+        }
+        said = "\n".join([*(item.text for item in looking), *files.values()])
         told = said + "".join(str(vars(item.settings)) for item in looking if item.settings)
         for name in PRESUPPOSED:
             if re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w-])", said):
@@ -161,11 +166,9 @@ class Workspace:
         for name in HUB:
             if name in told or "--full" in told:
                 put_tiny(name, folder, made.root / "tiny")
-        for block in every_block():
-            if block.page == page and block.declared.startswith("file "):
-                place = folder / block.declared.removeprefix("file ")
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_text(block.text, encoding="utf-8")
+        for name, content in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(content, encoding="utf-8")
 
     def run(self, item: Item, *, whole: bool = False) -> None:
         """Run a piece of code after what comes before it on its page.
