@@ -49,10 +49,7 @@ SHORTER: dict[str, tuple[str, ...]] = {
 SHORTER_CALLS: dict[str, dict[str, Any]] = {
     "warm_start": {"steps": 1},
     "generate": {"steps": 1},
-    "stream": {"steps": 1},
     "pipe": {"num_inference_steps": 2},
-    "TrainConfig": {"steps": 1, "validate_every": 0, "sample_every": 0, "tracker": "none"},
-    "EvaluateConfig": {"limit": 6},
     "PushConfig": {"samples": 0},
 }
 """Keywords that calls in Python get, likewise, by the name of what is called."""
@@ -92,6 +89,8 @@ FLAGS_OF_OTHERS = {
 }
 """Flags in sentences that are not ours, and whose they are."""
 EXTRAS = re.compile(r"\[([\w-]+)\]")
+LANGUAGES = {"", "text", "python", "json", "yaml", "toml", *SHELLS}
+"""What the fences of pages say; a test does not know what to do with another."""
 OF_RECIPES = {"google-t5/t5-small", "google-t5/t5-base", "meta-llama/Llama-2-7b-hf"}
 """Models of the Hub that `reproduce --full` takes, and no page names."""
 
@@ -433,14 +432,17 @@ def extras() -> set[str]:
 
 def counts() -> str:
     """How much code there is and what becomes of it, for people."""
+    found = everything()
+    groups = {
+        "Python blocks": [item for item in found if isinstance(item.code, Block)],
+        "commands in blocks": [item for item in found if item.words and item.block],
+        "commands in sentences": [item for item in found if item.words and not item.block],
+    }
     lines = []
-    for what, type_ in (("Python blocks", Block), ("commands", Command)):
-        of_type = [item for item in everything() if isinstance(item.code, type_)]
-        lines.append(f"{len(of_type):4} {what}")
+    for what, group in groups.items():
+        lines.append(f"{len(group):4} {what}")
         for kind, meaning in KINDS.items():
-            fitting = [item for item in of_type if item.fate.kind == kind]
-            if fitting:
-                lines.append(f"{len(fitting):8} {meaning}")
-            whys = [item.fate.why for item in fitting if item.fate.why]
-            lines += [f"{whys.count(why):12} {why}" for why in dict.fromkeys(whys)]
+            whys = [item.fate.why for item in group if item.fate.kind == kind]
+            lines += [f"{len(whys):8} {meaning}"] * bool(whys)
+            lines += [f"{whys.count(why):12} {why}" for why in dict.fromkeys(whys) if why]
     return "\n".join(lines)

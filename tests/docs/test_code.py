@@ -36,7 +36,7 @@ from lavi_bridge.page.models import known_of
 from lavi_bridge.shapes.world import ShapesWorld
 from tests.docs import rules
 from tests.docs.models import HUB, write_configs
-from tests.docs.pages import METAVARIABLE, ROOT, Block
+from tests.docs.pages import METAVARIABLE, PAGES, ROOT, SHELLS, Block, sentences
 from tests.docs.rules import Item, declared, everything, shell_blocks, unparsed
 from tests.docs.workspace import NAMES, PRESUPPOSED, Made, Workspace
 
@@ -250,10 +250,19 @@ def test_what_it_names_is_there(item: Item) -> None:
 
 def test_there_is_code_of_every_kind() -> None:
     assert {item.fate.kind for item in ITEMS} == rules.KINDS.keys()
-    assert (
-        rules.counts().splitlines()[0].strip()
-        == f"{len(those(*rules.KINDS, type_=Block))} Python blocks"
-    )
+    assert all(f" {meaning}" in rules.counts() for meaning in rules.KINDS.values())
+
+
+def test_no_code_hides_from_the_tests() -> None:
+    """In blocks of another language, or of none, or that are none."""
+    command = re.compile(r"^ *(\$ )?(\S*/)?lavi-bridge [a-z]", re.MULTILINE)
+    for block in rules.every_block():
+        assert block.language in rules.LANGUAGES, f"{block.id}: {block.language}"
+        hides = block.language not in SHELLS and command.search(block.text)
+        assert not hides or block.language == "python", f"{block.id}: give it the language sh"
+    for path in PAGES:
+        indented = re.search(r"^ {4,}(\$ )?lavi-bridge [a-z]", sentences(path), re.MULTILINE)
+        assert indented is None, f"{path}: {indented}: put it between fences"
 
 
 def test_what_a_comment_declares_is_understood() -> None:
@@ -270,6 +279,7 @@ def test_no_list_has_what_no_page_names() -> None:
     assert [name for name in NAMES if not re.search(rf"\b{name}\b", said)] == []
     code = "\n".join(item.text for item in ITEMS)
     assert [name for name in rules.NOT_HERE if not re.search(rf"(import|from) {name}", code)] == []
+    assert [name for name in rules.SHORTER_CALLS if f"{name}(" not in code] == []
     called = {Path(item.words[0]).name or "." for item in those("others")}
     assert [name for name in rules.PROGRAMS if name not in called] == []
     told = code + "".join(str(vars(item.settings)) for item in ITEMS if item.settings)
