@@ -82,8 +82,7 @@ def serve() -> Iterator[Hub]:
 
 @contextmanager
 def in_its_place(cache: Path) -> Iterator[Hub]:
-    """The stand-in as this process's Hub, with a token of `me`; `cache` is a folder that is not
-    there yet."""
+    """The stand-in as this process's Hub, with a token of `me`; `cache` keeps what is fetched."""
     from huggingface_hub import constants
     from huggingface_hub.utils import close_session
 

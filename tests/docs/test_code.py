@@ -6,8 +6,8 @@ that is the page's own, after what comes before it on the page. Nothing has to b
 - What pages take as given (runs/t5, captions.tsv, the variable `bridge` …) is made when it is
   named; `PRESUPPOSED` and `NAMES` in `workspace.py` are the list.
 - Training, drawing and judging are shortened by the options of `SHORTER` and `SHORTER_CALLS` in
-  `rules.py`, which come last and so override the page's; what is not too long for that is run as
-  written by `make slow`.
+  `rules.py`, which come last and so override the page's, and by fewer captions; what is not too
+  long for that is run as written by `make slow`.
 - A model of the Hub stands in `HUB` (`models.py`), with its real config and a tiny model. `train`,
   `plan` and `cache` are planned from the first; all else runs with the second in its place.
 - `rules.fate` has all rules, in order, with their reasons: what serves, takes hours, needs
@@ -23,7 +23,7 @@ language `<!-- code: file NAME -->` puts its text into the page's folder as a fi
 
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,6 @@ from lavi_bridge import Bridge
 from lavi_bridge.cli import main as cli
 from lavi_bridge.evaluate.entries import contestants_of
 from lavi_bridge.page.models import known_of
-from lavi_bridge.shapes.world import ShapesWorld
 from tests.docs import rules
 from tests.docs.models import HUB, write_configs
 from tests.docs.pages import METAVARIABLE, PAGES, ROOT, SHELLS, Block, sentences
@@ -74,23 +73,11 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Workspa
     return of
 
 
-@pytest.fixture(scope="module")
-def fewer(few: None) -> Iterator[None]:
-    """Still fewer captions for a warm start than `few`, and fewer of them told freely."""
-    captions, retold = ShapesWorld.captions, ShapesWorld.retold
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ShapesWorld, "captions", lambda self, count: captions(self, min(count, 500)))
-        patch.setattr(
-            ShapesWorld, "retold", lambda self, count, **how: retold(self, min(count, 300), **how)
-        )
-        yield
-
-
 # ---- what runs
 
 
 @each([item for item in ITEMS if item.runs and declared(item) != "slow"])
-def test_it_runs(item: Item, workspace: Callable[..., Workspace], fewer: None) -> None:
+def test_it_runs(item: Item, workspace: Callable[..., Workspace]) -> None:
     workspace(item.code.page).run(item)
 
 

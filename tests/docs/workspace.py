@@ -20,10 +20,12 @@ from lavi_bridge.cli import main as cli
 from lavi_bridge.languages import LANGUAGES
 from lavi_bridge.metrics import METRICS
 from lavi_bridge.registry import Registry
+from lavi_bridge.shapes.world import ShapesWorld
+from lavi_bridge.train.warm_start import predictions
 from lavi_bridge.visions import VISIONS
 from tests import hub
 from tests.docs.models import HUB, put_tiny
-from tests.docs.pages import Block
+from tests.docs.pages import ROOT, Block
 from tests.docs.rules import Item, Shortened, declared, every_block, everything, shorter
 
 REGISTRIES: tuple[Registry[Any], ...] = (LANGUAGES, VISIONS, ADAPTERS, METRICS)
@@ -192,6 +194,8 @@ class Workspace:
             if publishes(item):
                 stack.enter_context(hub.in_its_place(self.folder / "hub"))
             stack.enter_context(self._own_registries())
+            if not whole:
+                few_captions(patch)
             if isinstance(item.code, Block):
                 self._python(item.code, whole=whole)
             else:
@@ -218,7 +222,9 @@ class Workspace:
 
     def _python(self, block: Block, *, whole: bool) -> None:
         tree = None if whole else Shortened.of(block)
-        code = compile(tree or ast.parse(block.text), block.id, "exec")
+        # a traceback names the page's line
+        lines = ast.increment_lineno(tree or ast.parse(block.text), block.line)
+        code = compile(lines, str(ROOT / block.page), "exec")
         for name, make in NAMES.items():
             if name in code.co_names and name not in self.namespace:
                 self.namespace[name] = make(self.made)
@@ -229,13 +235,23 @@ class Workspace:
         args = [f"{self.folder}{arg}" if arg.startswith("/") else arg for arg in item.args]
         out = getattr(item.settings, "out", None)
         if args[:1] in (["train"], ["evaluate"]) and out and out not in self.written:
-            shutil.rmtree(
-                self.folder / out, ignore_errors=True
-            )  # what it makes is not there before
+            # what it makes is not there before
+            shutil.rmtree(self.folder / out, ignore_errors=True)
         self.written.add(out)
         if not whole:
             args += shorter(args, item.settings)
         cli.run([*args, *more])
+
+
+def few_captions(patch: pytest.MonkeyPatch) -> None:
+    """Give a warm start on the shapes world fewer captions and pictures."""
+    captions, retold = ShapesWorld.captions, ShapesWorld.retold
+    patch.setattr(ShapesWorld, "captions", lambda self, count: captions(self, min(count, 500)))
+    patch.setattr(
+        ShapesWorld, "retold", lambda self, count, **how: retold(self, min(count, 300), **how)
+    )
+    patch.setattr(predictions, "BANK", 16)
+    patch.setattr(predictions, "BANK_STEPS", 3)
 
 
 def publishes(item: Item) -> bool:
