@@ -39,6 +39,7 @@ SHORTER: dict[str, tuple[str, ...]] = {
         *("--no-warm-start-report", "--tracker", "none"),
     ),
     "train --warm-start": ("--warm-start", "1"),
+    "train --recipe": ("--resolution", "64"),  # of the tiny models, not of the paper's
     "generate": ("--steps", "1"),
     "influence": ("--steps", "1"),
     "evaluate": ("--steps", "1", "--limit", "2"),
@@ -295,6 +296,8 @@ def shorter(args: list[str], settings: Any) -> list[str]:
     if args[0] == "train" and settings.steps < 2:  # a start without images, perhaps
         return ["--no-warm-start-report", *SHORTER["train --warm-start"]]
     added = [*SHORTER.get(args[0], ())]
+    if "--recipe" in args:
+        added += SHORTER["train --recipe"]
     if args[0] == "train" and settings.warm_start:
         added += SHORTER["train --warm-start"]
     return added
