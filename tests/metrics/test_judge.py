@@ -99,6 +99,16 @@ def test_the_first_token_is_what_transformers_would_write_next(judges: Folder, f
     ]
 
 
+@pytest.mark.parametrize("family", ["qwen3_vl", "qwen3_5"])
+def test_pictures_may_have_unequal_numbers_of_questions(judges: Folder, family: str) -> None:
+    """Where places are counted by height and width: two pictures at once, three questions."""
+    judge = load_judge(judges(family), device="cpu")
+    given: tuple[list[Any], ...] = ([NOISE, NOISE, OTHER], ["A?", "B?", "A?"], [["7"]] * 3)
+    batch = judge.probabilities(*given)
+    for mine, shown, question in zip(batch, *given[:2], strict=True):
+        assert mine == pytest.approx([straight(judge, shown, question, "7")], rel=1e-5)
+
+
 def test_many_questions_are_read_in_parts(judges: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     judge = load_judge(judges("gemma3"), device="cpu")
     whole = judge.probabilities(PICTURES, QUESTIONS, ANSWERS)
