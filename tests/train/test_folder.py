@@ -124,6 +124,7 @@ def test_a_run_that_is_asked_to_stop_says_so(
     seen = looked(tmp_path)
     assert (seen.state, seen.step) == ("stopped", 1)
     assert seen.why.startswith("stopped at step 1 of 4")
+    assert seen.why.endswith(f"'{tmp_path.name}/step-1'")
     monkeypatch.undo()
     Run(config(tiny, captions, tmp_path, save_every=0)).train()  # goes on
     assert (looked(tmp_path).state, looked(tmp_path).why) == ("finished", "")

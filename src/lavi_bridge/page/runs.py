@@ -104,14 +104,16 @@ def heading(shown: Sequence[Shown]) -> str:
     """Which runs are shown, and how those ended that ended early."""
     parts = []
     for letter, one in zip(LETTERS, shown, strict=False):
-        why = Markup(": {}").format(_text(one.run.why)) if one.run.why else ""
+        state, why = one.run.state, _text(one.run.why)
+        if why:
+            state = why if why.startswith(state) else f"{state}: {why}"
         trouble = Markup("").join(
             Markup('<p class="lb-error" role="alert">{}</p>').format(line)
             for line in sorted(one.run.trouble.values())
         )
-        text = '<div><h3><i class="lb-letter lb-letter-{}">{}</i> {}</h3><p class="lb-ids">{}{}</p>'
+        text = '<div><h3><i class="lb-letter lb-letter-{}">{}</i> {}</h3><p class="lb-ids">{}</p>'
         text = Markup(text + "{}</div>")
-        parts.append(text.format(letter, letter, one.name, one.run.state, why, trouble))
+        parts.append(text.format(letter, letter, one.name, state, trouble))
     return str(Markup('<div class="lb-heads">{}</div>').format(Markup("").join(parts)))
 
 

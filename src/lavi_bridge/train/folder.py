@@ -153,7 +153,8 @@ class RunFolder:
         if stamp(self.path / ENDED, self.root) is not None:
             found = self._object(ENDED)
             how: State = "stopped" if found.get("how") == "stopped" else "failed"
-            return how, str(found.get("why", ""))[:500]
+            # where it lies is nobody's business who looks at it from afar
+            return how, str(found.get("why", "")).replace(str(self.path), self.path.name)[:500]
         if held is None:
             return "failed", "its process has gone without a word: killed, or out of memory"
         last = next(reversed(checkpoints(self.path)), None)
