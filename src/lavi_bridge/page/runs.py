@@ -104,8 +104,8 @@ def heading(shown: Sequence[Shown]) -> str:
     """Which runs are shown, and how those ended that ended early."""
     parts = []
     for letter, one in zip(LETTERS, shown, strict=False):
-        state, why = one.run.state, _text(one.run.why)
-        if why:
+        state: str = one.run.state
+        if why := _text(one.run.why):
             state = why if why.startswith(state) else f"{state}: {why}"
         trouble = Markup("").join(
             Markup('<p class="lb-error" role="alert">{}</p>').format(line)
