@@ -79,6 +79,9 @@ class Judge:
         self.place = place
         self.device = device
         self.precision = precision
+        # of a few tokens transformers cuts a view, for which torch on a CPU copies the vocabulary's
+        # weights, once for each row
+        model.get_output_embeddings().register_forward_pre_hook(_whole)
         self._tokens: dict[str, Tokens] = {}
         self._tails: dict[str, Tokens] = {}
 
@@ -271,6 +274,10 @@ class Judge:
             for key, value in inputs.items()
             if key != "attention_mask"  # without padding it says nothing
         }
+
+
+def _whole(_: Any, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(value.clone(memory_format=torch.contiguous_format) for value in given)
 
 
 _LOADED: WeakValueDictionary[tuple[object, ...], Judge] = WeakValueDictionary()
