@@ -135,6 +135,7 @@ def test_nothing_in_the_package_imports_torchvision() -> None:
         ["zoo", "--help"],
         ["zoo", "build", "--help"],
         ["evaluate", "--help"],
+        ["judge", "--help"],
         ["reproduce", "--help"],
         ["interpolate", "--help"],
         ["push", "--help"],

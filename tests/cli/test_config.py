@@ -14,6 +14,7 @@ from lavi_bridge.cli.train import DataCheck, train_config
 from lavi_bridge.cli.zoo import Demo, ZooBuild
 from lavi_bridge.data.sources.opening import open_source
 from lavi_bridge.evaluate.entries import contestants_of
+from lavi_bridge.evaluate.judges.options import JudgeConfig
 from lavi_bridge.evaluate.options import EvaluateConfig
 from lavi_bridge.files.atomic import at_home
 from lavi_bridge.files.locate import locate
@@ -122,6 +123,10 @@ def test_the_flags_are_these() -> None:
     assert " ".join(ReproduceConfig.__dataclass_fields__) == (
         "tables zoo full seeds out page prompts scale rates workers dry_run yes data batch_size "
         "suites prompt_files reference scorers models device"
+    )
+    assert " ".join(JudgeConfig.__dataclass_fields__) == (
+        "model out metrics categories per_category seed side pictures mode plan dtype quantize "
+        "device trust_remote_code"
     )
     assert " ".join(Page.__dataclass_fields__) == (
         "bridges host port memory previews waiting dtype device"

@@ -24,6 +24,7 @@ from lavi_bridge.cli.page import Page
 from lavi_bridge.cli.publish import Export
 from lavi_bridge.cli.train import DataCheck, PlanOptions
 from lavi_bridge.cli.zoo import Convert, Demo, Interpolate, List, ZooBuild, ZooScore
+from lavi_bridge.evaluate.judges.options import JudgeConfig
 from lavi_bridge.evaluate.options import EvaluateConfig
 from lavi_bridge.prompts.options import ExpandConfig
 from lavi_bridge.publish.options import PushConfig
@@ -50,6 +51,7 @@ SETTINGS: dict[str, type] = {
     "influence": Influence,
     "page": Page,
     "evaluate": EvaluateConfig,
+    "judge": JudgeConfig,
     "reproduce": ReproduceConfig,
     "expand": ExpandConfig,
     "plan": PlanOptions,

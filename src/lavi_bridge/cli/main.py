@@ -12,6 +12,7 @@ from collections.abc import Callable
 from lavi_bridge.cli.completion import completion
 from lavi_bridge.cli.doctor import doctor
 from lavi_bridge.cli.draw import evaluate, expand, generate, influence, reproduce
+from lavi_bridge.cli.judge import judge
 from lavi_bridge.cli.page import page
 from lavi_bridge.cli.publish import export, push
 from lavi_bridge.cli.train import cache, data, plan, train
@@ -52,6 +53,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "influence": influence,
     "page": page,
     "evaluate": evaluate,
+    "judge": judge,
     "reproduce": reproduce,
     "expand": expand,
     "plan": plan,

@@ -1,0 +1,1 @@
+"""Judges judged: asked about pictures of the shapes world, whose truth is known."""

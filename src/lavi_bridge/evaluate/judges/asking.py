@@ -1,0 +1,136 @@
+"""Asks the judge and keeps its answers; stopped by whatever means, the same command goes on.
+
+    OUT/  settings.json  answers.jsonl  judge.html  judge.md  judge.json
+
+Batches are always the same ones, so that answers do not depend on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from lavi_bridge.errors import BridgeError
+from lavi_bridge.evaluate.judges.items import Case, Item
+from lavi_bridge.files.journal import Journal
+from lavi_bridge.metrics.judge.asked import ByJudge
+from lavi_bridge.prompts.prompt import Prompt
+from lavi_bridge.running import claims
+from lavi_bridge.running.device import processes, wait_for_all
+from lavi_bridge.running.progress import progress
+from lavi_bridge.running.run_state import stopping
+
+ANSWERS = "answers.jsonl"
+SETTINGS = "settings.json"
+BATCH = 8
+"""Pictures that are asked about together."""
+
+
+def ask(
+    metrics: Mapping[str, ByJudge], cases: Sequence[Case], out: Path, identity: Mapping[str, Any]
+) -> dict[str, float]:
+    """Every item's score, by its id: how probable the judge thinks what is asked to be, in [0, 1].
+
+    Args:
+        identity: what the answers depend on. Answers of anything else in `out` are refused.
+
+    Raises:
+        BridgeError: `out` holds the answers of another judge or to other questions, or it was
+            stopped (what is answered is kept).
+    """
+    _claim(out, identity)
+    rank, world = processes()
+    journal = Journal(out / ANSWERS, rank)
+    known = {row["id"] for row in journal.rows()}
+    batches = _batches(cases)
+    todo = [
+        batch
+        for batch in batches[rank::world]
+        if any(item.id not in known for case in batch for item in case.items)
+    ]
+    total = sum(len(case.items) for batch in todo for case in batch)
+    with (
+        stopping() as asked,
+        progress(total=total, desc="asking", unit="question", disable=rank > 0) as bar,
+    ):
+        for batch in todo:
+            scores = _asked(metrics, batch)
+            journal.append(
+                [{"id": name, "score": x} for name, x in scores.items() if name not in known]
+            )
+            bar.update(len(scores))
+            if asked():
+                raise BridgeError("stopped; the same command goes on from there")
+    wait_for_all()
+    order = {item.id: n for n, item in enumerate(item for case in cases for item in case.items)}
+    if rank == 0:
+        journal.merge(lambda row: order.get(row["id"], len(order)), key="id")
+    wait_for_all()
+    return {row["id"]: row["score"] for row in journal.rows()}
+
+
+def hashed(cases: Sequence[Case]) -> str:
+    """8 hex digits of all that is asked."""
+    told = [
+        f"{case.content} {i.id} {i.prompt.text} {i.prompt.facts} {i.true}"
+        for case in cases
+        for i in case.items
+    ]
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:8]
+
+
+def _batches(cases: Sequence[Case]) -> list[list[Case]]:
+    """Cases in their order, so many that their pictures are BATCH."""
+    found: list[list[Case]] = []
+    room = 0
+    for case in cases:
+        size = len({item.picture for item in case.items})
+        if size > room:
+            found.append([])
+            room = BATCH
+        found[-1].append(case)
+        room -= size
+    return found
+
+
+def _asked(metrics: Mapping[str, ByJudge], batch: Sequence[Case]) -> dict[str, float]:
+    opened: dict[str, Image.Image] = {}
+    for case in batch:
+        opened |= case.open()
+    scores: dict[str, float] = {}
+    for name, metric in metrics.items():
+        mine = [item for case in batch for item in case.items if item.metric == name]
+        answers = metric.answers([opened[i.picture] for i in mine], [i.prompt for i in mine])
+        for item, chances in zip(mine, answers, strict=True):
+            scores[item.id] = _score(chances, item)
+    return scores
+
+
+def _score(chances: Sequence[float], item: Item) -> float:
+    """Of Yes, or of the right answer; where No is asked for as well, of Yes among the two."""
+    if not all(map(math.isfinite, chances)):
+        raise BridgeError(f"the judge's answer to '{item.id}' is no number; try --dtype float32")
+    if len(chances) == 1:
+        return min(1.0, chances[0])  # spellings that begin alike may add up to more
+    yes, no = chances
+    return yes / (yes + no) if yes + no else 0.5
+
+
+def prompts_of(cases: Sequence[Case], metric: str) -> list[Prompt]:
+    """All that is asked in a metric's wording."""
+    return [item.prompt for case in cases for item in case.items if item.metric == metric]
+
+
+def _claim(out: Path, identity: Mapping[str, Any]) -> None:
+    """Note what the answers of a folder depend on, or compare it with what was noted."""
+    there = claims.noted(out / SETTINGS, identity, advice="delete that folder")
+    if changed := claims.difference(there, identity):
+        raise BridgeError(
+            f"the answers in '{out}' are of another {changed.key} ({changed.there} there, "
+            f"{changed.here} here); choose another --out, or delete that folder"
+        )
