@@ -22,16 +22,17 @@ from lavi_bridge.evaluate.judges.options import JudgeConfig
 from lavi_bridge.evaluate.judges.pairs import CHANGES, TEXTS, Pair, pairs
 from lavi_bridge.evaluate.judges.results import Result
 from lavi_bridge.evaluate.judges.run import judge
+from lavi_bridge.evaluate.run import evaluate
 from lavi_bridge.files.journal import Journal
 from lavi_bridge.metrics import METRICS
 from lavi_bridge.metrics.judge.asked import ByJudge
 from lavi_bridge.metrics.judge.model import Judge, load_judge
 from lavi_bridge.prompts.suites import load_suite
 from lavi_bridge.shapes.plain import stated
-from lavi_bridge.shapes.scenes import CATEGORIES, Scenes, paint
+from lavi_bridge.shapes.scenes import CATEGORIES, SIZE, Scenes, paint
 from lavi_bridge.shapes.scorer import score
 from lavi_bridge.shapes.world import evaluation_set
-from tests.evaluate.test_evaluate import content
+from tests.evaluate.test_evaluate import content, settings
 from tests.evaluate.told import key_of, told
 from tests.processes import Command, lavi_bridge, run_distributed
 
@@ -357,6 +358,55 @@ def test_drawn_pictures_have_a_section_of_their_own(
     assert [(s.source, s.overall.questions) for s in found.sections] == [("pairs", 24), (DRAWN, 4)]
     page = (tmp_path / "out" / "judge.html").read_text(encoding="utf-8")
     assert "VQAScore, pictures by image models" in page
+
+
+# ---- beside the scores that a judge gives
+
+
+@pytest.fixture
+def asked_about(tmp_path: Path) -> dict[str, Any]:
+    """Settings of an evaluation of two pictures that somebody drew."""
+    (tmp_path / "theirs").mkdir()
+    for number in range(2):
+        Image.new("RGB", (SIZE, SIZE), "red").save(tmp_path / "theirs" / f"p{number}_0.png")
+    suite = tmp_path / "list.jsonl"
+    suite.write_text("".join(f'{{"id": "p{n}", "prompt": "{n} cats"}}\n' for n in range(2)))
+    return {"suites": [str(suite)], "metrics": ["vqascore"], "mode": "fixed"}
+
+
+def test_the_report_says_how_its_judge_did(
+    judges: Folder, tmp_path: Path, asked_about: dict[str, Any]
+) -> None:
+    folder, known = judges("llava"), tmp_path / "judged"
+    quick = {"categories": ["count"], "per_category": 2, "metrics": ["vqascore"]}
+    (section,) = judge(settings_of(folder, known, **quick)).sections
+    e = section.overall.accuracy
+    assert (e.value, e.low, e.high) == (0.5, 0.5, 0.5)
+    line = "on the shapes world this judge is right in .50 (.50–.50) of 24 answers (chance .5)"
+
+    def trust(judge: Path, **changes: Any) -> str:
+        given = asked_about | {"judge": str(judge)} | changes
+        done = evaluate(settings(tmp_path / "out", f"theirs={tmp_path / 'theirs'}", **given))
+        for name in ("report.html", "report.md", "report.json"):
+            written = (tmp_path / "out" / name).read_text(encoding="utf-8")
+            assert done.metrics["vqascore"].trust[:60].partition("`")[0] in written
+        return done.metrics["vqascore"].trust
+
+    assert trust(folder, judged=known).startswith(line)
+    unknown = trust(folder)
+    assert unknown.startswith(f"how far to trust it is not known: `lavi-bridge judge {folder}`")
+    other = "not known (what is there is about another judge, or other questions)"
+    assert other in trust(judges("gemma3"), judged=known)
+    assert other in trust(folder, judged=known, mode="faithful")
+    shutil.copy(known / "judge.json", tmp_path / "out")
+    assert trust(folder).startswith(line)  # found there
+    with pytest.raises(
+        BridgeError, match=r"holds no judge\.json; make it: lavi-bridge judge MODEL"
+    ):
+        trust(folder, judged=tmp_path)
+    (known / "judge.json").write_text("{}")
+    with pytest.raises(BridgeError, match=r"judge\.json is damaged"):
+        trust(folder, judged=known)
 
 
 # ---- bad input

@@ -51,6 +51,9 @@ class EvaluateConfig(Settings):
     """Precision of the judge (unset: bfloat16 on a GPU, float32 on a CPU)."""
     judge_quantize: Quantize = "none"
     """Hold the judge's layers in 8 or 4 bits (int8, nf4; bitsandbytes)."""
+    judged: Path | None = None
+    """Folder that `lavi-bridge judge` wrote: how this judge did where the truth is known is said
+    beside its scores (unset: looked for in OUT)."""
     plan: bool = False
     """Print the plan and stop: pictures to draw, questions to ask, downloads with their licences,
     the judge's memory, and hours, which are computed."""

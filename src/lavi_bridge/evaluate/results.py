@@ -32,6 +32,8 @@ class MetricInfo:
     higher: bool
     """Whether more is better."""
     provenance: dict[str, str]
+    trust: str = ""
+    """How the judge that gives it did where the truth is known; empty where no judge does."""
 
 
 @dataclass

@@ -18,6 +18,7 @@ from pathlib import Path
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.evaluate.drawing import jobs_of
 from lavi_bridge.evaluate.entries import Asked, contestants_of, place_bases, share_scales
+from lavi_bridge.evaluate.judges.known import trust_of_judges
 from lavi_bridge.evaluate.judging import (
     QUESTIONED,
     THREE,
@@ -62,6 +63,7 @@ def _evaluate(config: EvaluateConfig, stack: ExitStack) -> Evaluation:
     prompts_of = suites_of(config)
     names = {suite: chosen(suite, config) for suite in prompts_of}
     judges = load_judges(dict.fromkeys(n for those in names.values() for n in those), config)
+    trust = trust_of_judges(judges, config.judged, config.out, config.judge)
     suites, asked = [], []
     for suite, prompts in prompts_of.items():
         notes = _notes(prompts, [judges[n] for n in names[suite]])
@@ -100,7 +102,10 @@ def _evaluate(config: EvaluateConfig, stack: ExitStack) -> Evaluation:
                 export(one.suite, one.prompts, result.files, place)
                 infos |= {i.name: i for i in read_official(one.suite, one.prompts, place, result)}
     entries = [entry for entry, _ in drawn.values()]
-    own = {n: MetricInfo(n, m.title, m.higher, m.provenance()) for n, m in judges.items()}
+    own = {
+        n: MetricInfo(n, m.title, m.higher, m.provenance(), trust.get(n, ""))
+        for n, m in judges.items()
+    }
     settings = asdict(config.sampling) | {
         "suffix": config.suffix,
         "mode": config.mode,

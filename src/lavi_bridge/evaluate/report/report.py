@@ -33,6 +33,7 @@ from lavi_bridge.evaluate.report.tables import (
     score_tables,
     summarize,
     titles,
+    trusts,
 )
 from lavi_bridge.evaluate.results import Evaluation, Judged, SuiteResults
 from lavi_bridge.files.atomic import write_text
@@ -97,6 +98,8 @@ class Section:
     scores: list[Table]
     paired: list[Table]
     distances: list[Table]
+    trusts: dict[str, str]
+    """How far the judges of these scores are to be trusted, by metric."""
     failures: list[tuple[str, list[str], int]]
     """What failed, the lines shown, and how many more there are."""
     examples: list[Example]
@@ -128,6 +131,7 @@ def _section(evaluation: Evaluation, summary: Summary, out: Path) -> Section:
         score_tables(evaluation, summary),
         paired_tables(evaluation, summary),
         distance_tables(evaluation, suite),
+        trusts(evaluation, summary),
         list(_failures(evaluation, suite)),
         [_example(evaluation, suite, place, out) for place in _shown(suite)],
     )
@@ -267,6 +271,8 @@ def _markdown(
             yield ""
         for table in section.scores + section.distances:
             yield from _markdown_table(table)
+        for metric, line in section.trusts.items():
+            yield f"*{_escaped(metric)}:* {escaped(line)}\n"
         if section.paired:
             yield f"### Compared with {_escaped(first)}\n\n{ABOUT_PAIRED.format(_escaped(first))}\n"
         for table in section.paired:

@@ -157,8 +157,20 @@ def console(evaluation: Evaluation) -> str:
             rows += [[row.label, *(cell.text for cell in row.cells)] for row in table.rows]
             lines += ["", f"{summary.suite.title}: {table.title}".removesuffix(": ")]
             lines.append(aligned(rows, "lr"))
+        lines += [f"{title}: {line}" for title, line in trusts(evaluation, summary).items()]
         lines += [f"note: {note}" for note in summary.suite.notes]
     return "\n".join(lines)
+
+
+def trusts(evaluation: Evaluation, summary: Summary) -> dict[str, str]:
+    """By title of each metric that a judge gave here, how far that judge is to be trusted."""
+    shown = titles(evaluation)
+    found = {metric: evaluation.metrics[metric].trust for metric in summary.estimates}
+    return {shown[metric]: line for metric, line in found.items() if line and _any(summary, metric)}
+
+
+def _any(summary: Summary, metric: str) -> bool:
+    return any(e for found in summary.estimates[metric].values() for e in found.values())
 
 
 def distance_tables(evaluation: Evaluation, suite: SuiteResults) -> list[Table]:
