@@ -23,14 +23,17 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from rows import drawn, judge, side_by_side
+from torch import Tensor
 
 from lavi_bridge import Bridge
 from lavi_bridge.config import Match, Solve
 from lavi_bridge.files.atomic import write_text
+from lavi_bridge.languages import Language
 from lavi_bridge.running.device import machine
 from lavi_bridge.running.progress import progress
 from lavi_bridge.shapes.free import retell
@@ -177,9 +180,12 @@ PICTURES = (
     ),
 )
 """Is it the language model, or only more training?"""
-BRIEF_START = Row("MiniLM", "fusion", match="sets", asked=400, rate=4e-3)
 CAPTIONS = tuple(
-    Pictures(f"MiniLM, fusion, {told}", BRIEF_START, steps=400, every=200, batch=16, data=data)
+    Pictures(f"{name}, {told}", start, steps=600, every=200, batch=16, data=data)
+    for name, start in (
+        ("MiniLM frozen, fusion", Row("MiniLM", "fusion", match="sets", rate=4e-3, frozen=True)),
+        ("own encoder", None),
+    )
     for told, data in (
         ("plain captions", "shapes:long"),
         ("half of them free", "0.5*shapes:long + 0.5*shapes:free"),
@@ -243,11 +249,34 @@ def texts(language: str, seed: int, count: int) -> tuple[list[str], list[Pair]]:
     return ShapesWorld(seed=100 + seed).captions(count), pairs
 
 
+READ: dict[bytes, tuple[Tensor, ...]] = {}
+"""The states of all layers, and the last, by the tokens that a frozen language model has read."""
+
+
+def read_once(language: Language) -> None:
+    """Let a frozen language model read a batch once for all rows of this process."""
+    run = language._run
+
+    def recalled(input_ids: Tensor, mask: Any, **options: bool) -> Any:
+        asked = [input_ids] if mask is None else [input_ids, mask]
+        key = b"".join(one.cpu().numpy().tobytes() for one in asked)
+        if key not in READ:
+            out = run(input_ids, mask, **options | {"output_hidden_states": True})
+            READ[key] = tuple(s.half() for s in (*out.hidden_states, out.last_hidden_state))
+        *states, last = (state.to(language.dtype) for state in READ[key])
+        return SimpleNamespace(hidden_states=tuple(states), last_hidden_state=last)
+
+    language._run = recalled  # type: ignore[method-assign]
+
+
 def start(row: Row, rate: float, seed: int, folder: Path | None, device: str) -> WarmStart:
     """A warm start of a row, made to its end, from where an earlier call stopped."""
     captions, pairs = texts(row.language, seed, FROZEN_PAIRS if row.frozen else PAIRS)
+    bridge = joined(row, seed, device)
+    if row.frozen:
+        read_once(bridge.language)
     warm = WarmStart(
-        joined(row, seed, device),
+        bridge,
         captions,
         pairs=pairs,
         match=row.match,
@@ -277,6 +306,11 @@ def found_rate(row: Row, out: Path, device: str) -> float:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_text(file, json.dumps(found) + "\n")
     return min(RATES, key=lambda rate: found[str(rate)])
+
+
+def screened(out: Path, row: Row) -> bool:
+    """Whether a row's first seed has been trained and judged to choose by."""
+    return (out / slug(row.name, SEEDS[0]) / "screen.json").is_file()
 
 
 def work(row: Row, seed: int, stage: str, out: Path, device: str) -> None:
@@ -367,8 +401,8 @@ def train_on_pictures(what: Pictures, seed: int, out: Path, device: str) -> None
             "warm_start_batch": row.batch,
             "lr_warm_start": found_rate(row, out, device),
         }
-        if row is BRIEF_START:
-            settings["warm_start_batch"] = 32
+        if row.frozen:
+            settings |= {"language_rank": 0, "text_cache": folder / "text"}
     config = TrainConfig(
         vision=VISION,
         data=what.data,
@@ -446,9 +480,15 @@ def jobs(out: Path, only: Sequence[str]) -> Iterator[list[str]]:
         yield from on_pictures(CAPTIONS, SEEDS[:1])
     if "own" in only and not (out / "own" / "full.json").is_file():
         yield ["--own"]
-    groups = {"adapters": ADAPTERS, "layers": LAYERS, "frozen": FROZEN, "starts": STARTS}
+    groups = {"adapters": ADAPTERS, "layers": LAYERS, "starts": STARTS}
+    if "frozen" in only:  # all of a language model in one process, which reads each text once
+        yield from (
+            ["--frozen", language]
+            for language in LANGUAGES
+            if any(not screened(out, row) for row in FROZEN if row.language == language)
+        )
     for row in {row.name: row for name in only for row in groups.get(name, [])}.values():
-        if not (out / slug(row.name, SEEDS[0]) / "screen.json").is_file():
+        if not screened(out, row):
             yield ["--job", row.name, str(SEEDS[0]), "screen"]
     if "pictures" in only:
         yield from (job for job in pictures if job not in begun)
@@ -477,6 +517,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="rows at a time, one thread each")
     parser.add_argument("--only", nargs="*", default=STAGES, choices=STAGES, help="unset: all")
     parser.add_argument("--job", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--frozen", help=argparse.SUPPRESS)
     parser.add_argument("--pictures", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--own", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -488,9 +529,13 @@ def main() -> None:
         name, seed = options.pictures
         what = next(what for what in (*PICTURES, *CAPTIONS) if what.name == name)
         train_on_pictures(what, int(seed), out, device)
+    elif options.frozen:
+        for row in FROZEN:
+            if row.language == options.frozen and not screened(out, row):
+                work(row, SEEDS[0], "screen", out, device)
     elif options.job:
         name, seed, stage = options.job
-        row = next(row for row in (*ADAPTERS, *LAYERS, *FROZEN, *STARTS) if row.name == name)
+        row = next(row for row in (*ADAPTERS, *LAYERS, *STARTS) if row.name == name)
         work(row, int(seed), stage, out, device)
     else:
         out.mkdir(parents=True, exist_ok=True)
