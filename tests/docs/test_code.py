@@ -199,8 +199,8 @@ def test_it_compiles(item: Item) -> None:
 
 
 def test_the_flags_in_sentences_are_known() -> None:
-    named = rules.flags_in_sentences()
-    unknown = {flag: pages for flag, pages in named.items() if flag not in rules.known_flags()}
+    named, known = rules.flags_in_sentences(), rules.known_flags()
+    unknown = {flag: pages for flag, pages in named.items() if flag not in known}
     assert unknown.keys() == rules.FLAGS_OF_OTHERS.keys(), unknown
 
 
