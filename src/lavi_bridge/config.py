@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
+from tyro.constructors import PrimitiveConstructorSpec
 
 from lavi_bridge.errors import BridgeError, nearest
 from lavi_bridge.files.atomic import at_home
@@ -46,6 +48,33 @@ class LoRA:
 
 Count = Annotated[int, Ge(1)]
 Natural = Annotated[int, Ge(0)]
+
+
+def amount(text: str) -> int:
+    """`500000`, `500k` or `20M` as a number.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kM]?)", text.strip().replace(",", ""))
+    if match is None or not (found := float(match[1]) * SUFFIXES[match[2]]).is_integer():
+        raise ValueError(f"expected a whole number such as 500000, 500k or 20M, not '{text}'")
+    return int(found)
+
+
+SUFFIXES = {"": 1, "k": 10**3, "M": 10**6}
+Amount = Annotated[
+    int,
+    Ge(1),
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT|20M",
+        instance_from_str=lambda given: amount(given[0]),
+        is_instance=lambda value: isinstance(value, int),
+        str_from_instance=lambda value: [str(value)],
+    ),
+]
+"""A count that may be written with k or M."""
 NonNegative = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Ge(0), Le(1)]
 
@@ -191,10 +220,14 @@ def checked(cls: type, values: dict[str, Any], source: str) -> dict[str, Any]:
         if key not in known:
             raise BridgeError(f"{source}: unknown key '{key}'{nearest(str(key), known)}")
         try:
+            if isinstance(value, str) and types[key] == Amount | None:
+                value = amount(value)
             result[key] = TypeAdapter(types[key]).validate_python(value)
         except ValidationError as error:
             reason = error.errors()[0]["msg"].lower()
             raise BridgeError(f"{source}: '{key}': {reason}, got {value!r}") from error
+        except ValueError as error:
+            raise BridgeError(f"{source}: '{key}': {error}") from error
     return result
 
 

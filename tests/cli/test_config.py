@@ -56,6 +56,18 @@ def test_a_bad_flag_is_the_same_one_line_as_in_a_file() -> None:
         train_config([*PAIR, "--rank", "-1"])
 
 
+@pytest.mark.parametrize(("told", "meant"), [("20M", 20_000_000), ("1.5k", 1500), ("300", 300)])
+def test_the_size_of_an_adapter_may_be_told_in_thousands_and_millions(
+    told: str, meant: int, tmp_path: Path
+) -> None:
+    assert train_config([*PAIR, "--adapter-parameters", told]).adapter_parameters == meant
+    path = yaml(tmp_path, f"adapter_parameters: {told}\n")
+    assert train_config([path, *PAIR]).adapter_parameters == meant
+    path = yaml(tmp_path, "adapter_parameters: big\n")
+    with pytest.raises(BridgeError, match=r"'adapter_parameters': .*500k or 20M, not 'big'"):
+        train_config([path, *PAIR])
+
+
 def test_yaml_reads_2e_5_as_text_and_we_as_a_number(tmp_path: Path) -> None:
     path = yaml(tmp_path, "lr_adapter: 2e-5\nsample_prompts: [a, b]\n")
     config = train_config([path, *PAIR])

@@ -37,7 +37,7 @@ HUB = {
 
 
 ROOMY = {"num_hidden_layers": 6, "max_position_embeddings": 4096}
-"""What pages ask of language models: layers to choose from, room for the instruction of `expand`."""
+"""What pages ask of language models: layers to choose from, room for `expand`'s instruction."""
 
 
 def write_configs(folder: Path) -> None:

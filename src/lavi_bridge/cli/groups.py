@@ -27,7 +27,7 @@ def parse(default: T, groups: Mapping[str, Sequence[str]], args: Sequence[str], 
         BridgeError: the dataclass refuses the values.
     """
     cls = type(default)
-    hints, texts = typing.get_type_hints(cls), field_docs(cls)
+    hints, texts = typing.get_type_hints(cls, include_extras=True), field_docs(cls)
     members, values = [], {}
     for number, (title, names) in enumerate(groups.items()):
         fields = [(n, Annotated[hints[n], tyro.conf.arg(help=texts[n])]) for n in names]

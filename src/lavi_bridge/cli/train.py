@@ -12,7 +12,7 @@ import tyro
 from tyro.conf import Positional
 
 from lavi_bridge.cli.groups import parse
-from lavi_bridge.config import Count, Dtype, Quantize, Settings, checked, read_yaml
+from lavi_bridge.config import Amount, Count, Dtype, Quantize, Settings, checked, read_yaml
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.atomic import at_home
 from lavi_bridge.train.options import GROUPS, CacheConfig, TrainConfig
@@ -28,7 +28,7 @@ class PlanOptions:
     """Vision model: Hub id, folder, .safetensors file or zoo:NAME."""
     adapter: str = "feedforward"
     """Adapter between them (see `lavi-bridge list adapters`)."""
-    adapter_parameters: Count | None = None
+    adapter_parameters: Amount | None = None
     """Parameters that it may have (unset: its usual size)."""
     rank: int = 32
     """LoRA rank on both models."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from lavi_bridge.config import (
+    Amount,
     Compile,
     Count,
     Dtype,
@@ -85,8 +86,9 @@ class TrainConfig(Settings):
     read more; where padding is not masked, it is read up to the own number."""
     adapter: str = "feedforward"
     """Adapter between the models (see `lavi-bridge list adapters`)."""
-    adapter_parameters: Count | None = None
-    """Parameters that the adapter may have, as wide inside as fits (unset: its usual size)."""
+    adapter_parameters: Amount | None = None
+    """Parameters that the adapter may have, such as 500k or 20M; it is as wide inside as fits
+    (unset: its usual size)."""
     rank: Natural = 32
     """LoRA rank on both models (paper: 32)."""
     language_rank: Natural | None = None
