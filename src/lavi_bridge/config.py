@@ -213,14 +213,14 @@ def checked(cls: type, values: dict[str, Any], source: str) -> dict[str, Any]:
     """
     from pydantic import TypeAdapter, ValidationError
 
-    types = typing.get_type_hints(cls)
+    types, written = typing.get_type_hints(cls), typing.get_type_hints(cls, include_extras=True)
     known = [f.name for f in dataclasses.fields(cls)]
     result = {}
     for key, value in values.items():
         if key not in known:
             raise BridgeError(f"{source}: unknown key '{key}'{nearest(str(key), known)}")
         try:
-            if isinstance(value, str) and types[key] == Amount | None:
+            if isinstance(value, str) and written[key] == Amount | None:
                 value = amount(value)
             result[key] = TypeAdapter(types[key]).validate_python(value)
         except ValidationError as error:
