@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,11 @@ HUB = {
     "Qwen/Qwen2.5-1.5B": Named(real.QWEN25_15B, "qwen2"),
     "Qwen/Qwen2.5-7B-Instruct": Named(None, "qwen2"),
     "CompVis/stable-diffusion-v1-4": Named(real.stable_diffusion, "zoo:tiny-sd"),
+    "stabilityai/stable-diffusion-xl-base-1.0": Named(partial(real.today, name="sdxl"), "sdxl"),
+    "black-forest-labs/FLUX.1-dev": Named(partial(real.today, name="flux-dev"), "flux"),
+    "Qwen/Qwen-Image": Named(partial(real.today, name="qwen-image"), "qwen-image"),
 }
-"""By Hub id. A page that names another one says here what stands for it."""
+"""By Hub id. What runs or is planned with another one on a page needs a line here."""
 
 
 ROOMY = {"num_hidden_layers": 6, "max_position_embeddings": 4096}

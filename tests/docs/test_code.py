@@ -3,14 +3,14 @@
 For whoever writes a page: a block of ```python and a line of ```sh is run as it stands, in a folder
 that is the page's own, after what comes before it on the page. Nothing has to be declared:
 
-- What pages take as given (runs/t5, captions.tsv, the variable `bridge` …) is made when it is
-  named; `PRESUPPOSED` and `NAMES` in `workspace.py` are the list.
+- What pages take as given is made when it is named: any `runs/…` is a bridge, any `….tsv` captions
+  with their pictures, any `….txt` prompts (`PRESUPPOSED` in `workspace.py`).
 - Training, drawing and judging are shortened by the options of `SHORTER` and `SHORTER_CALLS` in
   `rules.py`, which come last and so override the page's, and by fewer captions; what is not too
   long for that is run as written by `make slow`.
-- A model of the Hub stands in `HUB` (`models.py`), with its real config and a tiny model. `train`,
-  `plan` and `cache` are planned from the first; all else runs with the second in its place.
-- `rules.fate` has all rules, in order, with their reasons: what serves, takes hours, needs
+- `train`, `plan` and `cache` with models of the Hub are parsed, and planned by `make slow` from the
+  real configs (`HUB` in `models.py`); all else runs with tiny ones in their place.
+- `rules.fate` has all rules, in order, with their reasons: what serves, fetches, takes hours, needs
   several GPUs or a package that is not here is parsed by the real parser, or compiled.
 
 Where the rules do not know better, a comment on the line before the fence does:
@@ -23,6 +23,7 @@ language `<!-- code: file NAME -->` puts its text into the page's folder as a fi
 
 import re
 import subprocess
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,11 @@ import pytest
 
 from lavi_bridge import Bridge
 from lavi_bridge.cli import main as cli
-from lavi_bridge.evaluate.entries import contestants_of
-from lavi_bridge.page.models import known_of
 from tests.docs import rules
-from tests.docs.models import HUB, write_configs
+from tests.docs.models import write_configs
 from tests.docs.pages import METAVARIABLE, PAGES, ROOT, SHELLS, Block, sentences
-from tests.docs.rules import Item, declared, everything, shell_blocks, unparsed
-from tests.docs.workspace import NAMES, PRESUPPOSED, Made, Workspace
+from tests.docs.rules import Item, everything, shell_blocks, unparsed
+from tests.docs.workspace import Made, Workspace
 
 pytestmark = [
     # what prompts told freely are, for some of the bridges
@@ -76,13 +75,13 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Workspa
 # ---- what runs
 
 
-@each([item for item in ITEMS if item.runs and declared(item) != "slow"])
+@each([item for item in ITEMS if item.runs and item.declared != "slow"])
 def test_it_runs(item: Item, workspace: Callable[..., Workspace]) -> None:
     workspace(item.code.page).run(item)
 
 
 @pytest.mark.slow
-@each([item for item in ITEMS if rules.as_written(item) or declared(item) == "slow"])
+@each([item for item in ITEMS if rules.as_written(item)])
 def test_it_runs_as_it_is_written(item: Item, workspace: Callable[..., Workspace]) -> None:
     workspace(item.code.page, "whole").run(item, whole=True)
 
@@ -116,6 +115,7 @@ def of_the_hub(items: list[Item]) -> list[Item]:
     return [item for item in items if "models of the Hub" in item.fate.why]
 
 
+@pytest.mark.slow
 @each(of_the_hub(those("planned")))
 def test_its_pair_is_joined_on_the_real_configs(
     item: Item, configs: Path, monkeypatch: pytest.MonkeyPatch, outlines: dict[str, Bridge]
@@ -182,26 +182,9 @@ def test_every_flag_and_value_is_known(item: Item) -> None:
         assert item.settings
 
 
-@each([item for item in ITEMS if item.names_bridges and item.fate != rules.BROKEN])
-def test_what_it_would_show_or_judge_is_there(
-    item: Item, workspace: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(workspace(item.code.page).folder)
-    if item.args[0] == "page":
-        assert known_of(item.settings.bridges if item.settings else [])
-    else:
-        assert len(contestants_of(item.settings.entries)) == len(item.settings.entries)
-
-
 @each(those("parsed", type_=Block))
 def test_it_compiles(item: Item) -> None:
     assert compile(item.text, item.id, "exec")
-
-
-def test_the_flags_in_sentences_are_known() -> None:
-    named, known = rules.flags_in_sentences(), rules.known_flags()
-    unknown = {flag: pages for flag, pages in named.items() if flag not in known}
-    assert unknown.keys() == rules.FLAGS_OF_OTHERS.keys(), unknown
 
 
 # ---- other programs
@@ -216,40 +199,45 @@ def test_the_shell_reads_it(block: Block) -> None:
 
 @each(those("others"))
 def test_what_it_names_is_there(item: Item) -> None:
-    program, *words = item.words
-    name = Path(program).name
-    if name == "make":
-        targets = (ROOT / "Makefile").read_text(encoding="utf-8")
-        assert all(f"\n{word}:" in targets for word in words)
-    elif name == "pip":
-        for extra in rules.EXTRAS.findall(" ".join(words)):
-            assert extra in rules.extras()
-    elif words[:2] == ["-m", "pytest"]:
-        assert (ROOT / words[2]).is_file()
-    elif name == "cp":
-        assert (ROOT / words[-2]).exists()
-    else:
-        assert (name or program) in rules.PROGRAMS
+    program, *words = item.text.split()
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    if program == "make":
+        assert all(f"\n{word}:" in makefile for word in words)
+    if program.endswith("pip"):
+        extras = PROJECT["project"]["optional-dependencies"].keys()
+        assert set(re.findall(r"\[([\w-]+)\]", item.text)) <= extras
+    for word in words:  # files of the project
+        folder, _, below = word.partition("/")
+        if below and folder in FOLDERS:
+            assert (ROOT / word).exists(), word
 
 
-# ---- the lists above say nothing that no page needs
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+FOLDERS = ("benchmarks", "comfyui", "docs", "examples", "src", "tests")
 
 
-def test_there_is_code_of_every_kind() -> None:
-    assert {item.fate.kind for item in ITEMS} == rules.KINDS.keys()
-    assert all(f" {meaning}" in rules.counts() for meaning in rules.KINDS.values())
+# ---- nothing escapes
+
+
+def test_much_of_the_code_runs() -> None:
+    assert len([item for item in ITEMS if item.runs]) > 40
+    assert f"{len(those('others')):8} {rules.KINDS['others']}" in rules.counts()
 
 
 def test_no_code_hides_from_the_tests() -> None:
     """In blocks of another language, or of none, or that are none."""
-    command = re.compile(r"^ *(\$ )?(\S*/)?lavi-bridge [a-z]", re.MULTILINE)
+    command = re.compile(r"^(\$ )?(\S*/)?lavi-bridge [a-z]", re.MULTILINE)
     for block in rules.every_block():
-        assert block.language in rules.LANGUAGES, f"{block.id}: {block.language}"
+        assert block.language in LANGUAGES, f"{block.id}: {block.language}"
         hides = block.language not in SHELLS and command.search(block.text)
-        assert not hides or block.language == "python", f"{block.id}: give it the language sh"
+        assert not hides, f"{block.id}: give it the language sh"
     for path in PAGES:
         indented = re.search(r"^ {4,}(\$ )?lavi-bridge [a-z]", sentences(path), re.MULTILINE)
         assert indented is None, f"{path}: {indented}: put it between fences"
+
+
+LANGUAGES = {"", "text", "python", "json", "yaml", "toml", *SHELLS}
+"""What the fences of pages say; a test does not know what to do with another."""
 
 
 def test_what_a_comment_declares_is_understood() -> None:
@@ -258,17 +246,3 @@ def test_what_a_comment_declares_is_understood() -> None:
             ("parsed: ", "file ")
         )
         assert known, f"{block.id}: <!-- code: {block.declared} -->"
-
-
-def test_no_list_has_what_no_page_names() -> None:
-    said = "\n".join(item.text for item in ITEMS if item.looks)
-    assert [name for name in PRESUPPOSED if name not in said] == []
-    assert [name for name in NAMES if not re.search(rf"\b{name}\b", said)] == []
-    code = "\n".join(item.text for item in ITEMS)
-    assert [name for name in rules.NOT_HERE if not re.search(rf"(import|from) {name}", code)] == []
-    assert [name for name in rules.SHORTER_CALLS if f"{name}(" not in code] == []
-    called = {Path(item.words[0]).name or "." for item in those("others")}
-    assert [name for name in rules.PROGRAMS if name not in called] == []
-    told = code + "".join(str(vars(item.settings)) for item in ITEMS if item.settings)
-    assert [name for name in HUB if name not in told and name not in rules.OF_RECIPES] == []
-    assert [name for name in rules.NEEDS_PACKAGE if name not in code] == []

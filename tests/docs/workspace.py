@@ -26,7 +26,7 @@ from lavi_bridge.visions import VISIONS
 from tests import hub
 from tests.docs.models import HUB, put_tiny
 from tests.docs.pages import ROOT, Block
-from tests.docs.rules import Item, Shortened, declared, every_block, everything, shorter
+from tests.docs.rules import Item, Shortened, everything, files_of, shorter
 
 REGISTRIES: tuple[Registry[Any], ...] = (LANGUAGES, VISIONS, ADAPTERS, METRICS)
 
@@ -38,42 +38,41 @@ class Made:
         self.root = root
 
     def __call__(self, name: str) -> Path:
-        path = self.root / name
+        """Where one thing lies, by its name in pages; those of one form are one."""
+        form = form_of(name)
+        assert form is not None
+        path = self.root / str([*PRESUPPOSED].index(form)) / "made"
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            PRESUPPOSED[name](path, self)
+            path.parent.mkdir(parents=True)
+            PRESUPPOSED[form](path, self)
         return path
+
+    def put(self, name: str, folder: Path) -> None:
+        """Put one thing into a page's folder, with what lies beside it."""
+        made = self(name)
+        for path in made.parent.iterdir():
+            copy(path, folder / name if path == made else (folder / name).with_name(path.name))
 
 
 Maker = Callable[[Path, Made], None]
 
 
-def bridge(language: str = "zoo:tiny-t5-small", **options: Any) -> Maker:
-    """Makes a small bridge with `zoo:tiny-sd`."""
+def bridge(**options: Any) -> Maker:
+    """Makes a small bridge from `zoo:tiny-t5-small` to `zoo:tiny-sd`."""
 
     def make(path: Path, _: Made) -> None:
-        Bridge.connect(language, "zoo:tiny-sd", rank=2, device="cpu", **options).save(path)
-
-    return make
-
-
-def same_as(name: str) -> Maker:
-    """Makes a copy of another."""
-
-    def make(path: Path, made: Made) -> None:
-        copy(made(name), path)
+        pair = ("zoo:tiny-t5-small", "zoo:tiny-sd")
+        Bridge.connect(*pair, rank=2, tokens=64, device="cpu", **options).save(path)
 
     return make
 
 
 def captions(path: Path, made: Made) -> None:
     """A caption file, and its pictures in a folder beside it."""
-    folder = path.with_name(f"{path.stem}-pictures")
-    pictures(folder, made)
-    lines = [
-        f"{file.parent.name}/{file.name}\ta {file.stem} circle" for file in folder.glob("*.png")
-    ]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    pictures(path.with_name("pictures"), made)
+    files = path.with_name("pictures").glob("*.png")
+    lines = [f"pictures/{file.name}\ta {file.stem} circle\n" for file in files]
+    path.write_text("".join(lines), encoding="utf-8")
 
 
 def pictures(folder: Path, _: Made) -> None:
@@ -97,42 +96,41 @@ def text(*lines: str) -> Maker:
     return make
 
 
-def by_command(*args: str) -> Maker:
-    """Makes what a command of ours writes."""
-
-    def make(path: Path, made: Made) -> None:
-        made("runs/t5")
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(made.root)
-            cli.run([*args, "--out", str(path)])
-
-    return make
+def evaluation(path: Path, made: Made) -> None:
+    """An evaluation of a bridge."""
+    args = ["--suites", "shapes", "--limit", "6", "--steps", "1", "--out", str(path)]
+    cli.run(["evaluate", str(made("runs/t5")), *args])
 
 
 PRESUPPOSED: dict[str, Maker] = {
-    "runs/t5": bridge(),
+    "this folder": bridge(),
+    "runs/evaluation": evaluation,
     "runs/fusion": bridge(adapter="fusion"),
-    "runs/llama": bridge("zoo:tiny-llama", tokens=64),
-    "runs/demo/llama": same_as("runs/llama"),
-    "runs/first": same_as("runs/llama"),
-    "runs/mine": same_as("runs/llama"),
-    "this folder": same_as("runs/t5"),
-    "runs/evaluation": by_command(
-        *("evaluate", "runs/t5", "--suites", "shapes", "--limit", "6", "--steps", "1")
-    ),
-    "exported": by_command("export", "runs/t5"),
-    "captions.tsv": captions,
-    "grocery/captions_train.tsv": captions,
-    "coco.tsv": captions,
-    "journeydb": pictures,
-    "images/": pictures,
-    "captions.txt": text("a red circle", "two blue squares", "a green star above a house"),
-    "pairs.tsv": text("could you paint me an aqua disc\ta cyan circle"),
-    "style.safetensors": lora,
-    "people.safetensors": lora,
+    r"runs(/[\w-]+)+": bridge(),
+    r"pairs\.tsv": text("could you paint me an aqua disc\ta cyan circle"),
+    r"[\w/-]+\.tsv": captions,
+    r"[\w/-]+\.txt": text("a red circle", "two blue squares", "a green star above a house"),
+    r"[\w/-]+\.safetensors": lora,
+    r"[\w-]+/": pictures,
 }
-"""What pages name and nobody has, by the name: it is there when a page's code names it. A page that
-makes it itself finds it all the same, where a test runs that part alone."""
+"""What pages name and nobody has, by a pattern of its name, of which the first counts: it is there
+when a page's code names it and does not only write it. A page that makes it itself finds it all the
+same, where a test runs that part alone."""
+WRITTEN = re.compile(r"--(out|cache|dry-run|export|pairs)[ =]\S+")
+"""What is only written."""
+
+
+def presupposed(code: str) -> Iterator[str]:
+    """The names in a page's code of what has to be there."""
+    words = {word.rstrip(".") for word in re.findall(r"[\w./-]+", WRITTEN.sub("", code))}
+    yield from (word for word in sorted(words) if form_of(word))
+    yield from (name for name in PRESUPPOSED if " " in name and name in code)
+
+
+def form_of(name: str) -> str | None:
+    return next((form for form in PRESUPPOSED if re.fullmatch(form, name)), None)
+
+
 NAMES: dict[str, Callable[[Made], Any]] = {
     "bridge": lambda made: Bridge.load(made("runs/t5"), device="cpu"),
 }
@@ -151,20 +149,12 @@ class Workspace:
         """What commands of the page have made."""
         self.registered: list[dict[str, Any]] = [{} for _ in REGISTRIES]
         folder.mkdir(parents=True)
-        looking = [item for item in self.items if item.looks]
-        files = {
-            block.declared.removeprefix("file "): block.text
-            for block in every_block()
-            if block.page == page and block.declared.startswith("file ")
-        }
-        said = "\n".join([*(item.text for item in looking), *files.values()])
-        told = said + "".join(str(vars(item.settings)) for item in looking if item.settings)
-        for name in PRESUPPOSED:
-            if re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w-])", said):
-                copy(made(name), folder / name)
-                if PRESUPPOSED[name] is captions:
-                    beside = Path(name).with_name(f"{Path(name).stem}-pictures")
-                    copy(made.root / beside, folder / beside)
+        looking = [item for item in self.items if item.runs or item.fate.kind == "planned"]
+        files = files_of(page)
+        told = "".join([*files.values(), *(str(vars(i.settings)) for i in looking if i.settings)])
+        told += "".join(item.text for item in looking)
+        for name in presupposed("\n".join(item.text for item in looking)):
+            made.put(name, folder)
         for name in HUB:
             if name in told or "--full" in told:
                 put_tiny(name, folder, made.root / "tiny")
@@ -180,7 +170,7 @@ class Workspace:
         """
         here = self.items.index(item)
         for at, earlier in enumerate(self.items[:here]):
-            if earlier.runs and at not in self.done and "slow" not in declared(earlier):
+            if earlier.runs and at not in self.done and earlier.declared != "slow":
                 self.done.add(at)
                 self._run(earlier)
         self.done.add(here)
@@ -234,7 +224,7 @@ class Workspace:
         # an absolute path lies in the folder, too
         args = [f"{self.folder}{arg}" if arg.startswith("/") else arg for arg in item.args]
         out = getattr(item.settings, "out", None)
-        if args[:1] in (["train"], ["evaluate"]) and out and out not in self.written:
+        if ("--out" in args or args[:1] == ["evaluate"]) and out not in self.written:
             # what it makes is not there before
             shutil.rmtree(self.folder / out, ignore_errors=True)
         self.written.add(out)
