@@ -53,7 +53,7 @@ SHORTER_CALLS: dict[str, dict[str, Any]] = {
     "PushConfig": {"samples": 0},
 }
 """Keywords that calls in Python get, likewise, by the name of what is called."""
-SLOW_ENOUGH = 600
+SLOW_ENOUGH = 500
 """Training steps that `make slow` makes of one line, warm start included."""
 LONG = {
     "page": "it serves until it is stopped; tests/page drives it",
