@@ -33,9 +33,10 @@ from bridges import (
     trained_in,
 )
 from figures import Line, draw_lines
-from tables import Found, cell, told, values, versus, write_page
+from numpy.typing import NDArray
+from tables import Found, cell, difference, told, values, versus, write_page
 
-from lavi_bridge.evaluate.statistics import Estimate, over_runs
+from lavi_bridge.evaluate.statistics import Estimate, over_runs, paired_runs
 from lavi_bridge.files.atomic import write_text
 
 BASE = ADAPTERS[0]
@@ -78,18 +79,31 @@ def screened(out: Path, rows: Sequence[Row]) -> list[str]:
 def frozen(out: Path) -> list[str]:
     """Layers read of language models that do not train: unmatched states, scores, seconds."""
     lines = [
-        "| language model, frozen | reads | unmatched | seconds | memory | plain | free |",
-        "|---|---|---|---|---|---|---|",
+        "| frozen | reads | unmatched | seconds | memory | plain | free | both, less last |",
+        "|---|---|---|---|---|---|---|---|",
     ]
+    strata = [f"{kind} {p.category}" for kind, prompts in choosing().items() for p in prompts]
+    last: dict[str, list[int]] = {}
     for row in FROZEN:
         if found := read(out / slug(row.name, SEEDS[0]) / "screen.json"):
             how = found["how"]
             cells = " | ".join(chosen(found["scores"], kind) for kind in ("plain", "free"))
+            both = [hit for kind in choosing() for hit in found["scores"][kind]]
+            less = ""
+            if row.layers == "last":
+                last[row.language] = both
+            elif row.language in last:
+                less = difference(paired_runs(_run(both), _run(last[row.language]), strata))
             lines.append(
                 f"| {row.language} | {row.layers} | {how['left']:.3f} | {how['seconds']:.0f} | "
-                f"{how['peak GB']:.1f} GB | {cells} |"
+                f"{how['peak GB']:.1f} GB | {cells} | {less} |"
             )
     return lines
+
+
+def _run(scores: Sequence[int]) -> NDArray[np.float64]:
+    """Scores of one run (1, prompts)."""
+    return np.array([scores], dtype=np.float64)
 
 
 def by_captions(out: Path) -> list[str]:

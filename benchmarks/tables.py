@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lavi_bridge.evaluate.statistics import Estimate, over_runs, paired_runs
+from lavi_bridge.evaluate.statistics import Estimate, Paired, over_runs, paired_runs
 from lavi_bridge.files.atomic import write_text
 from lavi_bridge.prompts.suites import load_suite
 
@@ -44,7 +44,11 @@ def versus(found: Found, a: str, b: str, suite: str, kinds: Sequence[str] = ()) 
     if len(left) != len(right) and 1 not in (len(left), len(right)):
         count = min(len(left), len(right))
         left, right = left[:count], right[:count]
-    of = paired_runs(left, right, strata)
+    return difference(paired_runs(left, right, strata))
+
+
+def difference(of: Paired) -> str:
+    """A paired difference and its interval."""
     if of.low is None or of.high is None:
         return f"{of.difference:+.3f}"
     return f"{of.difference:+.3f} ({of.low:+.3f} to {of.high:+.3f})"
