@@ -34,7 +34,7 @@ HUB = {
     "Qwen/Qwen2.5-7B-Instruct": Named(None, "qwen2"),
     "CompVis/stable-diffusion-v1-4": Named(real.stable_diffusion, "zoo:tiny-sd"),
     "stabilityai/stable-diffusion-xl-base-1.0": Named(partial(real.today, name="sdxl"), "sdxl"),
-    "black-forest-labs/FLUX.1-dev": Named(partial(real.today, name="flux-dev"), "flux"),
+    "black-forest-labs/FLUX.1-dev": Named(partial(real.today, name="flux-dev"), "flux-dev"),
     "Qwen/Qwen-Image": Named(partial(real.today, name="qwen-image"), "qwen-image"),
 }
 """By Hub id. What runs or is planned with another one on a page needs a line here."""

@@ -33,11 +33,9 @@ KINDS: dict[Kind, str] = {
     "others": "of other programs: the shell's grammar and the project's files are checked",
 }
 SHORTER: dict[str, tuple[str, ...]] = {
-    "train": (
-        *("--steps", "1", "--validate-every", "0", "--sample-every", "0"),
-        *("--no-warm-start-report", "--tracker", "none"),
-    ),
-    "train --warm-start": ("--no-warm-start-report", "--warm-start", "1"),
+    "train": ("--validate-every", "0", "--sample-every", "0", "--tracker", "none"),
+    "train --steps": ("--steps", "1"),
+    "train --warm-start": ("--warm-start", "1", "--no-warm-start-report"),
     "train --recipe": ("--resolution", "64"),  # of the tiny models, not of the paper's
     "generate": ("--steps", "1"),
     "influence": ("--steps", "1"),
@@ -238,13 +236,11 @@ def shorter(args: list[str], settings: Any) -> list[str]:
     """What is appended to a command so that it is quick; nothing where it is."""
     if not args or (args[0] == "push" and settings.evaluation):  # which has pictures
         return []
-    if args[0] == "train" and settings.steps < 2:  # a start without images, perhaps
-        return [*SHORTER["train --warm-start"]]
     added = [*SHORTER.get(args[0], ())]
-    if "--recipe" in args:
-        added += SHORTER["train --recipe"]
-    if args[0] == "train" and settings.warm_start:
-        added += SHORTER["train --warm-start"]
+    if args[0] == "train":
+        added += SHORTER["train --steps"] if settings.steps else ()
+        added += SHORTER["train --warm-start"] if settings.warm_start else ()
+        added += SHORTER["train --recipe"] if "--recipe" in args else ()
     return added
 
 

@@ -151,24 +151,13 @@ def test_it_runs_with_tiny_models(item: Item, workspace: Callable[..., Workspace
     workspace(item.code.page, "tiny").run(item)
 
 
-JOBS = [item for item in those("planned") if item not in of_the_hub(ITEMS)]
-
-
-@each([item for item in JOBS if "--full" not in item.args])
+@pytest.mark.slow
+@each([item for item in those("planned") if item not in of_the_hub(ITEMS)])
 def test_its_jobs_are_planned(
     item: Item, workspace: Callable[..., Workspace], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    workspace(item.code.page).plan(item)
-    assert "0 of" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-@each([item for item in JOBS if "--full" in item.args])
-def test_its_rows_are_planned(
-    item: Item, workspace: Callable[..., Workspace], capsys: pytest.CaptureFixture[str]
-) -> None:
-    workspace(item.code.page).plan(item)
-    assert "GPU-hours" in capsys.readouterr().out
+    workspace(item.code.page, "tiny").plan(item)
+    assert ("GPU-hours" if "--full" in item.args else "0 of") in capsys.readouterr().out
 
 
 # ---- what is parsed

@@ -113,15 +113,14 @@ PRESUPPOSED: dict[str, Maker] = {
     r"[\w/-]+\.safetensors": lora,
     r"[\w-]+/": pictures,
 }
-"""What pages name and nobody has, by a pattern of its name, of which the first counts: it is there
-when a page's code names it and does not only write it. A page that makes it itself finds it all the
-same, where a test runs that part alone."""
+"""What pages name and nobody has, by a pattern of its name, of which the first counts: it is made
+where a page's code names it, does not only write it, and nothing on the page has made it."""
 WRITTEN = re.compile(r"--(out|cache|dry-run|export|pairs)[ =]\S+")
 """What is only written."""
 
 
 def presupposed(code: str) -> Iterator[str]:
-    """The names in a page's code of what has to be there."""
+    """The names in code of what has to be there."""
     words = {word.rstrip(".") for word in re.findall(r"[\w./-]+", WRITTEN.sub("", code))}
     yield from (word for word in sorted(words) if form_of(word))
     yield from (name for name in PRESUPPOSED if " " in name and name in code)
@@ -145,20 +144,9 @@ class Workspace:
         self.items = [item for item in everything() if item.code.page == page]
         self.namespace: dict[str, Any] = {"__name__": "__main__"}
         self.done: set[int] = set()
-        self.written: set[Path | None] = set()
-        """What commands of the page have made."""
         self.registered: list[dict[str, Any]] = [{} for _ in REGISTRIES]
         folder.mkdir(parents=True)
-        looking = [item for item in self.items if item.runs or item.fate.kind == "planned"]
-        files = files_of(page)
-        told = "".join([*files.values(), *(str(vars(i.settings)) for i in looking if i.settings)])
-        told += "".join(item.text for item in looking)
-        for name in presupposed("\n".join(item.text for item in looking)):
-            made.put(name, folder)
-        for name in HUB:
-            if name in told or "--full" in told:
-                put_tiny(name, folder, made.root / "tiny")
-        for name, content in files.items():
+        for name, content in files_of(page).items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(content, encoding="utf-8")
 
@@ -176,7 +164,19 @@ class Workspace:
         self.done.add(here)
         self._run(item, whole=whole)
 
+    def _presuppose(self, item: Item) -> None:
+        """Put what a piece of code needs into the folder, where the page has not made it."""
+        named = item.text + f" {getattr(item.settings, 'data', '')}"
+        for name in presupposed(named):
+            if not (self.folder / name).exists():
+                self.made.put(name, self.folder)
+        told = item.text + str(vars(item.settings) if item.settings else "")
+        for name in HUB:
+            if (name in told or "--full" in told) and not (self.folder / name).exists():
+                put_tiny(name, self.folder, self.made.root / "tiny")
+
     def _run(self, item: Item, *, whole: bool = False, more: Sequence[str] = ()) -> None:
+        self._presuppose(item)
         with ExitStack() as stack:
             patch = stack.enter_context(pytest.MonkeyPatch.context())
             patch.chdir(self.folder)
@@ -223,11 +223,6 @@ class Workspace:
     def _command(self, item: Item, *, whole: bool, more: Sequence[str]) -> None:
         # an absolute path lies in the folder, too
         args = [f"{self.folder}{arg}" if arg.startswith("/") else arg for arg in item.args]
-        out = getattr(item.settings, "out", None)
-        if ("--out" in args or args[:1] == ["evaluate"]) and out not in self.written:
-            # what it makes is not there before
-            shutil.rmtree(self.folder / out, ignore_errors=True)
-        self.written.add(out)
         if not whole:
             args += shorter(args, item.settings)
         cli.run([*args, *more])
