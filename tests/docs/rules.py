@@ -160,6 +160,7 @@ def fetches(settings: Any) -> bool:
     return not exact or settings.judge is not None or settings.reference is not None
 
 
+@cache
 def parsed(args: tuple[str, ...], page: str = "") -> Any:
     """The settings of a command of ours, by its own parser; nothing is done with them.
 
@@ -185,12 +186,9 @@ def parsed(args: tuple[str, ...], page: str = "") -> Any:
                 if shown:
                     Path(folder, "shown.yaml").write_text(shown, encoding="utf-8")
                 given[at] = f"{folder}/shown.yaml" if shown else str(ROOT / arg)
-        return train_config(given) if name == "train" else _parsed(name, tuple(given))
-
-
-@cache
-def _parsed(name: str, args: tuple[str, ...]) -> Any:
-    return tyro.cli(SETTINGS[name], args=args, prog=f"lavi-bridge {name}")
+        if name == "train":
+            return train_config(given)
+        return tyro.cli(SETTINGS[name], args=given, prog=f"lavi-bridge {name}")
 
 
 def abbreviated(args: tuple[str, ...], page: str) -> bool:
@@ -341,6 +339,38 @@ def shown_below(item: Item) -> str:
     return next((block.text for block in below if not block.language), "")
 
 
+@cache
+def quick() -> list[Item]:
+    """What `make test` runs: Python, and the commands that do what no earlier one does, or that
+    write what their page needs below."""
+    seen: set[str] = set()
+    found = []
+    for item in everything():
+        if not item.runs or item.declared == "slow":
+            continue
+        new = features(item) - seen
+        seen |= new
+        if new or isinstance(item.code, Block) or is_needed(item):
+            found.append(item)
+    return found
+
+
+def features(item: Item) -> set[str]:
+    """A command, its flags, with their choices, and what entries set; not what is shortened."""
+    found = re.findall(r"^\S+|,[\w-]+=|--[\w-]+(?: [a-z]+\b)?", " ".join(item.args))
+    return {*found} - {*shorter(item.args, item.settings)}
+
+
+def is_needed(item: Item) -> bool:
+    """Whether code further down the page names what a command writes."""
+    out = getattr(item.settings, "out", None)
+    return out is not None and any(
+        str(out) in later.text
+        for later in everything()
+        if later.runs and later.code.page == item.code.page and later.code.line > item.code.line
+    )
+
+
 def counts() -> str:
     """How much code there is and what becomes of it, for people."""
     found = everything()
@@ -356,4 +386,5 @@ def counts() -> str:
             whys = [item.fate.why for item in group if item.fate.kind == kind]
             lines += [f"{len(whys):8} {meaning}"] * bool(whys)
             lines += [f"{whys.count(why):12} {why}" for why in dict.fromkeys(whys) if why]
+    lines.append(f"{len(quick()):4} of them run in make test, the others in make slow")
     return "\n".join(lines)

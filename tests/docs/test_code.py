@@ -5,6 +5,7 @@ that is the page's own, after what comes before it on the page. Nothing has to b
 
 - What pages take as given is made when it is named: any `runs/…` is a bridge, any `….tsv` captions
   with their pictures, any `….txt` prompts (`PRESUPPOSED` in `workspace.py`).
+- What an earlier line has shown already, flag by flag, is left to `make slow` (`rules.quick`).
 - Training, drawing and judging are shortened by the options of `SHORTER` and `SHORTER_CALLS` in
   `rules.py`, which come last and so override the page's, and by fewer captions; what is not too
   long for that is run as written by `make slow`.
@@ -46,6 +47,8 @@ pytestmark = [
 ]
 
 ITEMS = everything()
+QUICK = rules.quick()
+RUN = [item for item in ITEMS if item.runs and item.declared != "slow"]
 
 
 def those(*kinds: rules.Kind, type_: type = object) -> list[Item]:
@@ -66,7 +69,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Workspa
 
     def of(page: str, kind: str = "quick") -> Workspace:
         if (page, kind) not in known:
-            known[page, kind] = Workspace(page, root / kind / page.replace("/", "-"), made)
+            folder = root / kind / page.replace("/", "-")
+            known[page, kind] = Workspace(page, folder, made, QUICK if kind == "quick" else RUN)
         return known[page, kind]
 
     return of
@@ -75,9 +79,15 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Workspa
 # ---- what runs
 
 
-@each([item for item in ITEMS if item.runs and item.declared != "slow"])
+@each(QUICK)
 def test_it_runs(item: Item, workspace: Callable[..., Workspace]) -> None:
     workspace(item.code.page).run(item)
+
+
+@pytest.mark.slow
+@each([item for item in RUN if item not in QUICK])
+def test_it_runs_as_well(item: Item, workspace: Callable[..., Workspace]) -> None:
+    workspace(item.code.page, "slow").run(item)
 
 
 @pytest.mark.slow

@@ -139,8 +139,12 @@ NAMES: dict[str, Callable[[Made], Any]] = {
 class Workspace:
     """The folder and the namespace of a page."""
 
-    def __init__(self, page: str, folder: Path, made: Made) -> None:
-        self.page, self.folder, self.made = page, folder, made
+    def __init__(self, page: str, folder: Path, made: Made, before: Sequence[Item]) -> None:
+        """
+        Args:
+            before: code that is run before other code that stands below it.
+        """
+        self.page, self.folder, self.made, self.before = page, folder, made, before
         self.items = [item for item in everything() if item.code.page == page]
         self.namespace: dict[str, Any] = {"__name__": "__main__"}
         self.done: set[int] = set()
@@ -158,7 +162,7 @@ class Workspace:
         """
         here = self.items.index(item)
         for at, earlier in enumerate(self.items[:here]):
-            if earlier.runs and at not in self.done and earlier.declared != "slow":
+            if earlier in self.before and at not in self.done:
                 self.done.add(at)
                 self._run(earlier)
         self.done.add(here)
@@ -231,12 +235,12 @@ class Workspace:
 def few_captions(patch: pytest.MonkeyPatch) -> None:
     """Give a warm start on the shapes world fewer captions and pictures."""
     captions, retold = ShapesWorld.captions, ShapesWorld.retold
-    patch.setattr(ShapesWorld, "captions", lambda self, count: captions(self, min(count, 500)))
+    patch.setattr(ShapesWorld, "captions", lambda self, count: captions(self, min(count, 200)))
     patch.setattr(
-        ShapesWorld, "retold", lambda self, count, **how: retold(self, min(count, 300), **how)
+        ShapesWorld, "retold", lambda self, count, **how: retold(self, min(count, 150), **how)
     )
-    patch.setattr(predictions, "BANK", 16)
-    patch.setattr(predictions, "BANK_STEPS", 3)
+    patch.setattr(predictions, "BANK", 4)
+    patch.setattr(predictions, "BANK_STEPS", 1)
 
 
 def publishes(item: Item) -> bool:
