@@ -199,6 +199,12 @@ def test_the_quirks_of_depth() -> None:
             "vase|hidden|candle",
         ),
         (
+            "a/DET/1/det dog/NOUN/1/ROOT hidden/VERB/1/acl behind/ADP/2/prep a/DET/5/det"
+            " tree/NOUN/3/pobj",
+            "dog|behind|tree",
+            "dog|hidden|tree",
+        ),
+        (
             "a/DET/1/det cat/NOUN/1/ROOT near/ADP/1/prep a/DET/4/det box/NOUN/2/pobj",
             "cat|None|box",
             "None|None|None",

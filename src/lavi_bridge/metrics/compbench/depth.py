@@ -116,7 +116,8 @@ def depth_relation_in(doc: Doc, *, mode: Mode = "faithful") -> Wanted:
         match = _RELATION.search(doc.text)
         if match is None:
             return Wanted(None, None, None)
-        return Wanted(*beside(doc, match, match[0].lower().split(" by")[0].split(" from")[0]))
+        found = match[0].lower()
+        return Wanted(*beside(doc, match, "hidden" if found.startswith("hidden") else found))
     relation = next((known for known in RELATIONS if known in doc.text), None)
     nouns = [token.text for token in doc if token.pos_ == "NOUN"]
     if not nouns:
