@@ -46,6 +46,13 @@ def test_prompts_stay_whole_and_are_dealt_out() -> None:
     assert groups_of([4, 4]) is None
 
 
+def test_prompts_without_pictures_make_no_group() -> None:
+    assert groups_of([4, 0, 0]) is None
+    groups = groups_of([1, 0, 2, 0, 1])
+    assert groups is not None
+    assert groups.tolist() == [0, 1, 1, 2]
+
+
 def test_of_a_mean_it_is_the_usual_standard_error() -> None:
     values = np.random.default_rng(0).normal(size=30)
     without = [np.delete(values, n).mean() for n in range(30)]

@@ -23,11 +23,12 @@ Kernel = Callable[[Tensor, Tensor], Tensor]
 
 
 def groups_of(counts: Sequence[int]) -> Tensor | None:
-    """Images per prompt -> the group of every image; None where there are fewer than 3 prompts.
+    """Images per prompt -> the group of every image; None where fewer than 3 prompts have some.
 
     A prompt's images stay together, as they resemble each other. Neighbours go to different groups,
     so that each has a share of every category.
     """
+    counts = [images for images in counts if images]  # a group without images leaves nothing out
     number = min(GROUPS, len(counts))
     if number < 3:
         return None
