@@ -14,7 +14,8 @@ from lavi_bridge import BridgeError
 from lavi_bridge.evaluate.judging import GROUPS, chosen
 from lavi_bridge.evaluate.options import EvaluateConfig
 from lavi_bridge.evaluate.run import evaluate
-from lavi_bridge.metrics import METRICS
+from lavi_bridge.metrics import METRICS, distances
+from lavi_bridge.metrics.distances import kernel_distance
 from tests.metrics.test_clip import folder as clip
 from tests.metrics.test_dino import dino
 from tests.metrics.test_preference import base, hps, wording
@@ -102,6 +103,23 @@ def test_all_of_them_judge_and_are_reported(
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     evaluate(config)
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.usefixtures("inception")
+def test_kids_subsets_are_drawn_once_an_entry(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[tuple[float, float]] = []
+
+    def watched(features: torch.Tensor, reference: torch.Tensor) -> tuple[float, float]:
+        found.append(kernel_distance(features, reference))
+        return found[-1]
+
+    monkeypatch.setattr(distances, "kernel_distance", watched)
+    (suite,) = evaluate(settings(images, tmp_path, metrics=["kid"])).suites
+    assert [suite.judged[name].distances["kid"] for name in ("near", "far")] == [
+        value for value, _ in found
+    ]
 
 
 def test_quality_names_them_together(images: Path, tmp_path: Path) -> None:

@@ -281,10 +281,11 @@ def _distance(
     warning = metric.doubt(mine, real)
     if warning and warning not in notes:
         notes.append(warning)
-    value, groups = metric.distance(mine, real), groups_of([*map(len, files)])
+    groups = groups_of([*map(len, files)])
     if groups is None:
-        return Estimate(value, None, None, len(files))
-    half = student(int(groups.max())) * metric.error(mine, real, groups)
+        return Estimate(metric.distance(mine, real), None, None, len(files))
+    value, error = metric.value_and_error(mine, real, groups)
+    half = student(int(groups.max())) * error
     return Estimate(value, value - half, value + half, len(files))
 
 

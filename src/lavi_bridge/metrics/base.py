@@ -84,6 +84,13 @@ class Distance(Metric):
         parts = range(int(groups.max()) + 1)
         return spread([self.distance(features[groups != part], reference) for part in parts])
 
+    def value_and_error(
+        self, features: Tensor, reference: Tensor, groups: Tensor
+    ) -> tuple[float, float]:
+        """`distance` and `error`, which may share work."""
+        value = self.distance(features, reference)
+        return value, self.error(features, reference, groups)
+
     def doubt(self, features: Tensor, reference: Tensor) -> str | None:
         """Why these two sets are too small for it, if they are."""
         return None

@@ -98,18 +98,25 @@ def kernel_distance(features: Tensor, reference: Tensor, *, seed: int = 0) -> tu
     return values.mean().item(), values.std(correction=0).item()
 
 
-def kernel_error(features: Tensor, reference: Tensor, groups: Tensor) -> float:
+def kernel_error(
+    features: Tensor, reference: Tensor, groups: Tensor, *, deviation: float | None = None
+) -> float:
     """Standard error of `kernel_distance`'s mean; see `Distance.error`.
 
     That of the discrepancy between all rows, and that of drawing subsets from them.
+
+    Args:
+        deviation: the one that `kernel_distance` gives; found anew where it is not known.
     """
+    if deviation is None:
+        deviation = kernel_distance(features, reference)[1]
     x, y = _doubles(features, reference)
     within = kernel_sums(cubic, x, x, (groups, groups))
     between = kernel_sums(cubic, x, y, (groups, None))
     alone = (x.square().mean(1) + 1) ** 3
     diagonal = torch.zeros(len(within), dtype=alone.dtype).index_add_(0, groups, alone)
     over_images = spread(left_out(within, between, groups, len(y), diagonal=diagonal))
-    over_subsets = kernel_distance(features, reference)[1] / SUBSETS**0.5
+    over_subsets = deviation / SUBSETS**0.5
     return (over_images**2 + over_subsets**2) ** 0.5
 
 
@@ -217,6 +224,13 @@ class KID(FeatureDistance):
 
     def error(self, features: Tensor, reference: Tensor, groups: Tensor) -> float:
         return kernel_error(features, reference, groups)
+
+    def value_and_error(
+        self, features: Tensor, reference: Tensor, groups: Tensor
+    ) -> tuple[float, float]:
+        # subsets are most of the work: both are of the same ones
+        value, deviation = kernel_distance(features, reference)
+        return value, kernel_error(features, reference, groups, deviation=deviation)
 
 
 class _Given(nn.Module):
