@@ -207,6 +207,27 @@ def test_a_bridge_without_its_run_is_found(tmp_path: Path) -> None:
     assert runs.found[key].settings == {"language": "l", "vision": "v", "adapter": "linear"}
 
 
+@pytest.mark.parametrize(
+    ("why", "told"),
+    [
+        ("stopped; go on with '{real}/step-1'", "stopped; go on with 'link/step-1'"),
+        ("stopped; go on with '{link}/step-1'", "stopped; go on with 'link/step-1'"),
+        ("cannot read /srv/data/a.jpg: broken", "cannot read a.jpg: broken"),
+        ("'/srv/my data/a b.jpg' and '~/of me/c d' are gone", "'a b.jpg' and 'c d' are gone"),
+        (
+            "see https://example.org/a/b; 1/2 and/or ./x",
+            "see https://example.org/a/b; 1/2 and/or ./x",
+        ),
+    ],
+)
+def test_why_it_ended_does_not_say_where_things_lie(tmp_path: Path, why: str, told: str) -> None:
+    real, link = run_in(tmp_path, "a run"), tmp_path / "link"
+    link.symlink_to(real)
+    note = {"how": "failed", "why": why.format(real=real, link=link)}
+    (real / "ended.json").write_text(json.dumps(note))
+    assert looked(link).why == told
+
+
 def test_links_that_lead_out_are_told_and_not_followed(tmp_path: Path) -> None:
     root = tmp_path / "root"
     inner = run_in(root, "inner")

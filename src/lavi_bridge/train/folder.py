@@ -19,6 +19,7 @@ from PIL import Image
 from lavi_bridge.bridge.drawing import KEY
 from lavi_bridge.bridge.folder import INDEX
 from lavi_bridge.files.growing import Growing, inside, last_rows, parsed, read_object, stamp
+from lavi_bridge.files.private import without_folders
 from lavi_bridge.running.lock import LOCK, is_held
 from lavi_bridge.show.html import data_url
 from lavi_bridge.show.pictures import tiles
@@ -29,6 +30,8 @@ State = Literal["training", "finished", "stopped", "failed"]
 SETTINGS, METRICS, SAMPLES = "config.json", "metrics.jsonl", "samples"
 STEP, WARM_STEP = "step", "warm_start_step"
 SAMPLE = re.compile(r"(\d{1,12})\.png")
+QUOTED = re.compile(r"(['\"`])([~/][^'\"`\n]*)\1")
+"""A path from the root or the home in quotes, which may have spaces."""
 MOST = 1e300
 """Of a figure's size; past it a sum would have no end."""
 MOST_FIGURES = 48
@@ -153,14 +156,23 @@ class RunFolder:
         if stamp(self.path / ENDED, self.root) is not None:
             found = self._object(ENDED)
             how: State = "stopped" if found.get("how") == "stopped" else "failed"
-            # where it lies is nobody's business who looks at it from afar
-            return how, str(found.get("why", "")).replace(str(self.path), self.path.name)[:500]
+            return how, self._without_places(str(found.get("why", "")))[:500]
         if held is None:
             return "failed", "its process has gone without a word: killed, or out of memory"
         last = next(reversed(checkpoints(self.path)), None)
         if last is not None and last >= self.step:
             return "stopped", ""
         return "failed", "nothing says how it ended"
+
+    def _without_places(self, text: str) -> str:
+        """A text in which paths of this machine are their last part, and begin here in the run's.
+
+        Where they lie is nobody's business who looks from afar.
+        """
+        for known in (self.path.resolve(), self.path.absolute()):
+            text = text.replace(str(known), self.path.name) if self.path.name else text
+        text = QUOTED.sub(lambda found: f"{found[1]}{Path(found[2]).name}{found[1]}", text)
+        return str(without_folders(text, {}))
 
     def _of_bridge(self) -> dict[str, Any]:
         """What a bridge that lies there without its run says of its models."""
