@@ -95,6 +95,77 @@ def test_another_judges_scores_are_in_no_column_of_this_one(
     ]
 
 
+def few(suite: Path, to: Path) -> Path:
+    """A copy of the first pictures and their prompts."""
+    (to / "pictures").mkdir(parents=True)
+    for number in range(2):
+        shutil.copy(suite / "pictures" / f"p{number}_0.png", to / "pictures")
+    lines = (suite / "asked.jsonl").read_text().splitlines(keepends=True)[:2]
+    (to / "asked.jsonl").write_text("".join(lines))
+    return to
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The questions that judges get from now on."""
+    met: list[str] = []
+    answer = Judge.probabilities
+
+    def noted(self: Judge, pictures: Any, questions: list[str], *rest: Any, **more: Any) -> Any:
+        met.extend(questions)
+        return answer(self, pictures, questions, *rest, **more)
+
+    monkeypatch.setattr(Judge, "probabilities", noted)
+    return met
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("soft-tifa", "a dog of 0 colours", "a mouse"),
+        ("soft-tifa", "two", "three"),  # the answer
+        ("dpg-judge", "a dog of 0 colours", "a mouse"),
+        ("vqascore", "0 cats", "a zebra"),
+    ],
+)
+def test_another_question_about_the_same_picture_is_asked(
+    judges: Folder, suite: Path, tmp_path: Path, asked: list[str], name: str, old: str, new: str
+) -> None:
+    copy = few(suite, tmp_path / "suite")
+    first = run(copy, tmp_path / "out", judges("llava"), metrics=[name])
+    asked.clear()
+    again = run(copy, tmp_path / "out", judges("llava"), metrics=[name])
+    assert asked == []
+    path = copy / "asked.jsonl"
+    path.write_text(path.read_text().replace(old, new))
+    other = run(copy, tmp_path / "out", judges("llava"), metrics=[name])
+    assert asked
+    fresh = run(copy, tmp_path / "fresh", judges("llava"), metrics=[name])
+    one, same, ours, theirs = (
+        [score for (score,) in r.suites[0].judged["theirs"].scores[name]]
+        for r in (first, again, other, fresh)
+    )
+    assert one == same
+    assert ours == pytest.approx(theirs, rel=1e-5)
+    assert (ours == one) == (name == "dpg-judge")  # it tells yes from no alone
+
+
+@pytest.mark.parametrize(("name", "kept"), [("vqascore", True), ("soft-tifa", False)])
+def test_scores_that_do_not_say_what_was_asked_are_kept_where_that_is_the_text(
+    judges: Folder, suite: Path, tmp_path: Path, asked: list[str], name: str, kept: bool
+) -> None:
+    copy = few(suite, tmp_path / "suite")
+    first = run(copy, tmp_path / "out", judges("llava"), metrics=[name])
+    (path,) = (tmp_path / "out" / "theirs" / "asked.jsonl" / "scores").glob("*.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert all(row.pop("asked") for row in rows)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked.clear()
+    again = run(copy, tmp_path / "out", judges("llava"), metrics=[name])
+    assert (asked == []) == kept
+    assert again.suites[0].judged["theirs"].scores == first.suites[0].judged["theirs"].scores
+
+
 def arguments(suite: Path, out: Path, judge: Path) -> list[object]:
     return [
         *("evaluate", f"theirs={suite / 'pictures'}", "--suites", suite / "asked.jsonl"),

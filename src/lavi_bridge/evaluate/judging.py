@@ -182,7 +182,7 @@ def judged(
             if processes()[0] == 0:
                 settle(name, metric, pairs, folder / "scores")
             wait_for_all()
-            found, failures = scores_of(name, metric, theirs, folder / "scores")
+            found, failures = scores_of(name, metric, prompts, theirs, folder / "scores")
             result.scores[name] = [
                 row or [None] * len(paths) for row, paths in zip(found, files, strict=True)
             ]

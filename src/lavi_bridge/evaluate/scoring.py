@@ -1,7 +1,8 @@
 """Metrics over images on disk: each image is judged once, whatever stops in between.
 
-Scores lie beside the images, by metric and by what the metric depends on; a row holds the hash of
-the image that it is of. Like drawing, judging goes in batches that are always the same ones.
+Scores lie beside the images, by metric and by what the metric depends on; a row holds the hashes
+of the image that it is of and of what was asked about it. Like drawing, judging goes in batches that are always
+the same ones.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def judge(
     """
     rank, world = processes()
     journals = {name: _journal(name, metric, folder, rank) for name, metric in metrics.items()}
-    known = {n: {(r["image"], r["sha256"]) for r in j.rows()} for n, j in journals.items()}
+    known = {name: _found(journal) for name, journal in journals.items()}
     batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
     with (
         stopping() as asked,
@@ -76,20 +77,57 @@ def judge(
     ):
         for batch in batches[rank::world]:
             keys = [(_key(path, folder), checksum(path)) for _, path in batch]
-            todo = [name for name in metrics if not known[name].issuperset(keys)]
+            scored = {
+                name: [
+                    _row(known[name], key, metric, prompt) is not None
+                    for key, (prompt, _) in zip(keys, batch, strict=True)
+                ]
+                for name, metric in metrics.items()
+            }
+            todo = [name for name in metrics if not all(scored[name])]
             opened = [_open(path) for _, path in batch] if todo else []
             for name in todo:
-                results = _results(metrics[name], opened, [prompt for prompt, _ in batch])
+                metric, prompts = metrics[name], [prompt for prompt, _ in batch]
+                results = _results(metric, opened, prompts)
                 journals[name].append(
                     [
-                        {"image": key[0], "sha256": key[1], "id": prompt.id, **result}
-                        for key, (prompt, _), result in zip(keys, batch, results, strict=True)
-                        if key not in known[name]
+                        {"image": key[0], "sha256": key[1], "asked": _asked(metric, prompt)}
+                        | {"id": prompt.id, **result}
+                        for key, prompt, result, there in zip(
+                            keys, prompts, results, scored[name], strict=True
+                        )
+                        if not there
                     ]
                 )
             bar.update(len(batch))
             if asked():
                 raise BridgeError("stopped; the same command goes on from there")
+
+
+def _asked(metric: Score, prompt: Prompt) -> str:
+    """8 hex digits of what a metric reads of a prompt."""
+    return hashlib.sha256(metric.asked(prompt).encode()).hexdigest()[:8]
+
+
+def _found(journal: Journal) -> dict[tuple[str, str, str | None], dict[str, Any]]:
+    """Rows by image, its hash, and what was asked; the latter is None in those written before."""
+    return {(row["image"], row["sha256"], row.get("asked")): row for row in journal.rows()}
+
+
+def _row(
+    found: Mapping[tuple[str, str, str | None], dict[str, Any]],
+    key: tuple[str, str],
+    metric: Score,
+    prompt: Prompt,
+) -> dict[str, Any] | None:
+    """The row of an image and what is asked about it, if it is scored.
+
+    One that does not say what was asked counts where no more than the prompt's text is.
+    """
+    row = found.get((*key, _asked(metric, prompt)))
+    if row is None and metric.asked(prompt) == prompt.text:
+        return found.get((*key, None))
+    return row
 
 
 def _journal(name: str, metric: Score, folder: Path, process: int = 0) -> Journal:
@@ -114,15 +152,22 @@ def settle(name: str, metric: Score, images: Sequence[tuple[Prompt, Path]], fold
 
 
 def scores_of(
-    name: str, metric: Score, files: Sequence[Sequence[Path]], folder: Path
+    name: str,
+    metric: Score,
+    prompts: Sequence[Prompt],
+    files: Sequence[Sequence[Path]],
+    folder: Path,
 ) -> tuple[list[list[float | None]], list[str]]:
-    """Scores in the order of the files, None where there is none, and a line for every failure."""
-    rows = _journal(name, metric, folder).rows()
-    found = {(row["image"], row["sha256"]): row for row in rows}
+    """Scores in the order of the files, None where there is none, and a line for every failure.
+
+    Args:
+        files: the images of each prompt.
+    """
+    found = _found(_journal(name, metric, folder))
     scores, failures = [], []
-    for images in files:
+    for prompt, images in zip(prompts, files, strict=True):
         keys = [(_key(path, folder), checksum(path)) for path in images]
-        known = [found.get(key, {}) for key in keys]
+        known = [_row(found, key, metric, prompt) or {} for key in keys]
         scores.append([row.get("score") for row in known])
         failures += [f"{row['image']}: {row['error']}" for row in known if "error" in row]
     return scores, failures

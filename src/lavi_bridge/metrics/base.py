@@ -56,6 +56,10 @@ class Score(Metric):
         """One number an image; batches are the caller's."""
         raise NotImplementedError
 
+    def asked(self, prompt: Prompt) -> str:
+        """What it reads of a prompt: a score is of this and of the picture."""
+        return prompt.text
+
 
 class Distance(Metric):
     """Compares the features of two sets of images."""

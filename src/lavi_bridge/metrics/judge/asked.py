@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 from weakref import WeakKeyDictionary
@@ -11,6 +12,7 @@ from lavi_bridge.metrics.base import Score
 from lavi_bridge.metrics.compbench.quirks import Mode, checked
 from lavi_bridge.metrics.judge.model import Judge, Reading
 from lavi_bridge.prompts.prompt import Prompt
+from lavi_bridge.prompts.questions import KEY
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -64,6 +66,10 @@ class ByJudge(Score):
             BridgeError: nothing can be.
         """
         raise NotImplementedError
+
+    def asked(self, prompt: Prompt) -> str:
+        """Its text and its questions, with all that is said of them."""
+        return json.dumps([prompt.text, prompt.facts.get(KEY)], sort_keys=True)
 
     def check(self, prompts: Sequence[Prompt]) -> None:
         for prompt in prompts:
