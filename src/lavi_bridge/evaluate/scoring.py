@@ -1,8 +1,8 @@
 """Metrics over images on disk: each image is judged once, whatever stops in between.
 
 Scores lie beside the images, by metric and by what the metric depends on; a row holds the hashes
-of the image that it is of and of what was asked about it. Like drawing, judging goes in batches that are always
-the same ones.
+of the image that it is of and of what was asked about it. Like drawing, judging goes in batches
+that are always the same ones.
 """
 
 from __future__ import annotations
