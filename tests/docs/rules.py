@@ -357,7 +357,7 @@ def quick() -> list[Item]:
 
 def features(item: Item) -> set[str]:
     """A command, its flags, with their choices, and what entries set; not what is shortened."""
-    found = re.findall(r"^\S+|,[\w-]+=|--[\w-]+(?: [a-z]+\b)?", " ".join(item.args))
+    found = re.findall(r"^\S+|,[\w-]+=|--[\w-]+(?: [a-z]+(?!\S))?", " ".join(item.args))
     return {*found} - {*shorter(item.args, item.settings)}
 
 
