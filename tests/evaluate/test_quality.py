@@ -122,6 +122,21 @@ def test_kids_subsets_are_drawn_once_an_entry(
     ]
 
 
+@pytest.mark.parametrize(
+    ("suite", "metrics"),
+    [
+        ("t2i-compbench", ["blip-vqa", "spatial-owlv2", "clip-nonspatial"]),
+        ("t2i-compbench-3d", ["spatial-3d"]),
+        ("t2i-compbench-numeracy", ["numeracy-owlv2"]),
+        ("drawbench", ["clip-score"]),
+    ],
+)
+def test_a_suite_has_its_own_metrics(
+    suite: str, metrics: list[str], images: Path, tmp_path: Path
+) -> None:
+    assert chosen(suite, settings(images, tmp_path)) == metrics
+
+
 def test_quality_names_them_together(images: Path, tmp_path: Path) -> None:
     config = settings(images, tmp_path, metrics=["clip-score", "quality", "fid"])
     assert chosen("suite.txt", config) == ["clip-score", *GROUPS["quality"]]

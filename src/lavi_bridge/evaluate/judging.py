@@ -39,6 +39,8 @@ DEFAULTS: dict[str, tuple[str, ...]] = {
     "short": ("clip-score", "aesthetic-v2"),
     "long": ("clip-score", "aesthetic-v2"),
     "t2i-compbench": ("blip-vqa", "spatial-owlv2", "clip-nonspatial"),
+    "t2i-compbench-3d": ("spatial-3d",),
+    "t2i-compbench-numeracy": ("numeracy-owlv2",),
     "geneval2": ("soft-tifa", "soft-tifa-gm"),
     "genai-bench": ("vqascore",),
 }
