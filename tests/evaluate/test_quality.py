@@ -17,10 +17,18 @@ from lavi_bridge.evaluate.run import evaluate
 from lavi_bridge.metrics import METRICS, distances
 from lavi_bridge.metrics.distances import kernel_distance
 from tests.metrics.test_clip import folder as clip
+from tests.metrics.test_compbench import owl
 from tests.metrics.test_dino import dino
 from tests.metrics.test_preference import base, hps, wording
 
-__all__ = ["base", "clip", "dino", "hps", "wording"]  # fixtures: tiny models in their layouts
+__all__ = [
+    "base",
+    "clip",
+    "dino",
+    "hps",
+    "owl",
+    "wording",
+]  # fixtures: tiny models in their layouts
 
 DISTANCES = ("fid", "kid", "fd-dinov2", "cmmd", "mind")
 
@@ -120,6 +128,25 @@ def test_kids_subsets_are_drawn_once_an_entry(
     assert [suite.judged[name].distances["kid"] for name in ("near", "far")] == [
         value for value, _ in found
     ]
+
+
+def test_a_metric_is_asked_beforehand_about_its_own_categories(
+    images: Path, owl: Path, tmp_path: Path
+) -> None:
+    suite, objects = tmp_path / "suite.jsonl", tmp_path / "objects.txt"
+    rows = [("two cats", "color"), ("ten cats", "numeracy")]
+    suite.write_text("\n".join(json.dumps({"prompt": p, "category": c}) for p, c in rows))
+    objects.write_text("cat - cats")
+    config = settings(
+        images,
+        tmp_path / "out",
+        suites=[str(suite)],
+        metrics=["numeracy-owlv2"],
+        scorers=[f"numeracy-owlv2={owl}", f"numeracy-owlv2.objects={objects}"],
+    )
+    with pytest.raises(BridgeError, match=r"none of 1 prompts counts .* 'ten cats'"):
+        evaluate(config)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

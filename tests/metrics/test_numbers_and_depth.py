@@ -130,6 +130,19 @@ def test_numeracy_counts_what_owlv2_finds(mode: Mode, owl: Path, objects: Path) 
     assert metric.provenance()["parser"].startswith(f"{FILE} ")
 
 
+def test_prompts_that_count_nothing_are_told_beforehand(owl: Path, objects: Path) -> None:
+    metric = NumeracyOWLv2(scorer=str(owl), objects=objects, device="cpu")
+    some = prompts("two cats", "ten dogs", "two big dogs")
+    metric.check(some)
+    assert metric.note(some) == (
+        "2 of 3 prompts count none of the official objects and have no numeracy, such as "
+        "prompt '1': 'ten dogs'"
+    )
+    assert metric.note(some[:1]) is None
+    with pytest.raises(BridgeError, match=r"none of 2 prompts counts .* prompt '1': 'ten dogs'"):
+        metric.check(some[1:])
+
+
 def test_the_official_objects_are_fetched_or_said_to_be_missing(
     owl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

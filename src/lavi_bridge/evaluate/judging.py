@@ -174,9 +174,9 @@ def judged(
     scores = {name: metric for name, metric in judges.items() if isinstance(metric, Score)}
     groups: dict[tuple[bool, ...], dict[str, Score]] = {}
     for name, metric in scores.items():
-        groups.setdefault(tuple(_applies(name, p) for p in prompts), {})[name] = metric
-    for applies, metrics in groups.items():
-        theirs = [paths if yes else [] for paths, yes in zip(files, applies, strict=True)]
+        groups.setdefault(tuple(applies(name, p) for p in prompts), {})[name] = metric
+    for judged_here, metrics in groups.items():
+        theirs = [paths if yes else [] for paths, yes in zip(files, judged_here, strict=True)]
         pairs = [(p, path) for p, paths in zip(prompts, theirs, strict=True) for path in paths]
         judge(metrics, pairs, folder / "scores", label=f"{', '.join(metrics)}: {label}")
         wait_for_all()
@@ -303,7 +303,7 @@ def reference_images(folder: Path) -> list[Path]:
     return files
 
 
-def _applies(metric: str, prompt: Prompt) -> bool:
+def applies(metric: str, prompt: Prompt) -> bool:
     """Metrics of T2I-CompBench judge some of its categories; of other suites all prompts."""
     known = set().union(*CATEGORIES.values())
     return prompt.category not in known or prompt.category in CATEGORIES.get(metric, known)

@@ -9,7 +9,7 @@ processes share the drawing and the judging, and the first one reports.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from itertools import groupby
@@ -23,6 +23,7 @@ from lavi_bridge.evaluate.judging import (
     QUESTIONED,
     THREE,
     add_three_in_one,
+    applies,
     chosen,
     judged,
     kinds_of,
@@ -66,7 +67,7 @@ def _evaluate(config: EvaluateConfig, stack: ExitStack) -> Evaluation:
     trust = trust_of_judges(judges, config.judged, config.out, config.judge)
     suites, asked = [], []
     for suite, prompts in prompts_of.items():
-        notes = _notes(prompts, [judges[n] for n in names[suite]])
+        notes = _notes(prompts, {n: judges[n] for n in names[suite]})
         images = images_of(suite, config)
         one = Asked(suite, prompts, images, jobs_of(prompts, images, config.sampling.seed))
         seeds = [[j.seed for j in group] for _, group in groupby(one.jobs, lambda j: j.prompt.id)]
@@ -135,11 +136,12 @@ def suites_of(config: EvaluateConfig) -> dict[str, list[Prompt]]:
     return asked
 
 
-def _notes(prompts: Sequence[Prompt], judges: Sequence[Metric]) -> list[str]:
+def _notes(prompts: Sequence[Prompt], judges: Mapping[str, Metric]) -> list[str]:
     """What is to be known of a suite before it is drawn."""
-    for metric in judges:
-        metric.check(prompts)
-    notes = [note for metric in judges if (note := metric.note(prompts)) is not None]
+    theirs = {name: [p for p in prompts if applies(name, p)] for name in judges}
+    for name, metric in judges.items():
+        metric.check(theirs[name])
+    notes = [n for name, m in judges.items() if theirs[name] and (n := m.note(theirs[name]))]
     if again := duplicates(prompts):
         notes.append(f"{again} of {len(prompts)} prompts occur more than once")
     return notes

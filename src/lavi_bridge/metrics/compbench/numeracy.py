@@ -162,11 +162,34 @@ class NumeracyOWLv2(SpatialOWLv2):
         self.objects = read_objects(file)
         self.parser = f"{file.name} {checksum(file)[:16]}"
 
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        """Raise where none of the prompts counts anything."""
+        if prompts and len(lacking := self._lacking(prompts)) == len(prompts):
+            raise BridgeError(
+                f"none of {len(prompts)} prompts counts an official object, such as prompt "
+                f"'{lacking[0].id}': '{lacking[0].text}'; numeracy-owlv2 reads the numbers one to "
+                "eight right before an object, as in 'two cats and a dog'"
+            )
+
+    def note(self, prompts: Sequence[Prompt]) -> str | None:
+        if not (lacking := self._lacking(prompts)):
+            return None
+        return (
+            f"{len(lacking)} of {len(prompts)} prompts count none of the official objects and "
+            f"have no numeracy, such as prompt '{lacking[0].id}': '{lacking[0].text}'"
+        )
+
+    def _lacking(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        return [prompt for prompt in prompts if not self._counted(prompt)]
+
+    def _counted(self, prompt: Prompt) -> Wants:
+        return counted(said(prompt, self.mode), self.objects, mode=self.mode)
+
     def __call__(self, images: Sequence[Image], prompts: Sequence[Prompt]) -> list[float]:
         """As of all scores; a prompt that counts nothing is an error that names it."""
         scores = []
         for image, prompt in zip(images, prompts, strict=True):
-            wanted = counted(said(prompt, self.mode), self.objects, mode=self.mode)
+            wanted = self._counted(prompt)
             if not wanted:
                 raise BridgeError(f"prompt '{prompt.id}' counts none of the official objects")
             names = tuple(dict.fromkeys(name for name, _ in wanted))
