@@ -106,7 +106,7 @@ def judge(
 
 def _asked(metric: Score, prompt: Prompt) -> str:
     """8 hex digits of what a metric reads of a prompt."""
-    return hashlib.sha256(metric.asked(prompt).encode()).hexdigest()[:8]
+    return hashlib.sha256(metric.reads(prompt).encode()).hexdigest()[:8]
 
 
 def _found(journal: Journal) -> dict[tuple[str, str, str | None], dict[str, Any]]:
@@ -125,7 +125,7 @@ def _row(
     One that does not say what was asked counts where no more than the prompt's text is.
     """
     row = found.get((*key, _asked(metric, prompt)))
-    if row is None and metric.asked(prompt) == prompt.text:
+    if row is None and metric.reads(prompt) == prompt.text:
         return found.get((*key, None))
     return row
 

@@ -56,7 +56,7 @@ class Score(Metric):
         """One number an image; batches are the caller's."""
         raise NotImplementedError
 
-    def asked(self, prompt: Prompt) -> str:
+    def reads(self, prompt: Prompt) -> str:
         """What it reads of a prompt: a score is of this and of the picture."""
         return prompt.text
 

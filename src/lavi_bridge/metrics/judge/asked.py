@@ -67,7 +67,7 @@ class ByJudge(Score):
         """
         raise NotImplementedError
 
-    def asked(self, prompt: Prompt) -> str:
+    def reads(self, prompt: Prompt) -> str:
         """Its text and its questions, with all that is said of them."""
         return json.dumps([prompt.text, prompt.facts.get(KEY)], sort_keys=True)
 

@@ -42,7 +42,7 @@ class VQAScore(ByJudge):
     def questions(cls, prompt: Prompt, mode: Mode) -> list[Asking]:
         return [(cls.asks.replace("{}", prompt.text), ("Yes",))]
 
-    def asked(self, prompt: Prompt) -> str:
+    def reads(self, prompt: Prompt) -> str:
         return prompt.text
 
     def __call__(self, images: Sequence[Image], prompts: Sequence[Prompt]) -> list[float]:
