@@ -1,6 +1,7 @@
 """An evaluation with a judge: asked once, the same from any interruption, mixed with no other."""
 
 import json
+import math
 import random
 import shutil
 import signal
@@ -62,8 +63,8 @@ def test_one_judge_answers_for_all_metrics_and_stands_in_the_report(
 
     monkeypatch.setattr(Judge, "probabilities", counted)
     done = run(suite, tmp_path / "out", judges("llava"))
-    # 12 pictures: two questions for both means, one about the prompt, two for yes and for no
-    assert asked == [24, 12, 48]
+    # 12 pictures: two questions for both means, one about the prompt, two for yes or no
+    assert asked == [24, 12, 24]
     (result,) = done.suites
     scores = {name: [s for (s,) in result.judged["theirs"].scores[name]] for name in METRICS}
     for mean, geometric in zip(scores["soft-tifa"], scores["soft-tifa-gm"], strict=True):
@@ -211,6 +212,32 @@ def test_a_picture_that_is_damaged_costs_the_others_nothing(
     judged = done.suites[0].judged["theirs"]
     assert [place for place, (s,) in enumerate(judged.scores["vqascore"]) if s is None] == [3]
     assert "cannot read image 'p3_0.png'" in judged.failures["vqascore"][0]
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_an_answer_that_is_no_number_is_a_failure_of_its_picture(
+    judges: Folder, suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    copy = few(suite, tmp_path / "suite")
+    answer = Judge.probabilities
+
+    def broken(self: Judge, pictures: Any, questions: list[str], *rest: Any, **more: Any) -> Any:
+        found = answer(self, pictures, questions, *rest, **more)
+        of_first = ["dog of 0" in q or "0 cats" in q for q in questions]
+        return [
+            [math.nan if bad else p for p in mine]
+            for bad, mine in zip(of_first, found, strict=True)
+        ]
+
+    monkeypatch.setattr(Judge, "probabilities", broken)
+    done = run(copy, tmp_path / "out", judges("llava"), metrics=[name])
+    judged = done.suites[0].judged["theirs"]
+    (bad,), (good,) = judged.scores[name]
+    assert bad is None
+    assert good is not None
+    (failure,) = judged.failures[name]
+    assert "the judge's answer to '" in failure
+    assert "is no number; ask it in float32" in failure
 
 
 # ---- what is missing is said before anything is drawn

@@ -58,6 +58,14 @@ def test_questions_are_counted_over_entries_and_the_two_means_ask_once(
     assert not (tmp_path / "out").exists()
 
 
+def test_yes_and_no_are_one_question(
+    judges: Folder, tiny: Folder, suite: str, tmp_path: Path
+) -> None:
+    given: dict[str, Any] = {"suites": [suite], "judge": str(judges("llava"))}
+    lines = told(tiny("sd"), out=tmp_path / "out", metrics=["dpg-judge"], **given)
+    assert lines["questions"].startswith("3 about 2 pictures")
+
+
 def test_what_is_drawn_is_not_drawn_again_and_a_bridges_hours_are_counted(
     tmp_path: Path, tiny: Folder, suite: str
 ) -> None:

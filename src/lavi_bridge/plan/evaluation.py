@@ -135,19 +135,18 @@ def _metrics(suites: Sequence[Asked], config: EvaluateConfig) -> list[Line]:
 def _judge(
     contestants: Sequence[Contestant], suites: Sequence[Asked], config: EvaluateConfig
 ) -> list[Line]:
-    pictures, asked = 0, []
+    pictures, readings, asked = 0, 0, []
     for suite in suites:
         kinds = [METRICS[name] for name in chosen(suite.suite, config)]
         by_judge = [kind for kind in kinds if issubclass(kind, ByJudge)]
         if not by_judge:
             continue
         for prompt in suite.prompts:
-            # the same wording asked by two metrics, as the two means, is asked once
-            one = dict.fromkeys(
-                text for kind in by_judge for text, _ in kind.questions(prompt, config.mode)
-            )
+            # metrics that ask the same, as the two means, share a picture's reading and answers
+            sets = dict.fromkeys(tuple(k.questions(prompt, config.mode)) for k in by_judge)
             pictures += suite.images
-            asked += [text for text in one for _ in range(suite.images)]
+            readings += suite.images * len(sets)
+            asked += [text for one in sets for text in dict(one) for _ in range(suite.images)]
     if not asked:
         return []
     if config.judge is None:
@@ -169,7 +168,7 @@ def _judge(
         trust_remote_code=config.trust_remote_code,
     )
     times = len(contestants)
-    tflop = times * (pictures * cost.picture + len(asked) * cost.question)
+    tflop = times * (readings * cost.picture + len(asked) * cost.question)
     few = ", ".join(
         f"{_size(size.gb(dtype, how))} in {how}" for how in get_args(Quantize) if how != "none"
     )

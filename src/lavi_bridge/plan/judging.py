@@ -62,4 +62,4 @@ def planned(config: JudgeConfig) -> list[Line]:
 def _asked(item: Item, config: JudgeConfig) -> list[str]:
     kind = METRICS[item.metric]
     assert issubclass(kind, ByJudge)
-    return [question for question, _ in kind.questions(item.prompt, config.mode)]
+    return [*dict(kind.questions(item.prompt, config.mode))]

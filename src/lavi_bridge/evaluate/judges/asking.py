@@ -8,7 +8,6 @@ Batches are always the same ones, so that answers do not depend on where it was 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.evaluate.judges.items import Case, Item
+from lavi_bridge.evaluate.judges.items import Case
 from lavi_bridge.files.journal import Journal
 from lavi_bridge.metrics.judge.asked import ByJudge
 from lavi_bridge.prompts.prompt import Prompt
@@ -107,14 +106,12 @@ def _asked(metrics: Mapping[str, ByJudge], batch: Sequence[Case]) -> dict[str, f
         mine = [item for case in batch for item in case.items if item.metric == name]
         answers = metric.answers([opened[i.picture] for i in mine], [i.prompt for i in mine])
         for item, chances in zip(mine, answers, strict=True):
-            scores[item.id] = _score(chances, item)
+            scores[item.id] = _score(chances)
     return scores
 
 
-def _score(chances: Sequence[float], item: Item) -> float:
+def _score(chances: Sequence[float]) -> float:
     """Of Yes, or of the right answer; where No is asked for as well, of Yes among the two."""
-    if not all(map(math.isfinite, chances)):
-        raise BridgeError(f"the judge's answer to '{item.id}' is no number; try --dtype float32")
     if len(chances) == 1:
         return min(1.0, chances[0])  # spellings that begin alike may add up to more
     yes, no = chances

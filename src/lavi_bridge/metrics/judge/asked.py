@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 from weakref import WeakKeyDictionary
@@ -99,24 +100,42 @@ class ByJudge(Score):
     def _asked(
         self, images: Sequence[Image], asked: Sequence[Sequence[Asking]]
     ) -> list[list[float]]:
-        rows = [
-            (
-                image,
-                question,
-                spellings if self.reading == "first token" else self.judge.apart(spellings),
-            )
-            for image, mine in zip(images, asked, strict=True)
-            for question, spellings in mine
+        """Ask each question about a picture once, however many of its answers are wanted.
+
+        Raises:
+            BridgeError: an answer's probability is no number.
+        """
+        wanted = [
+            [
+                (text, each if self.reading == "first token" else self.judge.apart(each))
+                for text, each in mine
+            ]
+            for mine in asked
         ]
-        found = iter(
-            self.judge.probabilities(
-                [image for image, _, _ in rows],
-                [question for _, question, _ in rows],
-                [spellings for _, _, spellings in rows],
-                reading=self.reading,
-            )
+        rows: dict[tuple[int, str], dict[str, None]] = {}
+        for place, mine in enumerate(wanted):
+            for text, each in mine:
+                rows.setdefault((place, text), {}).update(dict.fromkeys(each))
+        found = self.judge.probabilities(
+            [images[place] for place, _ in rows],
+            [text for _, text in rows],
+            [[*each] for each in rows.values()],
+            reading=self.reading,
         )
-        return [[sum(next(found)) for _ in mine] for mine in asked]
+        chances = {
+            key: dict(zip(each, values, strict=True))
+            for (key, each), values in zip(rows.items(), found, strict=True)
+        }
+        for (_, text), known in chances.items():
+            if not all(map(math.isfinite, known.values())):
+                raise BridgeError(
+                    f"the judge's answer to '{text}' is no number; ask it in float32, in which no "
+                    "product is too large"
+                )
+        return [
+            [sum(chances[place, text][spelling] for spelling in each) for text, each in mine]
+            for place, mine in enumerate(wanted)
+        ]
 
 
 class _Kept:
