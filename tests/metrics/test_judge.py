@@ -130,6 +130,23 @@ def test_where_pictures_stand_may_be_unknown(
     assert all(a == pytest.approx(b, rel=1e-5) for a, b in zip(shared, whole, strict=True))
 
 
+@pytest.mark.parametrize("family", ["qwen3_vl", "llava"])
+def test_a_template_may_put_the_question_before_the_picture(
+    judges: Folder, family: str, tmp_path: Path
+) -> None:
+    folder = copied(judges(family), tmp_path)
+    template = folder / "chat_template.jinja"
+    turned = template.read_text().replace("m['content'] %}", "m['content'] | reverse %}")
+    assert turned != template.read_text()
+    template.write_text(turned)
+    judge = load_judge(folder, device="cpu")
+    given: tuple[list[Any], ...] = ([NOISE] * 3, ["A?", "B?", "How many?"], [["7"]] * 3)
+    found = judge.probabilities(*given)
+    assert len({round(p, 9) for (p,) in found}) == 3
+    for mine, shown, question in zip(found, *given[:2], strict=True):
+        assert mine == pytest.approx([straight(judge, shown, question, "7")], rel=1e-5)
+
+
 def test_a_picture_is_seen_once_for_all_its_questions(judges: Folder) -> None:
     judge = load_judge(judges("qwen3_vl"), device="cpu")
     seen: list[int] = []

@@ -32,7 +32,16 @@ from lavi_bridge.metrics.judge.processor import (
     load_processor,
     template_hash,
 )
-from lavi_bridge.metrics.judge.rows import Row, Seen, Tokens, extended, noted, parted
+from lavi_bridge.metrics.judge.rows import (
+    Row,
+    Seen,
+    Tokens,
+    by_token,
+    extended,
+    leading,
+    noted,
+    parted,
+)
 from lavi_bridge.metrics.judge.size import size_of
 from lavi_bridge.running.device import choose_device, choose_dtype, stays
 from lavi_bridge.running.quantize import keep_trainable
@@ -83,7 +92,7 @@ class Judge:
         # weights, once for each row
         model.get_output_embeddings().register_forward_pre_hook(_whole)
         self._tokens: dict[str, Tokens] = {}
-        self._tails: dict[str, Tokens] = {}
+        self._known_around: dict[str, tuple[Tokens, Tokens]] = {}
 
     @property
     def name(self) -> str:
@@ -188,29 +197,34 @@ class Judge:
         first = self.inputs(picture, mine[0][1])
         ids = tuple(first["input_ids"][0].tolist())
         prefix, tail = self._parted(ids)
-        shared = bool(prefix) and self._tail(mine[0][1]) == tail
+        # a template may put the question before the picture, which is then another for each
+        before, after = self._around(mine[0][1])
+        shared = bool(prefix) and after == tail
+        shared = shared and all(self._around(question)[0] == before for _, question in mine)
         rows = []
         for number, question in mine:
             if shared:
-                prompt = prefix + self._tail(question)
+                prompt, more = prefix + self._around(question)[1], {}
             else:
-                prompt = tuple(self.inputs(picture, question)["input_ids"][0].tolist())
+                whole = self.inputs(picture, question)
+                prompt, more = tuple(whole["input_ids"][0].tolist()), by_token(whole)
             heads = {tokens[:-1] for tokens in wanted[number]}
             # a head that another one goes on from is read on the way
             longest = [h for h in heads if not any(o != h and o[: len(h)] == h for o in heads)]
-            rows += [Row(number, prompt, head) for head in sorted(longest)]
+            rows += [Row(number, prompt, head, more) for head in sorted(longest)]
         return Seen(first, rows, prefix if shared else ())
 
     def _parted(self, ids: Tokens) -> tuple[Tokens, Tokens]:
         return parted(ids, self.model.config)
 
-    def _tail(self, question: str) -> Tokens:
-        """What follows the picture where a question is asked, as a blank one shows: to prepare the
-        same picture anew for each question would take longer than to answer."""
-        if question not in self._tails:
+    def _around(self, question: str) -> tuple[Tokens, Tokens]:
+        """What precedes and what follows the picture where a question is asked, as a blank one
+        shows: to prepare the same picture anew for each would take longer than to answer."""
+        if question not in self._known_around:
             blank = self.inputs(blank_picture(SIDE), question)["input_ids"][0].tolist()
-            self._tails[question] = self._parted(tuple(blank))[1]
-        return self._tails[question]
+            before = leading(tuple(blank), self.model.config)
+            self._known_around[question] = before, self._parted(tuple(blank))[1]
+        return self._known_around[question]
 
     def _read(
         self,
@@ -224,7 +238,7 @@ class Judge:
         if not length:  # nothing precedes the questions: each is read whole
             for place, row in rows:
                 more = len(row.ids) + len(row.answer)
-                whole = {k: extended(v, more) for k, v in batch[place].of_token.items()}
+                whole = {k: extended(v, more) for k, v in row.of_token.items()}
                 ids = torch.tensor([[*row.ids, *row.answer]])
                 given = self._here(batch[place].of_picture | whole | {"input_ids": ids})
                 logits = self.model(**given, use_cache=False).logits

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field
+from itertools import islice, takewhile
 from typing import Any
 
 import torch
@@ -25,6 +25,8 @@ class Row:
     """The prompt's tokens."""
     answer: Tokens
     """The answer's tokens but the last."""
+    of_token: dict[str, Tensor] = field(default_factory=dict)
+    """Inputs with a place for each token, of a question that is read whole."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,8 @@ class Seen:
 
     @property
     def of_token(self) -> dict[str, Tensor]:
-        """Inputs with a place for each token, beside the tokens."""
-        shape = self.inputs["input_ids"].shape
-        return {k: v for k, v in self.inputs.items() if v.shape == shape and k not in GIVEN}
+        """Those of them with a place for each token, beside the tokens."""
+        return by_token(self.inputs)
 
     @property
     def of_picture(self) -> dict[str, Tensor]:
@@ -58,15 +59,31 @@ class Seen:
         return tuple(facts)
 
 
+def by_token(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Inputs with a place for each token, beside the tokens."""
+    shape = inputs["input_ids"].shape
+    return {k: v for k, v in inputs.items() if v.shape == shape and k not in GIVEN}
+
+
 def parted(ids: Tokens, config: Any) -> tuple[Tokens, Tokens]:
     """A prompt's tokens up to the last that stands for the picture, and the others.
 
     Args:
         config: the model's; where it names no such token, all are the others.
     """
-    stands = {getattr(config, key, None) for key in ("image_token_id", "image_token_index")}
-    end = max((place for place, token in enumerate(ids, 1) if token in stands), default=0)
+    end = max((place for place, token in enumerate(ids, 1) if token in _stand(config)), default=0)
     return ids[:end], ids[end:]
+
+
+def leading(ids: Tokens, config: Any) -> Tokens:
+    """A prompt's tokens before the first that stands for the picture."""
+    stand = _stand(config)
+    return tuple(takewhile(lambda token: token not in stand, ids))
+
+
+def _stand(config: Any) -> set[int | None]:
+    """Tokens that stand for a picture."""
+    return {getattr(config, key, None) for key in ("image_token_id", "image_token_index")}
 
 
 def extended(values: Tensor, length: int) -> Tensor:
