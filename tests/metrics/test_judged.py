@@ -270,6 +270,24 @@ def test_what_the_official_script_fails_on_fails_where_it_is_followed() -> None:
     assert graph_score(lost, [True, True], mode="fixed") == 1
 
 
+def test_a_prompt_whose_only_question_is_left_out_is_refused(
+    judge: Judge, images: list[Image.Image]
+) -> None:
+    alone = Prompt("7", "a cat", facts={"questions": [{"question": "a cat?", "lost": True}]})
+    with pytest.raises(BridgeError, match=r"^prompt '7': .* leaves out its only question, 'a cat"):
+        DPGJudge(judge=judge).check([alone])
+    with pytest.raises(BridgeError, match=r"^the official script fails here: it leaves out 'a cat"):
+        DPGJudge(judge=judge)(images[:1], [alone])
+    DPGJudge(judge=judge, mode="fixed").check([alone])
+    assert DPGJudge(judge=judge, mode="fixed")(images[:1], [alone])[0] in (0, 1)
+
+
+def test_in_a_circle_one_that_fails_takes_the_others_with_it() -> None:
+    circle = [Question("a?", parents=(1,)), Question("b?", parents=(0,))]
+    assert graph_score(circle, [True, True], mode="fixed") == 1
+    assert graph_score(circle, [True, False], mode="fixed") == 0
+
+
 # ---- what cannot be asked is said in a line
 
 

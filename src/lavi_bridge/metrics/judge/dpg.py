@@ -45,12 +45,19 @@ def graph_score(
 ) -> float:
     """The share of questions that are answered with yes, and so are those that they depend on.
 
+    Of questions that depend on each other in a circle, one that fails takes the others with it.
+
     Raises:
-        BridgeError: the official script fails on them, in mode `faithful`; or they go in a circle.
+        BridgeError: the official script fails on them, in mode `faithful`.
     """
     counts = [float(answer) for answer in yes]
     if mode == "faithful":
         lost = {place for place, question in enumerate(questions) if question.lost}
+        if len(lost) == len(questions):
+            raise BridgeError(
+                f"the official script fails here: it leaves out '{questions[0].text}' and there is "
+                "no other question; --mode fixed asks it"
+            )
         for place, question in enumerate(questions):
             if lost & {*question.parents} and place not in lost:
                 raise BridgeError(
@@ -88,6 +95,16 @@ class DPGJudge(ByJudge):
     def questions(cls, prompt: Prompt, mode: Mode) -> list[Asking]:
         told = [cls.asks.replace("{}", one.text) for one in questions_of(prompt)]
         return [(question, answer) for question in told for answer in (YES, NO)]
+
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        super().check(prompts)
+        for prompt in prompts:
+            questions = questions_of(prompt)
+            if self.mode == "faithful" and all(question.lost for question in questions):
+                raise BridgeError(
+                    f"prompt '{prompt.id}': the official script leaves out its only question, "
+                    f"'{questions[0].text}'; --mode fixed asks it"
+                )
 
     def __call__(self, images: Sequence[Image], prompts: Sequence[Prompt]) -> list[float]:
         scores = []
