@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from lavi_bridge import BridgeError, testing
@@ -238,6 +239,19 @@ def test_an_answer_that_is_no_number_is_a_failure_of_its_picture(
     (failure,) = judged.failures[name]
     assert "the judge's answer to '" in failure
     assert "is no number; ask it in float32" in failure
+
+
+def test_memory_that_is_full_ends_it_in_a_line(
+    judges: Folder, suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+
+    copy = few(suite, tmp_path / "suite")
+    judge = judges("llava")
+    monkeypatch.setattr(Judge, "_read", full)
+    with pytest.raises(BridgeError, match=r"^vqascore: the GPU's memory is full: .*--judge-quant"):
+        run(copy, tmp_path / "out", judge, metrics=["vqascore"])
 
 
 # ---- what is missing is said before anything is drawn

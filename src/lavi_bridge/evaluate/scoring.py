@@ -25,6 +25,7 @@ from lavi_bridge.files.atomic import make_folder, read_safetensors
 from lavi_bridge.files.journal import Journal
 from lavi_bridge.files.weights import earlier
 from lavi_bridge.metrics import Distance, Metric, Score
+from lavi_bridge.metrics.judge.asked import ByJudge
 from lavi_bridge.prompts.prompt import Prompt
 from lavi_bridge.running.device import processes
 from lavi_bridge.running.progress import progress
@@ -65,7 +66,7 @@ def judge(
         folder: gets `NAME-DIGEST.jsonl`; read it with `scores_of` when all processes are done.
 
     Raises:
-        BridgeError: it was stopped (what is scored is kept).
+        BridgeError: it was stopped, or the GPU's memory is full (what is scored is kept).
     """
     rank, world = processes()
     journals = {name: _journal(name, metric, folder, rank) for name, metric in metrics.items()}
@@ -88,7 +89,10 @@ def judge(
             opened = [_open(path) for _, path in batch] if todo else []
             for name in todo:
                 metric, prompts = metrics[name], [prompt for prompt, _ in batch]
-                results = _results(metric, opened, prompts)
+                try:
+                    results = _results(metric, opened, prompts)
+                except torch.OutOfMemoryError as error:
+                    raise BridgeError(_no_room(name, metric)) from error
                 journals[name].append(
                     [
                         {"image": key[0], "sha256": key[1], "asked": _asked(metric, prompt)}
@@ -235,6 +239,13 @@ def _results(
         for image, prompt in zip(images, prompts, strict=True)
         for result in _results(metric, [image], [prompt])
     ]
+
+
+def _no_room(name: str, metric: Score) -> str:
+    advice = "close what else is on it, or give --device cpu"
+    if isinstance(metric, ByJudge):
+        advice = "hold the judge in fewer bits (--judge-quantize int8, nf4), or take a smaller one"
+    return f"{name}: the GPU's memory is full: {advice}; what is scored is kept"
 
 
 def _result(score: float) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
 from lavi_bridge.errors import BridgeError
@@ -39,8 +40,8 @@ def ask(
         identity: what the answers depend on. Answers of anything else in `out` are refused.
 
     Raises:
-        BridgeError: `out` holds the answers of another judge or to other questions, or it was
-            stopped (what is answered is kept).
+        BridgeError: `out` holds the answers of another judge or to other questions, the GPU's
+            memory is full, or it was stopped (what is answered is kept).
     """
     _claim(out, identity)
     rank, world = processes()
@@ -58,7 +59,13 @@ def ask(
         progress(total=total, desc="asking", unit="question", disable=rank > 0) as bar,
     ):
         for batch in todo:
-            scores = _asked(metrics, batch)
+            try:
+                scores = _asked(metrics, batch)
+            except torch.OutOfMemoryError as error:
+                raise BridgeError(
+                    "the GPU's memory is full: hold the judge in fewer bits (--quantize int8, "
+                    "nf4), or take a smaller one; what is answered is kept"
+                ) from error
             journal.append(
                 [{"id": name, "score": x} for name, x in scores.items() if name not in known]
             )
