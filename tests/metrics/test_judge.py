@@ -275,12 +275,51 @@ def test_too_large_for_memory(judges: Folder, monkeypatch: pytest.MonkeyPatch) -
     made = judges("gemma3")
     needs = size_of(locate(made))
     assert needs.numbers == sum(p.numel() for p in load_judge(made).model.parameters())
-    whole, fewer = (needs.gb(torch.float16, how) for how in ("none", "int8"))
+    length = load_judge(made).inputs(picture(0, 512, 512), "Is it red?")["input_ids"].shape[1]
+    tokens = (32 + 8) * length  # questions, and pictures
+    kept = needs.cache(torch.float16, tokens)
+    whole, fewer = (needs.gb(torch.float16, how) + kept for how in ("none", "int8"))
     monkeypatch.setattr(size, "memory", lambda: {"available": (whole + fewer) / 2})
     told = refused(made, dtype="float16")
-    assert "needs 0.0 GB for its weights, and there are 0.0 GB: with --judge-quantize int8" in told
+    assert f"needs 0.0 GB, 0.0 of them for keys and values of {tokens:,} tokens, and" in told
+    assert "there are 0.0 GB: with --judge-quantize int8 it takes 0.0 GB" in told
+    assert needs.gb(torch.float16) < (whole + fewer) / 2  # there would be room for weights alone
     monkeypatch.setattr(size, "memory", lambda: {"available": 0.0})
     assert "take a smaller judge" in refused(made, dtype="float16")
+
+
+def test_of_a_mixture_of_experts_a_token_goes_through_some(tmp_path: Path) -> None:
+    from transformers import Qwen3VLMoeConfig
+
+    text = {
+        **{"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "head_dim": 8},
+        **{"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 300},
+        **{"moe_intermediate_size": 16, "num_experts_per_tok": 2, "decoder_sparse_step": 1},
+    }
+    sees = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2}
+    sees |= {"out_hidden_size": 32, "deepstack_visual_indexes": [0], "num_position_embeddings": 16}
+    sizes = []
+    for experts in (2, 8):
+        folder = tmp_path / str(experts)
+        told: Any = {"text_config": text | {"num_experts": experts}, "vision_config": sees}
+        Qwen3VLMoeConfig(**told).save_pretrained(folder)
+        sizes.append(size_of(locate(folder)))
+    two, eight = sizes
+    layers, width, inner = 2, 32, 16
+    assert eight.numbers - two.numbers == layers * 6 * (width + 3 * width * inner)
+    assert eight.language - two.language == layers * 6 * width  # of the router
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_keys_and_values_are_counted(judges: Folder, family: str) -> None:
+    judge = load_judge(judges(family), device="cpu")
+    inputs = judge.inputs(NOISE, "Is it red?")
+    with torch.no_grad():
+        cache = judge.model(**inputs, use_cache=True).past_key_values
+    kept = [getattr(layer, "keys", None) for layer in cache.layers]
+    held = sum(2 * keys.numel() for keys in kept if isinstance(keys, torch.Tensor))
+    most = size_of(locate(judges(family))).cached * inputs["input_ids"].shape[1]
+    assert most / 2 < held <= most  # layers with a window keep fewer
 
 
 def test_an_unknown_reading(judges: Folder) -> None:

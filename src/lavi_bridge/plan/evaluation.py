@@ -184,7 +184,7 @@ def _judge(
         Line(
             "judge's memory",
             f"{_size(size.gb(dtype, config.judge_quantize))} of weights in {held} (it would be "
-            f"{few})",
+            f"{few}), and at most {_size(size.cache(dtype, cost.at_once))} of keys and values",
         ),
         Line("judge's download", f"{_size(size.gb(torch.bfloat16))}, if it is kept in 16 bits"),
         Line(

@@ -49,7 +49,11 @@ def planned(config: JudgeConfig) -> list[Line]:
         Line("pictures", f"{pictures:,} of {config.side}×{config.side} pixels"),
         Line("questions", ", ".join(f"{len(mine):,} for {name}" for name, mine in asked.items())),
         Line("judge", f"{place.id}, {size.numbers / 1e6:,.1f} million weights"),
-        Line("memory", f"{size.gb(dtype, config.quantize):.2f} GB of weights in {held}"),
+        Line(
+            "memory",
+            f"{size.gb(dtype, config.quantize):.2f} GB of weights in {held}, and at most "
+            f"{size.cache(dtype, cost.at_once):.2f} GB of keys and values",
+        ),
         Line(
             "hours",
             f"{tflop / (PEAK * SHARE) / 60:.1f} minutes of an H100, computed, not measured: "

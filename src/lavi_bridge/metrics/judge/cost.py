@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lavi_bridge.files.locate import Place
 from lavi_bridge.files.pretrained import loading
+from lavi_bridge.metrics.judge.model import PICTURES, ROWS
 from lavi_bridge.metrics.judge.processor import asked, blank_picture, load_processor
 from lavi_bridge.metrics.judge.rows import parted
 from lavi_bridge.metrics.judge.size import Size
@@ -33,6 +34,11 @@ class Cost:
     """Once for a picture."""
     question: float
     """For each question about it."""
+
+    @property
+    def at_once(self) -> float:
+        """Tokens of which keys and values are held at once, at most."""
+        return (ROWS + PICTURES) * (self.picture_tokens + self.question_tokens)
 
 
 def cost_of(

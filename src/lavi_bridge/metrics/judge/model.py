@@ -64,6 +64,8 @@ PICTURES = 8
 """Pictures that the model reads at once."""
 ROWS = 32
 """Questions that it continues at once."""
+USUAL = 512
+"""Pixels of the pictures for which there must be room when a judge is loaded."""
 SIDE = 64
 """Pixels of the blank picture by which it is seen how a question is asked."""
 
@@ -332,8 +334,9 @@ def _load(
     from transformers import AutoModelForImageTextToText
 
     size = size_of(place, trust_remote_code=trust)
-    size.check(place.id, dtype, quantize, device)
     processor = load_processor(place, trust_remote_code=trust)
+    length = asked(processor, blank_picture(USUAL), "Is it red?")["input_ids"].shape[1]
+    size.check(place.id, dtype, quantize, device, (ROWS + PICTURES) * length)
     model = load_pretrained(
         AutoModelForImageTextToText,
         place,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,7 +27,7 @@ class Size:
     numbers: int
     """Weights in all; embeddings that two layers share count once."""
     language: int
-    """Of them, what every token goes through: the language model's layers."""
+    """Of them, what a token goes through: the language model's layers, of experts those chosen."""
     saying: int
     """Of them, in the last projection, onto all tokens."""
     seeing: int
@@ -35,6 +36,8 @@ class Size:
     """Of them, in layers that can be held in fewer bits."""
     held: Mapping[Quantize, float]
     """Bytes of these layers in 8 and 4 bits."""
+    cached: int
+    """Numbers that are kept of each token: its keys and values in all layers."""
 
     def gb(self, dtype: torch.dtype, quantize: Quantize = "none") -> float:
         """GB (1e9 bytes) of the weights."""
@@ -42,29 +45,34 @@ class Size:
             return self.numbers * dtype.itemsize / GB
         return ((self.numbers - self.linear) * dtype.itemsize + self.held[quantize]) / GB
 
+    def cache(self, dtype: torch.dtype, tokens: float) -> float:
+        """GB of the keys and values of so many tokens."""
+        return self.cached * tokens * dtype.itemsize / GB
+
     def check(
-        self, name: str, dtype: torch.dtype, quantize: Quantize, device: torch.device
+        self, name: str, dtype: torch.dtype, quantize: Quantize, device: torch.device, tokens: int
     ) -> None:
-        """Refuse a judge whose weights do not fit.
+        """Refuse a judge whose weights do not fit, with what it keeps of so many tokens.
 
         Raises:
             BridgeError: they do not; the line says what is needed and what there is.
         """
-        needed = self.gb(dtype, quantize)
+        kept = self.cache(dtype, tokens)
+        needed = self.gb(dtype, quantize) + kept
         if device.type == "cuda":
             there, what = torch.cuda.get_device_properties(device).total_memory / GB, "the GPU has"
         else:
             there, what = memory()["available"], "there are"
         if needed <= there:
             return
-        smaller = {how: self.gb(dtype, how) for how in FEWER}
+        smaller = {how: self.gb(dtype, how) + kept for how in FEWER}
         fits = next((how for how, gb in smaller.items() if gb <= there and gb < needed), None)
         advice = "take a smaller judge"
         if fits is not None:
-            advice = f"with --judge-quantize {fits} they take {smaller[fits]:.1f} GB"
+            advice = f"with --judge-quantize {fits} it takes {smaller[fits]:.1f} GB"
         raise BridgeError(
-            f"the judge '{name}' needs {needed:.1f} GB for its weights, and {what} {there:.1f} GB: "
-            f"{advice}"
+            f"the judge '{name}' needs {needed:.1f} GB, {kept:.1f} of them for keys and values of "
+            f"{tokens:,} tokens, and {what} {there:.1f} GB: {advice}"
         )
 
 
@@ -101,12 +109,36 @@ def size_of(place: Place, *, trust_remote_code: bool = False) -> Size:
     shared = output.weight is read.weight
     return Size(
         numbers=numbers,
-        language=told - _numbers(read),
+        language=told - _numbers(read) - _idle(language, config.get_text_config()),
         saying=_numbers(output),
         seeing=numbers - told - (0 if shared else _numbers(output)),
         linear=sum(layer.weight.numel() for layer in layers),
+        cached=_cached(config.get_text_config()),
         held={how: sum(quantized_bytes(layer, how, 0) for layer in layers) for how in FEWER},
     )
+
+
+def _cached(config: Any) -> int:
+    """Numbers of a token's keys and values; layers with a state in their place have none."""
+    kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return (
+        2
+        * sum(kind.endswith("attention") and kind != "linear_attention" for kind in kinds)
+        * (heads * width)
+    )
+
+
+def _idle(model: nn.Module, config: Any) -> int:
+    """Weights of the experts that a token does not go through, where a layer has several."""
+    named = ("num_experts", "num_local_experts", "n_routed_experts")
+    count = next(filter(None, (getattr(config, name, None) for name in named)), None)
+    chosen = getattr(config, "num_experts_per_tok", None)
+    if not count or not chosen:
+        return 0
+    parts = [p.numel() for name, p in model.named_parameters() if "experts" in name.split(".")]
+    return sum(parts) * (count - chosen) // count
 
 
 def _numbers(module: nn.Module) -> int:
