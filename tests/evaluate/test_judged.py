@@ -280,6 +280,22 @@ def test_bad_settings_are_one_line(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_suite_that_no_metric_judges_is_named(
+    judges: Folder, suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = few(suite, tmp_path / "suite")
+    for category in ("color", "shape", "texture", "spatial", "count", "complex"):
+        picture = copy / "pictures" / f"{category}-0000_0.png"
+        shutil.copy(copy / "pictures" / "p0_0.png", picture)
+    both = [str(copy / "asked.jsonl"), "shapes"]
+    judge = judges("llava")
+    done = run(copy, tmp_path / "out", judge, suites=both, metrics=["soft-tifa"], limit=6)
+    line = "shapes: none of soft-tifa is for its prompts; name another"
+    assert [line in one.notes for one in done.suites] == [False, True]
+    assert line in capsys.readouterr().err
+    assert line in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+
+
 def test_suites_without_questions_need_none_beside_one_that_has(
     judges: Folder, suite: Path, tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ processes share the drawing and the judging, and the first one reports.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -68,6 +69,11 @@ def _evaluate(config: EvaluateConfig, stack: ExitStack) -> Evaluation:
     suites, asked = [], []
     for suite, prompts in prompts_of.items():
         notes = _notes(prompts, {n: judges[n] for n in names[suite]})
+        if not names[suite]:
+            line = f"{suite}: none of {', '.join(config.metrics)} is for its prompts; name another"
+            notes.append(line)
+            if processes()[0] == 0:
+                print(line, file=sys.stderr)
         images = images_of(suite, config)
         one = Asked(suite, prompts, images, jobs_of(prompts, images, config.sampling.seed))
         seeds = [[j.seed for j in group] for _, group in groupby(one.jobs, lambda j: j.prompt.id)]
