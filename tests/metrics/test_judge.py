@@ -296,7 +296,7 @@ def test_of_a_mixture_of_experts_a_token_goes_through_some(tmp_path: Path) -> No
         **{"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 300},
         **{"moe_intermediate_size": 16, "num_experts_per_tok": 2, "decoder_sparse_step": 1},
     }
-    sees = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2}
+    sees: dict[str, Any] = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2}
     sees |= {"out_hidden_size": 32, "deepstack_visual_indexes": [0], "num_position_embeddings": 16}
     sizes = []
     for experts in (2, 8):
