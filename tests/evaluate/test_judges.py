@@ -464,6 +464,6 @@ def test_the_plan_reads_no_weights(
     cli.run(["judge", str(bare), "--plan", *map(str, QUICK), "--out", str(tmp_path / "out")])
     lines = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
     assert lines["pictures"] == "20 of 64×64 pixels"
-    assert lines["questions"] == "120 for vqascore, 40 for soft-tifa, 80 for dpg-judge"
+    assert lines["questions"] == "120 for vqascore, 40 for soft-tifa, 40 for dpg-judge"
     assert "computed, not measured" in lines["hours"]
     assert not (tmp_path / "out").exists()
