@@ -113,7 +113,7 @@ def test_files_are_short_and_few_are_in_the_root() -> None:
 def test_tests_lie_as_the_package_does() -> None:
     tests = PACKAGE.parents[1] / "tests"
     folders = {p.name for p in tests.iterdir() if list(p.glob("test_*.py"))}
-    assert folders <= {p.name for p in PACKAGE.iterdir() if p.is_dir()}
+    assert folders <= {p.name for p in PACKAGE.iterdir() if p.is_dir()} | {"docs"}
 
 
 def test_nothing_in_the_package_imports_torchvision() -> None:
