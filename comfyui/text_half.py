@@ -28,11 +28,16 @@ from transformers import AutoTokenizer
 class Text:
     """A batch of encoded prompts."""
 
-    hidden: Tensor  # (batch, tokens, width)
-    mask: Tensor | None = None  # (batch, tokens), 1 = real token; None = every token is read
-    pooled: Tensor | None = None  # (batch, pooled width), for vision models that ask for it
-    more: tuple[Text, ...] = ()  # further sequences, for vision models that read several
-    own: Text | None = None  # the own encoder's condition, for adapters that keep it
+    hidden: Tensor
+    """(batch, tokens, width)"""
+    mask: Tensor | None = None
+    """(batch, tokens), 1 = real token; None = every token is read"""
+    pooled: Tensor | None = None
+    """(batch, pooled width), for vision models that ask for it"""
+    more: tuple[Text, ...] = ()
+    """Further sequences, for vision models that read several."""
+    own: Text | None = None
+    """The own encoder's condition, for adapters that keep it."""
 
 
 class Mix(nn.Module):
