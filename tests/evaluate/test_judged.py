@@ -175,6 +175,7 @@ def arguments(suite: Path, out: Path, judge: Path) -> list[object]:
     ]
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_a_judge_ends_with_the_same_files(
     judges: Folder, suite: Path, tmp_path: Path
 ) -> None:

@@ -292,6 +292,7 @@ def test_the_page_stands_alone_and_says_all(judges: Folder, tmp_path: Path) -> N
 QUICK = ("--per-category", 5, "--side", SIDE, "--categories", "color", "count", "--device", "cpu")
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_ends_with_the_same_files(judges: Folder, tmp_path: Path) -> None:
     folder = judges("llava")
     asked = ("judge", folder, *QUICK, "--metrics", "vqascore")

@@ -181,10 +181,9 @@ def test_a_caption_is_matched_once_and_read_in_every_pass(monkeypatch: pytest.Mo
     assert sorted(pair.ours for pair in matched) == sorted(pair.ours for pair in read_once)
 
 
-@pytest.mark.parametrize("layers", ["last", "mix"])
-def test_a_language_model_that_does_not_train_reads_each_text_once(layers: str) -> None:
+def test_a_language_model_that_does_not_train_reads_each_text_once() -> None:
     bridge = Bridge.connect(
-        "zoo:tiny-t5-small", "zoo:tiny-sd", language_rank=0, layers=layers, tokens=48, device="cpu"
+        "zoo:tiny-t5-small", "zoo:tiny-sd", language_rank=0, layers="mix", tokens=48, device="cpu"
     )
     pairs = [Pair(f"{text} please", text, links=()) for text in CAPTIONS[:20]]
     warm = WarmStart(bridge, CAPTIONS[:20], pairs=pairs, steps=12, batch_size=8)
