@@ -152,6 +152,7 @@ def arguments(out: Path, *entries: object) -> list[object]:
     return ["evaluate", *entries, *flags]
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_ends_with_the_same_files_and_draws_nothing_twice(
     bridge: Path, tmp_path: Path
 ) -> None:

@@ -197,6 +197,7 @@ def test_killed_at_any_moment_a_judge_ends_with_the_same_files(
     assert content(out) == content(tmp_path / "straight")
 
 
+@pytest.mark.slow
 def test_two_processes_ask_what_one_does(judges: Folder, suite: Path, tmp_path: Path) -> None:
     judge = judges("llava")
     assert lavi_bridge(*arguments(suite, tmp_path / "one", judge)).poll() == 0

@@ -166,6 +166,7 @@ def test_killed_at_random_points_it_ends_with_the_same_bits(
     assert list(checkpoints.checkpoints(killed.out)) == list(checkpoints.checkpoints(straight.out))
 
 
+@pytest.mark.slow
 def test_two_processes_killed_together_end_with_the_same_bits(
     tiny: Tiny, data: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -436,6 +437,7 @@ def test_a_damaged_checkpoint_is_named(again: TrainConfig) -> None:
         Run(again).train()
 
 
+@pytest.mark.slow
 def test_a_reader_that_dies_is_named_and_nothing_is_lost(
     tiny: Tiny, data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

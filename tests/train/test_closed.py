@@ -284,6 +284,7 @@ def config(out: Path, **changes: object) -> TrainConfig:
     return TrainConfig(**(settings | changes))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_run_solves_before_its_first_picture(
     few: None,
     tmp_path: Path,

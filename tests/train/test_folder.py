@@ -54,6 +54,7 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- a real run
 
 
+@pytest.mark.slow
 def test_a_run_is_seen_while_it_trains_and_when_it_is_done(
     tiny: Tiny,
     captions: Path,

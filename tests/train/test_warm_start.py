@@ -253,6 +253,7 @@ def test_stopped_and_repeated_it_ends_with_the_very_same_weights(tmp_path: Path)
         assert torch.equal(a, b)
 
 
+@pytest.mark.slow
 def test_both_resume_in_the_second_phase_whose_moments_were_cleared(tmp_path: Path) -> None:
     def fresh(folder: Path) -> WarmStart:
         bridge = Bridge.connect("zoo:tiny-t5-small", "zoo:tiny-sd", rank=2, device="cpu")
@@ -295,6 +296,7 @@ def config(out: Path, **changes: object) -> TrainConfig:
     return TrainConfig(**(settings | changes))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_in_its_warm_start_goes_on(few: None, tmp_path: Path) -> None:
     def stop() -> None:
         metrics = tmp_path / "run" / "metrics.jsonl"

@@ -169,6 +169,7 @@ def take_few(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(image, "BLOCK", 64)
 
 
+@pytest.mark.slow
 def test_a_language_model_is_built_and_goes_on_from_earlier_weights(
     built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,6 +228,7 @@ def test_every_bundled_model_has_a_recipe_and_is_small() -> None:
     assert not any("_name_or_path" in p.read_text() for p in ZOO.rglob("config.json"))
 
 
+@pytest.mark.slow
 def test_an_encoder_whose_padding_is_masked_learns_the_states_that_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
