@@ -1,11 +1,12 @@
 """The models of the Hub that pages name: their real configs to plan with, tiny ones to run with."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from lavi_bridge import testing
 from lavi_bridge.files.locate import ZOO
@@ -39,6 +40,10 @@ HUB = {
 """By Hub id. What runs or is planned with another one on a page needs a line here."""
 
 
+ROOMY = {"num_hidden_layers": 6, "max_position_embeddings": 4096}
+"""What pages ask of language models: layers to choose from, room for `expand`'s instruction."""
+
+
 def write_configs(folder: Path) -> None:
     """Write the real configs into folders that are called like the models: `locate` looks there
     before it asks the Hub. Language models get a byte-level tokenizer."""
@@ -58,13 +63,14 @@ def put_tiny(name: str, folder: Path, made: Path) -> None:
         there = ZOO / tiny.removeprefix("zoo:")
     else:
         there = made / tiny
-        if not there.exists():
-            make = testing.make_language if tiny in testing.LANGUAGES else testing.make_vision
-            make(there, tiny)
+        if not there.exists() and tiny in testing.LANGUAGES:
+            kind, settings = testing.LANGUAGES[tiny]
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setitem(testing.LANGUAGES, tiny, (kind, settings | ROOMY))
+                testing.make_language(there, tiny)
+        elif not there.exists():
+            testing.make_vision(there, tiny)
             if tiny in testing.ENCODERS:  # which a start without images reads
                 testing.add_encoders(there, tiny)
-            if tiny in testing.LANGUAGES:  # room for the instruction of `expand`
-                config = json.loads((there / "config.json").read_text(encoding="utf-8"))
-                real.write(there / "config.json", config | {"max_position_embeddings": 4096})
     place.parent.mkdir(parents=True, exist_ok=True)
     place.symlink_to(there)

@@ -107,7 +107,7 @@ PRESUPPOSED: dict[str, Maker] = {
     "runs/evaluation": evaluation,
     "runs/fusion": bridge(adapter="fusion"),
     r"runs(/[\w-]+)+": bridge(),
-    r"pairs\.tsv": text("could you paint me an aqua disc\ta cyan circle"),
+    r"pairs\.tsv": text(*(f"could you paint me {n} discs\ta red circle" for n in range(48))),
     r"[\w/-]+\.tsv": captions,
     r"[\w/-]+\.txt": text("a red circle", "two blue squares", "a green star above a house"),
     r"[\w/-]+\.safetensors": lora,
@@ -230,6 +230,10 @@ class Workspace:
         if not whole:
             args += shorter(args, item.settings)
         cli.run([*args, *more])
+        pairs = getattr(item.settings, "pairs", None)
+        if pairs and form_of(str(pairs)):  # a tiny model's words are none
+            (self.folder / pairs).unlink(missing_ok=True)
+            self.made.put(str(pairs), self.folder)
 
 
 def few_captions(patch: pytest.MonkeyPatch) -> None:
