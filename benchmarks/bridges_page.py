@@ -51,7 +51,7 @@ def read(file: Path) -> dict[str, Any] | None:
 def chosen(scores: dict[str, list[int]], kind: str) -> str:
     """The exact score on the prompts for choosing, with its interval over prompts."""
     strata = [prompt.category for prompt in choosing()[kind]]
-    return told(over_runs(np.array([scores[kind]], dtype=np.float64), strata))
+    return told(over_runs(_run(scores[kind]), strata))
 
 
 def screened(out: Path, rows: Sequence[Row]) -> list[str]:

@@ -22,8 +22,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from lavi_bridge.metrics import Distance, Score
 from lavi_bridge.metrics.cmmd import CMMD, gaussian, gaussian_distance, gaussian_error
 from lavi_bridge.metrics.dino import FDDINOv2

@@ -71,7 +71,6 @@ def _command(name: str, settings: type) -> Iterator[str]:
     if name == "train":
         yield "A file in YAML holds the same settings, `lr_adapter: 1e-4` for `--lr-adapter 1e-4`;"
         yield "flags win over the file, and the file over the recipe.\n"
-    if name == "train":
         for title, names in GROUPS.items():
             yield f"### {title[0].upper()}{title[1:]} options\n"
             yield _table(*_options(settings, names)) + "\n"

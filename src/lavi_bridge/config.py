@@ -11,6 +11,7 @@ import math
 import re
 import typing
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -57,7 +58,8 @@ def amount(text: str) -> int:
         ValueError: it is none of these.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([kM]?)", text.strip().replace(",", ""))
-    if match is None or not (found := float(match[1]) * SUFFIXES[match[2]]).is_integer():
+    found = Decimal(match[1]) * SUFFIXES[match[2]] if match else None
+    if found is None or found != found.to_integral_value():
         raise ValueError(f"expected a whole number such as 500000, 500k or 20M, not '{text}'")
     return int(found)
 

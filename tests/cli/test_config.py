@@ -56,7 +56,9 @@ def test_a_bad_flag_is_the_same_one_line_as_in_a_file() -> None:
         train_config([*PAIR, "--rank", "-1"])
 
 
-@pytest.mark.parametrize(("told", "meant"), [("20M", 20_000_000), ("1.5k", 1500), ("300", 300)])
+@pytest.mark.parametrize(
+    ("told", "meant"), [("20M", 20_000_000), ("4.1M", 4_100_000), ("300", 300)]
+)
 def test_the_size_of_an_adapter_may_be_told_in_thousands_and_millions(
     told: str, meant: int, tmp_path: Path
 ) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -29,7 +28,7 @@ from lavi_bridge.metrics.judge.asked import ByJudge
 from lavi_bridge.metrics.judge.model import Judge, load_judge
 from lavi_bridge.prompts.suites import load_suite
 from lavi_bridge.shapes.plain import stated
-from lavi_bridge.shapes.scenes import CATEGORIES, SIZE, Scenes, paint
+from lavi_bridge.shapes.scenes import CATEGORIES, SIZE, pictures
 from lavi_bridge.shapes.scorer import score
 from lavi_bridge.shapes.world import evaluation_set
 from tests.evaluate.test_evaluate import content, settings
@@ -60,13 +59,9 @@ def test_each_text_is_true_of_its_own_picture_alone(some: list[Pair]) -> None:
     """By the exact scorer, which looks at pixels."""
     for pair in some:
         facts = [stated(text) for text in pair.texts["plain"]]
-        images = [Image.fromarray(p) for p in _pixels(pair.scenes)]
+        images = pictures(pair.scenes)
         found = [[score([image], [fact])[0].exact for image in images] for fact in facts]
         assert found == [[True, False], [False, True]], pair
-
-
-def _pixels(scenes: Scenes) -> np.ndarray[Any, Any]:
-    return np.rint(paint(scenes).transpose(0, 2, 3, 1) * 255).astype(np.uint8)
 
 
 def test_a_pair_differs_in_one_fact(some: list[Pair]) -> None:
@@ -330,12 +325,12 @@ def evaluation(tmp_path: Path) -> Path:
     folder = tmp_path / "evaluation" / "painter" / "shapes"
     (folder / "images").mkdir(parents=True)
     prompts = load_suite("shapes")
-    pixels = _pixels(evaluation_set(64)[1][:6])
+    images = pictures(evaluation_set(64)[1][:6])
     rows = []
     for number in range(3):
         for image, shown in enumerate((number, number + 3)[: 1 if number == 2 else 2]):
             path = folder / "images" / f"{prompts[number].id}_{image}.png"
-            Image.fromarray(pixels[shown]).save(path)
+            images[shown].save(path)
             rows.append({"file": path.name, "id": prompts[number].id, "sha256": checksum(path)})
     Journal(folder / MANIFEST).append(rows)
     Journal(folder / MANIFEST).merge(lambda row: row["file"], key="file")

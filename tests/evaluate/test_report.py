@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -275,6 +276,7 @@ def test_distances_stand_in_the_papers_columns_too(tmp_path: Path) -> None:
         for name, value in (("mine", 23.456), ("other", 20.0), ("lost", float("nan")))
     }
     judged["mine"].intervals["fid"] = 22.0, 25.0
+    judged["lost"].intervals["fid"] = math.nan, math.nan
     entries = [Entry(name, {}) for name in judged]
     evaluation = Evaluation(entries, {"fid": FID}, [suite("short", prompts, judged)], {})
     table = paper_table(evaluation, summarize(evaluation))
@@ -288,6 +290,7 @@ def test_distances_stand_in_the_papers_columns_too(tmp_path: Path) -> None:
     assert "| mine | 23.46 (22.00–25.00) |" in markdown
     assert record["suites"][0]["distances"]["lost"] == {"fid": None}
     assert record["suites"][0]["intervals"]["mine"] == {"fid": [22, 25]}
+    assert record["suites"][0]["intervals"]["lost"] == {}
 
 
 def test_an_unknown_recipe_is_said() -> None:

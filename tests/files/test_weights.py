@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from lavi_bridge import Bridge, BridgeError, testing
 from lavi_bridge.data.cache.latents import check_about
-from lavi_bridge.evaluate.drawing import _claim
+from lavi_bridge.evaluate.drawing import claim
 from lavi_bridge.evaluate.scoring import _features_path, _journal, digest
 from lavi_bridge.files.locate import locate
 from lavi_bridge.files.weights import Fingerprint, earlier, fingerprint, joined
@@ -252,11 +252,11 @@ def test_the_baseline_had_another_id(tmp_path: Path) -> None:
     # zoo:tiny-sd with its own encoder, by commit 23aaa31
     assert joined("67742cafa05ddc1d", "2604dee80d3ca722", digits=12) == "81286089f736"
     (tmp_path / "settings.json").write_text(json.dumps({"bridge": str(before), "seed": 1}))
-    _claim(tmp_path, {"bridge": made, "seed": 1})
+    claim(tmp_path, {"bridge": made, "seed": 1})
     with pytest.raises(BridgeError, match="drawn with another seed"):
-        _claim(tmp_path, {"bridge": made, "seed": 2})
+        claim(tmp_path, {"bridge": made, "seed": 2})
     with pytest.raises(BridgeError, match="drawn with another bridge"):
-        _claim(tmp_path, {"bridge": joined("another", digits=12), "seed": 1})
+        claim(tmp_path, {"bridge": joined("another", digits=12), "seed": 1})
 
 
 def test_a_run_of_an_earlier_commit_goes_on(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,10 @@ def test_what_is_drawn_is_not_drawn_again_and_a_bridges_hours_are_counted(
         "1 pictures to draw, 1 are there; 0 minutes of an H200, computed"
     )
     assert "2 steps of" in lines["mine"]
+    config = settings(tmp_path / "out", entry, metrics=["shapes"], suites=[suite])
+    config = replace(config, sampling=replace(config.sampling, steps=None))
+    (unset,) = (line.text for line in planned(config) if line.what == "mine")
+    assert "50 steps of" in unset  # the family's own
 
 
 def test_licences_of_suites_metrics_and_judge_are_said(

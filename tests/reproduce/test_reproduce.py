@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lavi_bridge import BridgeError
 from lavi_bridge.files.locate import locate
@@ -33,7 +34,7 @@ from lavi_bridge.reproduce.rows import LANGUAGES, VISIONS, Row, Table, rows_of, 
 from lavi_bridge.reproduce.run import _agreed, reproduce
 from lavi_bridge.reproduce.searching import search
 from lavi_bridge.reproduce.work import _take, work
-from lavi_bridge.shapes.scenes import render
+from lavi_bridge.shapes.scenes import pictures, render
 from lavi_bridge.shapes.world import CATEGORIES, evaluation_set
 from lavi_bridge.show.pictures import to_images
 from tests import real
@@ -191,6 +192,9 @@ def test_a_run_leaves_bridges_scores_and_tables(done: Path) -> None:
     }
     assert record["suites"]["shapes"]["categories"] == list(CATEGORIES)
     assert set(record["suites"]["shapes"]["distances"]) == {"shapes-fd"}
+    scenes = pictures(evaluation_set(64)[1][:1])  # the suite's first
+    with Image.open(done / "reference" / "0000.png") as reference:
+        assert reference.tobytes() == scenes[0].tobytes()
     page = (done / "paper-in-miniature.md").read_text()
     assert "| Transformer(PixArt) | 23.02 | 6.145 |" in page
     assert "![pictures](paper-in-miniature/visions.png)" in page
@@ -323,7 +327,7 @@ def test_two_processes_of_torchrun_share_every_row(tmp_path: Path) -> None:
 
 def test_the_zoos_distance_is_nought_from_itself_and_grows_with_noise() -> None:
     metric = ShapesDistance()
-    scenes = render(evaluation_set(8)[1])
+    scenes = 2 * render(evaluation_set(8)[1]) - 1
     noise = torch.randn(scenes.shape, generator=torch.Generator().manual_seed(0))
     drawn, little, much = (
         metric.features(to_images(scenes + share * noise)) for share in (0.0, 0.1, 0.5)

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -141,6 +142,21 @@ def test_a_run_that_fails_says_why(
     run = looked(tmp_path)
     assert run.state == "failed"
     assert "not a number" in run.why
+
+
+def test_a_run_that_cannot_save_its_bridge_says_why(
+    tiny: Tiny, captions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(config(tiny, captions, tmp_path, save_every=0))
+
+    def full(folder: Path, *_: Any) -> None:
+        raise BridgeError(f"cannot write '{folder}': the disk is full")
+
+    monkeypatch.setattr(run, "_save", full)
+    with pytest.raises(BridgeError, match="disk is full"):
+        run.train()
+    seen = looked(tmp_path)
+    assert (seen.state, seen.why) == ("failed", "cannot write 'bridge': the disk is full")
 
 
 def test_the_lock_tells_training_from_killed(tmp_path: Path) -> None:

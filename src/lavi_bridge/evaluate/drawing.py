@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -81,7 +81,7 @@ def draw(
     """
     rank, world = processes()
     make_folder(folder / "images")
-    _claim(folder, identity)
+    claim(folder, identity)
     done = drawn(folder)
     size = sampling.batch_size
     batches = [jobs[start : start + size] for start in range(0, len(jobs), size)][rank::world]
@@ -193,11 +193,21 @@ def _checksum(path: Path, _changed: int, _size: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
-def _claim(folder: Path, identity: dict[str, Any]) -> None:
-    """Note what the images of a folder depend on, or compare it with what was noted."""
-    there = claims.noted(folder / SETTINGS, identity, advice="delete that folder of images")
+def claim(
+    folder: Path,
+    identity: Mapping[str, Any],
+    *,
+    what: str = "images",
+    how: str = "were drawn with",
+) -> None:
+    """Note what the contents of a folder depend on, or compare it with what was noted.
+
+    Raises:
+        BridgeError: they depend on something else; it is named.
+    """
+    there = claims.noted(folder / SETTINGS, identity, advice=f"delete that folder of {what}")
     if changed := claims.difference(there, identity):
         raise BridgeError(
-            f"the images in '{folder}' were drawn with another {changed.key} ({changed.there} "
-            f"there, {changed.here} here); choose another --out, or delete that folder"
+            f"the {what} in '{folder}' {how} another {changed.key} ({changed.there} there, "
+            f"{changed.here} here); choose another --out, or delete that folder"
         )

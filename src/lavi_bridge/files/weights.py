@@ -112,7 +112,7 @@ def fingerprint(folder: Path) -> Fingerprint:
 
 
 def fingerprint_of(place: Place) -> Fingerprint:
-    """Identify the weights of a language model, in a folder or in one GGUF file.
+    """Identify the weights of a model, in a folder or in one GGUF file.
 
     Raises:
         BridgeError: there are none, or they are damaged.

@@ -15,7 +15,7 @@ from torch.nn.functional import cosine_similarity
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.locate import Place, locate
 from lavi_bridge.files.pretrained import load_pretrained, loading
-from lavi_bridge.files.weights import fingerprint
+from lavi_bridge.files.weights import fingerprint_of
 from lavi_bridge.metrics.base import METRICS, Score, exact
 from lavi_bridge.prompts.prompt import Prompt
 from lavi_bridge.running.device import choose_device
@@ -84,11 +84,9 @@ class CLIP:
 
     def provenance(self) -> dict[str, str]:
         """The model, its fingerprint, and the libraries that run it."""
-        config = self.place.file("config.json")
-        assert config is not None  # it was loaded from there
         return {
             "scorer": self.place.id,
-            "weights": fingerprint(config.parent),
+            "weights": fingerprint_of(self.place),
             **{name: version(name) for name in ("torch", "transformers", "pillow")},
         }
 
@@ -140,16 +138,16 @@ class CLIPScore(Score):
     download = memory = 0.6
 
     def __init__(
-        self, *, scorer: str | Path = BASE, device: str | torch.device | None = None
+        self, *, scorer: str | Path | None = None, device: str | torch.device | None = None
     ) -> None:
-        self.clip = load_clip(scorer, device)
+        self.clip = load_clip(scorer or self.scorer, device)
 
     def note(self, prompts: Sequence[Prompt]) -> str | None:
         if not (cut := self.clip.too_long([prompt.text for prompt in prompts])):
             return None
         return (
-            f"{cut} of {len(prompts)} texts are longer than the {self.clip.tokens} tokens of CLIP "
-            "score's model, which does not read their ends"
+            f"{cut} of {len(prompts)} texts are longer than the {self.clip.tokens} tokens of "
+            f"{self.title}'s model, which does not read their ends"
         )
 
     def __call__(self, images: Sequence[Image], prompts: Sequence[Prompt]) -> list[float]:

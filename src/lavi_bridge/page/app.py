@@ -16,7 +16,7 @@ from lavi_bridge.page.form import FIELDS, Form, shown
 from lavi_bridge.page.history import Entry, added
 from lavi_bridge.page.models import MOST, known_as
 from lavi_bridge.page.request import Request
-from lavi_bridge.page.runs_tab import RunsTab
+from lavi_bridge.page.runs_tab import QUIET, RunsTab
 from lavi_bridge.page.sheet import sheet_of
 from lavi_bridge.page.stops import Stops
 from lavi_bridge.page.studio import (
@@ -305,11 +305,6 @@ class App:
             "concurrency_limit": AT_ONCE,
             "show_progress": "hidden",
         }
-        quiet: dict[str, Any] = {
-            "queue": False,
-            "show_progress": "hidden",
-            "api_visibility": "private",
-        }
         inputs = [*form.inputs, history]
         begin = [form.start.click, form.prompt.submit]
         gr.on(begin, _told(self.draw), inputs, api_name="draw", **shared)
@@ -322,22 +317,22 @@ class App:
             card.click(asks, [past, history], api_visibility="private", **shared)
         form.halt.click(_stopping(self.stop), None, None, queue=False, api_name="stop")
         placed = [*self.cards, *self.columns]
-        form.ticked.input(self.choose, form.ticked, placed, **quiet)
+        form.ticked.input(self.choose, form.ticked, placed, **QUIET)
         restored = [self.line, *placed, *form.inputs, form.word, form.other]
-        past.input(self.back, [past, history], restored, **quiet)
+        past.input(self.back, [past, history], restored, **QUIET)
         blocks.unload(_stopping(self.stop))
 
     def _joined(
         self, blocks: gr.Blocks, tab: RunsTab, tabs: gr.Tabs, draws: gr.Tab, seen: gr.Tab
     ) -> None:
         """What goes from the part for runs to the one that draws, and back."""
-        quiet, ticked = tab.quiet, self.form.ticked
-        blocks.load(tab.show, tab.inputs, tab.outputs, **quiet)
-        blocks.load(self._choice, ticked, ticked, **quiet)  # others may have opened more
-        seen.select(lambda: gr.Timer(active=True), None, tab.timer, **quiet)
-        draws.select(lambda: gr.Timer(active=False), None, tab.timer, **quiet)
+        ticked = self.form.ticked
+        blocks.load(tab.show, tab.inputs, tab.outputs, **QUIET)
+        blocks.load(self._choice, ticked, ticked, **QUIET)  # others may have opened more
+        seen.select(lambda: gr.Timer(active=True), None, tab.timer, **QUIET)
+        draws.select(lambda: gr.Timer(active=False), None, tab.timer, **QUIET)
         placed = [self.line, *self.cards, *self.columns, ticked]
-        tab.open.click(self.open_run, [tab.chosen, ticked], [tab.line, tabs, *placed], **quiet)
+        tab.open.click(self.open_run, [tab.chosen, ticked], [tab.line, tabs, *placed], **QUIET)
 
 
 def _told(act: Any) -> Any:

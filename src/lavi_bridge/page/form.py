@@ -11,9 +11,10 @@ import gradio as gr
 
 from lavi_bridge.page.models import Known
 from lavi_bridge.page.request import Request
+from lavi_bridge.visions.noise.process import Diffusion, Flow
 
 OWN = "model's own"
-NAMED = "unipc", "dpm++", "ddim", "ddpm", "pndm", "euler", "euler-a", "heun", "flow-euler"
+NAMED = dict.fromkeys((*Diffusion.samplers, *Flow.samplers))
 SAMPLERS = [(OWN, ""), *((name, name) for name in NAMED)]
 STRENGTHS = {
     "language_scale": "Strength of the language model's LoRA",

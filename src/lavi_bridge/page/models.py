@@ -90,7 +90,7 @@ def sorted_out(sources: Sequence[str]) -> tuple[list[str], list[Path]]:
 
 def default_sources() -> list[str]:
     """The bundled image model, what `make demo` has trained, and the bundled bridge to MiniLM."""
-    found = [OWN, *(str(path.parent) for path in sorted(DEMO.glob("*/bridge.json")))]
+    found = [OWN, *(str(path.parent) for path in sorted(DEMO.glob(f"*/{INDEX}")))]
     try:
         locate(opened(REAL)[1]["language"]["id"])
     except BridgeError:  # its language model is not installed
@@ -185,8 +185,7 @@ class Models:
             with self._turn:
                 self._held[name] = model
                 self._held.move_to_end(name)
-            self._make_room(name)
-            with self._turn:
+                self._make_room(name)
                 self._until(lambda: not self._loading, stop)
                 self._drawing += 1
             try:
@@ -222,13 +221,12 @@ class Models:
                 raise Stopped
 
     def _make_room(self, name: str) -> None:
-        """Let go of the least recently used, but of none in use."""
+        """Let go of the least recently used, but of none in use; the turn is held."""
         for other in self.loaded:
             if self.size <= self.memory or other == name:
                 return
             if self._locks[other].acquire(blocking=False):
-                with self._turn:
-                    self._held.pop(other, None)
+                self._held.pop(other, None)
                 self._locks[other].release()
 
 

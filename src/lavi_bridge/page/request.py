@@ -70,12 +70,8 @@ class Request:
 
     def sampling(self, strengths: tuple[str, ...]) -> Sampling:
         """As `generate` takes it; strengths other than the named ones are left as trained."""
-        values = asdict(self)
-        del values["prompt"]
-        scales = {name: values.pop(name) for name in SCALES}
-        return Sampling(
-            **values, **{name: scales[name] for name in SCALES if name in strengths}, batch_size=1
-        )
+        left = {"prompt", *SCALES} - {*strengths}
+        return Sampling(**{k: v for k, v in asdict(self).items() if k not in left}, batch_size=1)
 
     def changed(self, word: str, other: str) -> Request:
         """The same with another word in place of the first such word of the prompt; none leaves it

@@ -23,6 +23,12 @@ element.addEventListener('click', (event) => {
 """
 Chosen = tuple[str | None, str | None]
 """The keys of the run that is shown and of the one beside it."""
+QUIET: dict[str, Any] = {
+    "queue": False,
+    "show_progress": "hidden",
+    "api_visibility": "private",
+}
+"""Of what changes nothing but this page."""
 
 
 class RunsTab:
@@ -61,16 +67,10 @@ class RunsTab:
         self.parts = [self.list, self.head, self.curves, self.samples, self.settings]
         self.outputs = [*self.parts, self.look, self.open, self.dials, self.chosen, self.drawn]
         self.inputs = [self.chosen, self.drawn, self.over, self.log, self.look]
-        quiet: dict[str, Any] = {
-            "queue": False,
-            "show_progress": "hidden",
-            "api_visibility": "private",
-        }
-        self.timer.tick(self.show, self.inputs, self.outputs, **quiet)
+        self.timer.tick(self.show, self.inputs, self.outputs, **QUIET)
         dials = [self.over.change, self.log.change, self.look.input]
-        gr.on(dials, self.show, self.inputs, self.outputs, trigger_mode="always_last", **quiet)
-        self.list.click(_picked(self.pick), self.inputs, self.outputs, **quiet)
-        self.quiet = quiet
+        gr.on(dials, self.show, self.inputs, self.outputs, trigger_mode="always_last", **QUIET)
+        self.list.click(_picked(self.pick), self.inputs, self.outputs, **QUIET)
 
     def show(
         self, chosen: Chosen, drawn: dict[str, str], over: float, log: bool, look: int
@@ -88,7 +88,7 @@ class RunsTab:
             html = [
                 listed(self.runs, keys, chosen),
                 "",
-                *self._curves(shown, drawn, over, bool(log)),
+                self._curves(shown, drawn, over, bool(log)),
                 samples(shown, step),
                 settings(shown),
             ]
@@ -130,11 +130,11 @@ class RunsTab:
 
     def _curves(
         self, shown: Sequence[Shown], drawn: dict[str, str], over: float, log: bool
-    ) -> list[str | None]:
+    ) -> str | None:
         """The curves, or None where this visitor sees them as they are."""
         if drawn.get("told") == self._told(shown, over, log):
-            return [None]
-        return [curves(shown, log=log, over=min(max(over, 0), 100) / 100)]
+            return None
+        return curves(shown, log=log, over=min(max(over, 0), 100) / 100)
 
     def _told(self, shown: Sequence[Shown], over: float, log: bool) -> str:
         return str([(one.name, one.run.version, one.run.read) for one in shown] + [over, log])

@@ -5,13 +5,13 @@ Hours are computed from counted arithmetic, and say with what peak and what shar
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
 import torch
 
+from lavi_bridge.bridge.card import stated_licence
 from lavi_bridge.bridge.folder import opened
 from lavi_bridge.config import Quantize
 from lavi_bridge.errors import BridgeError
@@ -20,12 +20,12 @@ from lavi_bridge.evaluate.entries import Asked, Contestant, Drawn, Joined, conte
 from lavi_bridge.evaluate.judging import chosen
 from lavi_bridge.evaluate.options import EvaluateConfig
 from lavi_bridge.evaluate.run import images_of, suites_of
-from lavi_bridge.files.locate import Place, locate
+from lavi_bridge.files.locate import locate
 from lavi_bridge.metrics import METRICS
 from lavi_bridge.metrics.judge.asked import ByJudge
 from lavi_bridge.metrics.judge.cost import cost_of
 from lavi_bridge.metrics.judge.size import size_of
-from lavi_bridge.plan.plan import make_plan
+from lavi_bridge.plan.plan import gigabytes, make_plan
 from lavi_bridge.prompts.catalogue import SUITES
 from lavi_bridge.prompts.suite import Origin
 from lavi_bridge.running.device import choose_dtype
@@ -108,10 +108,10 @@ def _drawing(one: Drawn, pictures: int, config: EvaluateConfig) -> str:
     )
     if plan.sampling_tflop is None:
         return "hours not counted: the image model looks at values"
-    steps = config.sampling.steps or 50
-    hours = pictures * steps * plan.sampling_tflop / DRAWING / 3600
+    steps = config.sampling.steps or plan.default_steps
+    taken = pictures * steps * plan.sampling_tflop / DRAWING / 3600
     return (
-        f"{_hours(hours)} of an H200, computed: {steps} steps of {plan.sampling_tflop:.2g} TFLOP "
+        f"{hours(taken)} of an H200, computed: {steps} steps of {plan.sampling_tflop:.2g} TFLOP "
         f"at {DRAWING:.0f} TFLOP/s"
     )
 
@@ -170,26 +170,28 @@ def _judge(
     times = len(contestants)
     tflop = times * (readings * cost.picture + len(asked) * cost.question)
     few = ", ".join(
-        f"{_size(size.gb(dtype, how))} in {how}" for how in get_args(Quantize) if how != "none"
+        f"{gigabytes(size.gb(dtype, how))} in {how}" for how in get_args(Quantize) if how != "none"
     )
     named = str(dtype).removeprefix("torch.")
     held = named if config.judge_quantize == "none" else config.judge_quantize
+    licence = stated_licence(place)
+    terms = f"licence {licence}" if licence else "its licence is not in its card"
     return [
         Line(
             "questions",
             f"{times * len(asked):,} about {times * pictures:,} pictures, at most: what is scored "
             "is kept",
         ),
-        Line("judge", f"{place.id}, {size.numbers / 1e6:,.1f} million weights, {_license(place)}"),
+        Line("judge", f"{place.id}, {size.numbers / 1e6:,.1f} million weights, {terms}"),
         Line(
             "judge's memory",
-            f"{_size(size.gb(dtype, config.judge_quantize))} of weights in {held} (it would be "
-            f"{few}), and at most {_size(size.cache(dtype, cost.at_once))} of keys and values",
+            f"{gigabytes(size.gb(dtype, config.judge_quantize))} of weights in {held} (it would be "
+            f"{few}), and at most {gigabytes(size.cache(dtype, cost.at_once))} of keys and values",
         ),
-        Line("judge's download", f"{_size(size.gb(torch.bfloat16))}, if it is kept in 16 bits"),
+        Line("judge's download", f"{gigabytes(size.gb(torch.bfloat16))}, if it is kept in 16 bits"),
         Line(
             "judge's hours",
-            f"{_hours(tflop / (PEAK * SHARE) / 3600)} of an H100, computed, not measured: "
+            f"{hours(tflop / (PEAK * SHARE) / 3600)} of an H100, computed, not measured: "
             f"{tflop:,.0f} TFLOP ({cost.picture_tokens} tokens a picture of {width}×{height}, "
             f"{cost.question_tokens:.0f} a question) at {SHARE:.0%} of {PEAK:.0f} TFLOP/s; reading "
             "and resizing pictures is not in it",
@@ -197,17 +199,6 @@ def _judge(
     ]
 
 
-def _license(place: Place) -> str:
-    """What the model's card says of its licence."""
-    card = place.file("README.md")
-    text = card.read_text(encoding="utf-8", errors="replace") if card else ""
-    found = re.search(r"^license(?:_name)?:\s*(\S+)", text, re.MULTILINE)
-    return f"licence {found[1]}" if found else "its licence is not in its card"
-
-
-def _hours(hours: float) -> str:
-    return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.0f} minutes"
-
-
-def _size(gigabytes: float) -> str:
-    return f"{gigabytes:.1f} GB" if gigabytes >= 1 else f"{1000 * gigabytes:.0f} MB"
+def hours(number: float) -> str:
+    """So many hours for people; less than one in minutes."""
+    return f"{number:.1f} hours" if number >= 1 else f"{60 * number:.0f} minutes"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from lavi_bridge.evaluate.judges.items import Item
 from lavi_bridge.evaluate.judges.options import JudgeConfig
 from lavi_bridge.evaluate.judges.run import chosen, drawn_cases, pair_cases
@@ -10,8 +12,9 @@ from lavi_bridge.metrics import METRICS
 from lavi_bridge.metrics.judge.asked import ByJudge
 from lavi_bridge.metrics.judge.cost import cost_of
 from lavi_bridge.metrics.judge.size import size_of
-from lavi_bridge.plan.evaluation import PEAK, SHARE, Line
-from lavi_bridge.running.device import choose_device, choose_dtype
+from lavi_bridge.plan.evaluation import PEAK, SHARE, Line, hours
+from lavi_bridge.plan.plan import gigabytes
+from lavi_bridge.running.device import choose_dtype
 
 
 def planned(config: JudgeConfig) -> list[Line]:
@@ -23,7 +26,7 @@ def planned(config: JudgeConfig) -> list[Line]:
     names, categories = chosen(config)
     place = locate(config.model)
     size = size_of(place, trust_remote_code=config.trust_remote_code)
-    dtype = choose_dtype(config.dtype, choose_device(config.device))
+    dtype = choose_dtype(config.dtype, torch.device(config.device or "cuda"))
     cases = [*pair_cases(config, names, categories), *drawn_cases(config)]
     items = [item for case in cases for item in case.items]
     asked = {
@@ -51,12 +54,12 @@ def planned(config: JudgeConfig) -> list[Line]:
         Line("judge", f"{place.id}, {size.numbers / 1e6:,.1f} million weights"),
         Line(
             "memory",
-            f"{size.gb(dtype, config.quantize):.2f} GB of weights in {held}, and at most "
-            f"{size.cache(dtype, cost.at_once):.2f} GB of keys and values",
+            f"{gigabytes(size.gb(dtype, config.quantize))} of weights in {held}, and at most "
+            f"{gigabytes(size.cache(dtype, cost.at_once))} of keys and values",
         ),
         Line(
             "hours",
-            f"{tflop / (PEAK * SHARE) / 60:.1f} minutes of an H100, computed, not measured: "
+            f"{hours(tflop / (PEAK * SHARE) / 3600)} of an H100, computed, not measured: "
             f"{tflop:,.0f} TFLOP ({cost.picture_tokens} tokens a picture, "
             f"{cost.question_tokens:.0f} a question) at {SHARE:.0%} of {PEAK:.0f} TFLOP/s",
         ),

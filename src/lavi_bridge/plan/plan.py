@@ -62,6 +62,8 @@ class Plan:
     it was not asked for."""
     sampling_tflop: float | None
     """TFLOP of one image in sampling, for each denoising step with guidance."""
+    default_steps: int
+    """Denoising steps where nobody says how many."""
     counted: bool = True
     """Whether the image model runs on shapes alone; some look at values."""
     checkpointed_gb: float | None = None
@@ -105,16 +107,16 @@ class Plan:
             ("images", f"{self.resolution} px, latents {size}"),
             (
                 "training memory",
-                f"{'≈' if self.counted else 'above'} {_size(self.training_gb)} at batch "
+                f"{'≈' if self.counted else 'above'} {gigabytes(self.training_gb)} at batch "
                 f"{self.batch_size}, frozen "
                 f"models in {self.dtype}{self._checkpointed()}",
             ),
-            ("sampling memory", f"≈ {_size(self.sampling_gb)} for one image with guidance"),
+            ("sampling memory", f"≈ {gigabytes(self.sampling_gb)} for one image with guidance"),
             ("compute", self._compute(training)),
             (
                 "disk",
-                f"{_size(self.download_gb)} of base weights in float32, "
-                f"{_size(self.bridge_gb)} a saved bridge",
+                f"{gigabytes(self.download_gb)} of base weights in float32, "
+                f"{gigabytes(self.bridge_gb)} a saved bridge",
             ),
             *lines(self.fits, counted=self.counted),
         ]
@@ -123,7 +125,7 @@ class Plan:
     def _checkpointed(self) -> str:
         if self.checkpointed_gb is None:
             return ", without checkpointing"
-        return f"; {_size(self.checkpointed_gb)} with checkpointing"
+        return f"; {gigabytes(self.checkpointed_gb)} with checkpointing"
 
     def _compute(self, training: str) -> str:
         if self.sampling_tflop is None:
@@ -255,6 +257,7 @@ def make_plan(
         bridge_gb=trained,
         training_tflop=step.tflop if compute and step.counted else None,
         sampling_tflop=asked * step.forward_tflop if step.counted else None,
+        default_steps=bridge.vision.default_steps,
         counted=step.counted,
         checkpointed_gb=None if step.checkpointed_gb is None else less,
         capped=bridge.adapter.capped,
@@ -301,8 +304,9 @@ def _count(number: int) -> str:
     return str(number)
 
 
-def _size(gigabytes: float) -> str:
-    return f"{gigabytes:.1f} GB" if gigabytes >= 1 else f"{1000 * gigabytes:.0f} MB"
+def gigabytes(number: float) -> str:
+    """So many GB for people; less than one in MB."""
+    return f"{number:.1f} GB" if number >= 1 else f"{1000 * number:.0f} MB"
 
 
 def _layers(layers: int, parameters: int) -> str:

@@ -43,10 +43,9 @@ from lavi_bridge.running.device import choose_device, from_first, processes, wai
 from lavi_bridge.running.lock import in_turn
 from lavi_bridge.running.openmp import sleep_while_waiting
 from lavi_bridge.running.run_state import stopping
-from lavi_bridge.shapes.scenes import render
+from lavi_bridge.shapes.scenes import pictures
 from lavi_bridge.shapes.world import evaluation_set
 from lavi_bridge.show.output import tolerate_all_signs
-from lavi_bridge.show.pictures import to_images
 
 WAIT = 2.0
 """Seconds between two looks at what others are doing."""
@@ -88,11 +87,16 @@ def workers(config: ReproduceConfig) -> int:
     return max(1, min(8, cores or 1))
 
 
+DRAWN = "drawn"
+"""A file beside the reference's pictures, once all are there; beside a file `whole` they are too
+pale."""
+
+
 def _reference(places: Places, config: ReproduceConfig) -> None:
     """Have the reference drawn, once, by whichever call comes first: the others read it whole."""
     if processes()[0] == 0:
         with in_turn(places.out):
-            if not (places.reference / "whole").exists():
+            if not (places.reference / DRAWN).exists():
                 _draw_reference(places, config)
     wait_for_all()
 
@@ -105,9 +109,9 @@ def _draw_reference(places: Places, config: ReproduceConfig) -> None:
     make_folder(places.reference)
     for number, fact in enumerate(facts):
         scene = scenes[fact["index"] : fact["index"] + 1]
-        (image,) = to_images(render(scene))
+        (image,) = pictures(scene)
         image.save(places.reference / f"{number:04}.png")
-    write_text(places.reference / "whole", f"{len(facts)} scenes\n")
+    write_text(places.reference / DRAWN, f"{len(facts)} scenes\n")
 
 
 # Processes ----------------------------------------------------------------------------------------

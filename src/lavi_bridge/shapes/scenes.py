@@ -17,6 +17,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch import Tensor
 
 Array = NDArray[Any]
@@ -276,6 +277,14 @@ def paint(scenes: Scenes) -> Array:
         part = slice(start, start + chunk)
         _paint(canvas[part], scenes[part])
     return canvas
+
+
+def pictures(scenes: Scenes) -> list[Image]:
+    """The scenes as RGB pictures of SIZE x SIZE pixels."""
+    from PIL.Image import fromarray
+
+    pixels = np.rint(paint(scenes).transpose(0, 2, 3, 1) * 255).astype(np.uint8)
+    return [fromarray(picture) for picture in pixels]
 
 
 def _paint(canvas: Array, scenes: Scenes) -> None:

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from lavi_bridge.shapes.free import Retold, retell
 from lavi_bridge.shapes.grammar import (
     NUMBERS,
@@ -39,7 +37,7 @@ from lavi_bridge.shapes.scenes import (
     Scene,
     Scenes,
     draw_scenes,
-    paint,
+    pictures,
     render,
 )
 
@@ -140,11 +138,7 @@ class ShapesWorld:
 
     def picture(self, index: int, at_least: int | None = None) -> Image:
         """One item's picture, always of SIZE x SIZE pixels."""
-        from PIL.Image import fromarray
-
-        image = paint(self._scene(index))[0]
-        pixels = np.rint(image.transpose(1, 2, 0) * 255).astype(np.uint8)
-        return fromarray(pixels)
+        return pictures(self._scene(index))[0]
 
     def size(self, index: int) -> tuple[int, int]:
         """Width and height of any picture."""

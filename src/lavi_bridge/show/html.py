@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from importlib.resources import files
 from typing import Any
 
 from PIL.Image import Image
@@ -14,16 +13,21 @@ from PIL.Image import Image
 def render(package: str, template: str, **values: Any) -> str:
     """Fill a template that lies in a package; what is not Markup is escaped.
 
+    Templates may import from others of the package, and from those that lie here.
+
     Raises:
         jinja2.UndefinedError: the template asks for a value that is not given.
     """
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+        loader=ChoiceLoader([PackageLoader(place, "") for place in (package, __package__)]),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
     )
-    text = files(package).joinpath(template).read_text(encoding="utf-8")
-    return environment.from_string(text).render(values)
+    return environment.get_template(template).render(values)
 
 
 def data_url(picture: Image, *, jpeg: bool = False) -> str:

@@ -141,9 +141,9 @@ class Run:
             finally:
                 for tracker in self.accelerator.trackers:
                     tracker.finish()
-        self._flush_cache()
-        self.average.take()
-        self._save(config.out / "bridge")
+            self._flush_cache()
+            self.average.take()
+            self._save(config.out / "bridge")
         return self.bridge
 
     def _warm_start(self) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.locate import Place
 from lavi_bridge.files.pretrained import load_pretrained, loading
-from lavi_bridge.files.weights import Fingerprint, fingerprint
+from lavi_bridge.files.weights import Fingerprint, fingerprint_of
 from lavi_bridge.visions.single import single
 
 
@@ -54,6 +54,4 @@ def part_fingerprint(place: Place) -> Fingerprint:
     """16 hex digits that identify the weights of one component, which was loaded from there."""
     if place.single:
         return single.part_fingerprint(place)
-    config = place.file("config.json")
-    assert config is not None
-    return fingerprint(config.parent)
+    return fingerprint_of(place)

@@ -16,17 +16,16 @@ import torch
 from PIL import Image
 
 from lavi_bridge.errors import BridgeError
+from lavi_bridge.evaluate.drawing import claim
 from lavi_bridge.evaluate.judges.items import Case
 from lavi_bridge.files.journal import Journal
 from lavi_bridge.metrics.judge.asked import ByJudge
 from lavi_bridge.prompts.prompt import Prompt
-from lavi_bridge.running import claims
 from lavi_bridge.running.device import processes, wait_for_all
 from lavi_bridge.running.progress import progress
 from lavi_bridge.running.run_state import stopping
 
 ANSWERS = "answers.jsonl"
-SETTINGS = "settings.json"
 BATCH = 8
 """Pictures that are asked about together."""
 
@@ -43,7 +42,7 @@ def ask(
         BridgeError: `out` holds the answers of another judge or to other questions, the GPU's
             memory is full, or it was stopped (what is answered is kept).
     """
-    _claim(out, identity)
+    claim(out, identity, what="answers", how="are of")
     rank, world = processes()
     journal = Journal(out / ANSWERS, rank)
     known = {row["id"] for row in journal.rows()}
@@ -128,13 +127,3 @@ def _score(chances: Sequence[float]) -> float:
 def prompts_of(cases: Sequence[Case], metric: str) -> list[Prompt]:
     """All that is asked in a metric's wording."""
     return [item.prompt for case in cases for item in case.items if item.metric == metric]
-
-
-def _claim(out: Path, identity: Mapping[str, Any]) -> None:
-    """Note what the answers of a folder depend on, or compare it with what was noted."""
-    there = claims.noted(out / SETTINGS, identity, advice="delete that folder")
-    if changed := claims.difference(there, identity):
-        raise BridgeError(
-            f"the answers in '{out}' are of another {changed.key} ({changed.there} there, "
-            f"{changed.here} here); choose another --out, or delete that folder"
-        )

@@ -13,10 +13,10 @@ from typing import Any
 
 from lavi_bridge.evaluate.judges.calibration import BINS, Bin, Measures
 from lavi_bridge.evaluate.judges.diagram import reliability
-from lavi_bridge.evaluate.judges.items import PAIRS, shown
+from lavi_bridge.evaluate.judges.items import DRAWN, PAIRS, shown
 from lavi_bridge.evaluate.judges.results import Mistake, Result, Section
 from lavi_bridge.evaluate.report.forest import COLORS, forest, mark
-from lavi_bridge.evaluate.report.tables import NONE, Cell, Row, Table, digits
+from lavi_bridge.evaluate.report.tables import NONE, Cell, Row, Table, digits, markdown_table
 from lavi_bridge.evaluate.statistics import Estimate
 from lavi_bridge.files.atomic import write_text
 from lavi_bridge.show.html import data_url, render
@@ -28,7 +28,7 @@ THUMBNAIL = 160
 """Pixels of a picture on the page."""
 COLUMNS = ("accuracy", "AUC", "right picture first", "calibration error", "Brier score", "answers")
 CHANCE = ("chance", (".5", ".5", ".5", "", ".25", ""))
-SOURCES = {PAIRS: "the world's pairs", "drawn": "pictures by image models"}
+SOURCES = {PAIRS: "the world's pairs", DRAWN: "pictures by image models"}
 
 ABOUT = (
     "Pictures of the shapes world come in pairs that differ in one fact: another colour, two "
@@ -86,7 +86,7 @@ def _named(section: Section) -> str:
 def tables(section: Section) -> list[Table]:
     """A section's measures by category, text and change, and accuracy by both of the former."""
     found = [table for by in section.parts if (table := _by(section, by))]
-    kinds = list(dict.fromkeys(kind for row in section.crossed.values() for kind in row))
+    kinds = _kinds(section)
     if len(kinds) > 1 and len(section.crossed) > 1:
         places = _places([m for row in section.crossed.values() for m in row.values()])
         rows = [
@@ -187,13 +187,13 @@ def _title(result: Result, metric: str) -> str:
 
 def _markdown(result: Result) -> Iterator[str]:
     yield f"# {escaped(result.name)} as a judge\n\n{ABOUT}\n\n{ABOUT_MEASURES}\n"
-    yield from _markdown_table(headline(result))
+    yield from markdown_table(headline(result))
     for section in result.sections:
         yield f"## {_named(section)}\n\n{_asks(result, section)}\n"
         for table in tables(section):
-            yield from _markdown_table(table)
+            yield from markdown_table(table)
         yield "**What it says, and what is true**\n"
-        yield from _markdown_table(bins_table(section))
+        yield from markdown_table(bins_table(section))
         if section.mistakes:
             yield "**Its most confident mistakes**\n"
             rows = [
@@ -202,16 +202,6 @@ def _markdown(result: Result) -> Iterator[str]:
             yield markdown(["asked", "", "answer"], rows) + "\n"
     for title, text in _provenance(result):
         yield f"<details><summary>{title}</summary>\n\n~~~json\n{text}\n~~~\n\n</details>\n"
-
-
-def _markdown_table(table: Table) -> Iterator[str]:
-    if table.title:
-        yield f"**{escaped(table.title)}**\n"
-    rows = [
-        [escaped(row.label), *(" ".join([c.text, *(f"({n})" for n in c.notes)]) for c in row.cells)]
-        for row in table.rows
-    ]
-    yield markdown([table.head, *table.columns], rows, "lr") + "\n"
 
 
 def _said(mistake: Mistake) -> str:

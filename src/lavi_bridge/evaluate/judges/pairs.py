@@ -13,8 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL.Image import Resampling
 
-from lavi_bridge.errors import BridgeError
 from lavi_bridge.shapes.free import retell
 from lavi_bridge.shapes.grammar import NUMBERS, OPPOSITES, RELATIONS, caption, plural_of
 from lavi_bridge.shapes.plain import PHRASE_OF, Noun, Plain, agreeing, parse, stated
@@ -26,7 +26,7 @@ from lavi_bridge.shapes.scenes import (
     TEXTURES,
     Scenes,
     draw_scenes,
-    paint,
+    pictures,
 )
 from lavi_bridge.shapes.scorer import score
 
@@ -84,7 +84,9 @@ class Pair:
 
     def pictures(self, side: int) -> tuple[Image, Image]:
         """Both as RGB pictures of `side` pixels."""
-        first, second = (drawn.resize((side, side), 3) for drawn in _drawn(self.scenes))  # bicubic
+        first, second = (
+            one.resize((side, side), Resampling.BICUBIC) for one in pictures(self.scenes)
+        )
         return first, second
 
 
@@ -93,12 +95,7 @@ def pairs(category: str, count: int, seed: int) -> Iterator[Pair]:
 
     That each text is true of its scene and false of the other is known by construction, and the
     exact scorer finds it in the pictures as well.
-
-    Raises:
-        BridgeError: there is no such category.
     """
-    if category not in CHANGES:
-        raise BridgeError(f"unknown category '{category}'; known: {', '.join(CHANGES)}")
     for number in range(count):
         yield _pair(category, number, seed)
 
@@ -136,13 +133,6 @@ def _texts(plain: tuple[str, str], key: str) -> dict[str, tuple[str, str]]:
     return {"plain": plain, "free": told(0), "long": told(ASIDES)}
 
 
-def _drawn(scenes: Scenes) -> list[Image]:
-    from PIL.Image import fromarray
-
-    pixels = np.rint(paint(scenes).transpose(0, 2, 3, 1) * 255).astype(np.uint8)
-    return [fromarray(picture) for picture in pixels]
-
-
 def _is_too_fine(scene: Scenes, text: str) -> bool:
     """Whether a texture is told of a small figure, on which it is two dots or a stripe."""
     told = {*TEXTURES} & {*text.split()}
@@ -153,7 +143,7 @@ def _is_too_fine(scene: Scenes, text: str) -> bool:
 
 def _is_told_apart(scenes: Scenes, texts: tuple[str, str]) -> bool:
     """Whether the exact scorer finds each text in its own picture, and not in the other."""
-    a, b = _drawn(scenes)
+    a, b = pictures(scenes)
     mine, yours = map(stated, texts)
     found = [verdict.exact for verdict in score([a, a, b, b], [mine, yours, mine, yours])]
     return found == [True, False, False, True]

@@ -52,9 +52,7 @@ def judge(config: JudgeConfig) -> Result:
         "questions": hashed(cases),
     }
     told = {name: metric.provenance() for name, metric in metrics.items()}
-    asks = {
-        name: {k: one[k] for k in ("mode", "reading", "question")} for name, one in told.items()
-    }
+    asks = {name: {k: one[k] for k in ASKED} for name, one in told.items()}
     with held(config.out):
         identity = {"judge": found.provenance(), "metrics": asks, **settings}
         scores = ask(metrics, cases, config.out, identity)

@@ -23,10 +23,11 @@ from lavi_bridge.evaluate.report.sweep import curve, sweeps
 from lavi_bridge.evaluate.report.tables import (
     NONE,
     PAPER_COLUMNS,
-    Cell,
     Summary,
     Table,
+    clipped,
     distance_tables,
+    markdown_table,
     paired_tables,
     paper_table,
     published,
@@ -48,8 +49,6 @@ SMALL, THUMBNAIL = 128, 256
 """Pixels: pictures up to the first are shown as they are, others no larger than the second."""
 LISTED = 200
 """Failures of a metric on the page; all are in report.json."""
-CLIPPED = 200
-"""Characters of a prompt in Markdown."""
 
 ABOUT_INTERVALS = (
     "Every number is a mean over prompts of the mean over their images, with its 95 % interval: "
@@ -221,7 +220,14 @@ def _record(
                     name: {m: x if math.isfinite(x) else None for m, x in judged.distances.items()}
                     for name, judged in summary.suite.judged.items()
                 },
-                "intervals": {n: j.intervals for n, j in summary.suite.judged.items()},
+                "intervals": {
+                    name: {
+                        m: ends
+                        for m, ends in judged.intervals.items()
+                        if all(map(math.isfinite, ends))
+                    }
+                    for name, judged in summary.suite.judged.items()
+                },
                 "failures": {n: j.failures for n, j in summary.suite.judged.items()},
                 "notes": summary.suite.notes,
                 "examples": [asdict(example) for example in section.examples],
@@ -257,43 +263,31 @@ def _markdown(
     yield f"{ABOUT_INTERVALS}\n"
     if paper:
         yield f"## {paper.title}\n\n{ABOUT_PAPER}\n"
-        yield from _markdown_table(replace(paper, title=""))
+        yield from markdown_table(replace(paper, title=""))
     for section in sections:
-        yield f"## {_escaped(section.suite.title)}\n\n{_escaped(section.facts)}\n"
+        yield f"## {clipped(section.suite.title)}\n\n{clipped(section.facts)}\n"
         for note in section.suite.notes:
-            yield f"- **Note:** {_escaped(note)}"
+            yield f"- **Note:** {clipped(note)}"
         for what, lines, more in section.failures:
-            yield f"- **{_escaped(what)}**"
-            yield from (f"  - {_escaped(line)}" for line in lines)
+            yield f"- **{clipped(what)}**"
+            yield from (f"  - {clipped(line)}" for line in lines)
             if more:
                 yield f"  - and {more:,} more in report.json"
         if section.suite.notes or section.failures:
             yield ""
         for table in section.scores + section.distances:
-            yield from _markdown_table(table)
+            yield from markdown_table(table)
         for metric, line in section.trusts.items():
-            yield f"*{_escaped(metric)}:* {escaped(line)}\n"
+            yield f"*{clipped(metric)}:* {escaped(line)}\n"
         if section.paired:
-            yield f"### Compared with {_escaped(first)}\n\n{ABOUT_PAIRED.format(_escaped(first))}\n"
+            yield f"### Compared with {clipped(first)}\n\n{ABOUT_PAIRED.format(clipped(first))}\n"
         for table in section.paired:
-            yield from _markdown_table(table)
+            yield from markdown_table(table)
         if section.examples:
             yield "### Pictures\n"
             yield _markdown_examples(section.examples)
     for title, text in _provenance(evaluation):
         yield f"<details><summary>{title}</summary>\n\n~~~json\n{text}\n~~~\n\n</details>\n"
-
-
-def _markdown_table(table: Table) -> Iterator[str]:
-    if table.title:
-        yield f"**{_escaped(table.title)}**\n"
-    rows = [[_escaped(row.label), *map(_markdown_cell, row.cells)] for row in table.rows]
-    yield markdown(["entry", *map(_escaped, table.columns)], rows, "lr") + "\n"
-
-
-def _markdown_cell(cell: Cell) -> str:
-    value = f"**{cell.text}**" if cell.best else cell.text
-    return f"{value} ({'; '.join(cell.notes)})" if cell.notes else value
 
 
 def _markdown_examples(examples: Sequence[Example]) -> str:
@@ -302,14 +296,8 @@ def _markdown_examples(examples: Sequence[Example]) -> str:
     for example in examples:
         files = [picture.file for picture in example.pictures]
         shown = [f"![]({quote(file)})" if file else NONE for file in files]
-        rows.append([_escaped(example.prompt.text), *shown])
-    return markdown(["prompt", *map(_escaped, names)], rows) + "\n"
-
-
-def _escaped(text: str) -> str:
-    """One line of Markdown that shows the text as it is, cut where it is long."""
-    text = " ".join(text.split())
-    return escaped(text if len(text) <= CLIPPED else text[:CLIPPED] + "…")
+        rows.append([clipped(example.prompt.text), *shown])
+    return markdown(["prompt", *map(clipped, names)], rows) + "\n"
 
 
 def _provenance(evaluation: Evaluation) -> list[tuple[str, str]]:

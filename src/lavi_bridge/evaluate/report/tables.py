@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lavi_bridge.evaluate.results import Entry, Evaluation, MetricInfo, SuiteResults
 from lavi_bridge.evaluate.statistics import Estimate, Paired, Scores, estimate, paired
 from lavi_bridge.recipes import ABLATIONS, recipe
-from lavi_bridge.show.tables import aligned
+from lavi_bridge.show.tables import aligned, escaped, markdown
 
 OVERALL = "overall"
 NONE = "–"
 """In a table, where a number does not apply."""
+CLIPPED = 200
+"""Characters of a prompt in Markdown."""
 
 
 # Summing up ---------------------------------------------------------------------------------------
@@ -122,6 +124,25 @@ class Table:
     rows: list[Row]
     head: str = "entry"
     """What stands above the rows' labels."""
+
+
+def clipped(text: str) -> str:
+    """One line of Markdown that shows the text as it is, cut where it is long."""
+    text = " ".join(text.split())
+    return escaped(text if len(text) <= CLIPPED else text[:CLIPPED] + "…")
+
+
+def markdown_table(table: Table) -> Iterator[str]:
+    """A table in Markdown, below its title."""
+    if table.title:
+        yield f"**{clipped(table.title)}**\n"
+    rows = [[clipped(row.label), *map(_markdown_cell, row.cells)] for row in table.rows]
+    yield markdown([clipped(table.head), *map(clipped, table.columns)], rows, "lr") + "\n"
+
+
+def _markdown_cell(cell: Cell) -> str:
+    value = f"**{cell.text}**" if cell.best else cell.text
+    return f"{value} ({'; '.join(cell.notes)})" if cell.notes else value
 
 
 def score_tables(evaluation: Evaluation, summary: Summary) -> list[Table]:

@@ -24,7 +24,7 @@ from lavi_bridge.metrics.base import METRICS, exact
 from lavi_bridge.metrics.compbench.boxes import Box, iou
 from lavi_bridge.metrics.compbench.chunks import parsed
 from lavi_bridge.metrics.compbench.quirks import Mode, Quirk, said
-from lavi_bridge.metrics.compbench.relations import PERSONS, Wanted, beside, pairs
+from lavi_bridge.metrics.compbench.relations import Wanted, beside, pairs, relation_in
 from lavi_bridge.metrics.compbench.spatial import SpatialOWLv2
 from lavi_bridge.prompts.prompt import Prompt
 
@@ -117,13 +117,8 @@ def depth_relation_in(doc: Doc, *, mode: Mode = "faithful") -> Wanted:
         if match is None:
             return Wanted(None, None, None)
         found = match[0].lower()
-        return Wanted(*beside(doc, match, "hidden" if found.startswith("hidden") else found))
-    relation = next((known for known in RELATIONS if known in doc.text), None)
-    nouns = [token.text for token in doc if token.pos_ == "NOUN"]
-    if not nouns:
-        return Wanted(None, relation, None)
-    first, second = ("person" if n in PERSONS else n for n in (nouns[0], nouns[-1]))
-    return Wanted(first, relation, second)
+        return beside(doc, match, "hidden" if found.startswith("hidden") else found)
+    return relation_in(doc, vocabulary=RELATIONS)
 
 
 # A score of our own -------------------------------------------------------------------------------
@@ -184,20 +179,12 @@ class Spatial3D(SpatialOWLv2):
             "depth fingerprint": fingerprint_of(self.place),
         }
 
-    def __call__(self, images: Sequence[Image], prompts: Sequence[Prompt]) -> list[float]:
-        scores = []
-        for image, prompt in zip(images, prompts, strict=True):
-            wanted = self.read(prompt)
-            if not wanted.first or not wanted.second:
-                scores.append(0.0)
-                continue
-            (boxes,) = self.detect([image], [(wanted.first, wanted.second)])
-            depth = self.depths(image)
-            found = pairs(boxes, wanted, mode=self.mode)
-            scores.append(
-                max(depth_score(*both, wanted.relation, depth, mode=self.mode) for both in found)
-            )
-        return scores
+    def _judge(self, boxes: Sequence[Box], wanted: Wanted, image: Image) -> float:
+        depth = self.depths(image)
+        return max(
+            depth_score(*both, wanted.relation, depth, mode=self.mode)
+            for both in pairs(boxes, wanted, mode=self.mode)
+        )
 
     @exact()
     def depths(self, image: Image) -> Tensor:

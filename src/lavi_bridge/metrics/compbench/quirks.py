@@ -17,7 +17,7 @@ import torch
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.locate import locate
 from lavi_bridge.files.pretrained import load_pretrained, loading, quiet
-from lavi_bridge.files.weights import fingerprint
+from lavi_bridge.files.weights import fingerprint_of
 from lavi_bridge.prompts.prompt import Prompt
 from lavi_bridge.running.device import choose_device
 
@@ -92,8 +92,6 @@ class Scorer:
     @cached_property
     def provenance(self) -> dict[str, str]:
         """Which weights these are: id, Hub commit and fingerprint (see `weights.fingerprint`)."""
-        config = self.place.file("config.json")
-        assert config is not None  # it was loaded from there
-        found = {"weights": self.place.id, "fingerprint": fingerprint(config.parent)}
+        found = {"weights": self.place.id, "fingerprint": fingerprint_of(self.place)}
         commit = self.place.commit()
         return found | ({"commit": commit} if commit else {})

@@ -42,7 +42,13 @@ class Wanted:
     second: str | None
 
 
-def relation_in(doc: Doc, *, compound: bool = False, mode: Mode = "faithful") -> Wanted:
+def relation_in(
+    doc: Doc,
+    *,
+    compound: bool = False,
+    mode: Mode = "faithful",
+    vocabulary: Sequence[str] = VOCABULARY,
+) -> Wanted:
     """Read the relation and its two objects from a parsed prompt.
 
     Args:
@@ -50,10 +56,11 @@ def relation_in(doc: Doc, *, compound: bool = False, mode: Mode = "faithful") ->
         compound: whether it is one of the complex category; the official code reads the objects
             of others ("a cat on the left of a box") in a simpler way.
         mode: see QUIRKS.
+        vocabulary: the relations that the official code looks for, in its order.
     """
     if mode == "fixed":
         return _fixed(doc)
-    relation = next((known for known in VOCABULARY if known in doc.text), None)
+    relation = next((known for known in vocabulary if known in doc.text), None)
     nouns = _around(doc) if compound else [token.text for token in doc if token.pos_ == "NOUN"]
     if not nouns or (compound and len(nouns) != 2):
         return Wanted(None, relation, None)
@@ -94,10 +101,10 @@ def _fixed(doc: Doc) -> Wanted:
         return Wanted(None, None, None)
     place = (match["place"] or "").lower()
     relation = "on side of" if place == "side" else f"on the {place} of" if place else match[0]
-    return Wanted(*beside(doc, match, relation.lower()))
+    return beside(doc, match, relation.lower())
 
 
-def beside(doc: Doc, match: re.Match[str], relation: str) -> tuple[str | None, str, str | None]:
+def beside(doc: Doc, match: re.Match[str], relation: str) -> Wanted:
     """The nouns of the noun chunks before and after a place in the text, the relation between."""
     names = [
         (chunk, " ".join(token.text for token in chunk if token.pos_ in ("NOUN", "PROPN")))
@@ -105,7 +112,7 @@ def beside(doc: Doc, match: re.Match[str], relation: str) -> tuple[str | None, s
     ]
     before = [name for chunk, name in names if name and chunk.end_char <= match.start()]
     after = [name for chunk, name in names if name and chunk.start_char >= match.end()]
-    return before[-1] if before else None, relation, after[0] if after else None
+    return Wanted(before[-1] if before else None, relation, after[0] if after else None)
 
 
 def pairs(

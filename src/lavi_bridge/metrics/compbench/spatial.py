@@ -220,7 +220,7 @@ class SpatialOWLv2(Score):
             )
         )
         return [
-            self._judge(next(found), wanted, image.size) if names else 0.0
+            self._judge(next(found), wanted, image) if names else 0.0
             for image, wanted, names in zip(images, asked, named, strict=True)
         ]
 
@@ -250,9 +250,9 @@ class SpatialOWLv2(Score):
             for one, those in zip(found, names, strict=True)
         ]
 
-    def _judge(self, boxes: Sequence[Box], wanted: Wanted, size: tuple[int, int]) -> float:
+    def _judge(self, boxes: Sequence[Box], wanted: Wanted, image: Image) -> float:
         return max(
-            spatial_score(first, second, wanted.relation, size=size, mode=self.mode)
+            spatial_score(first, second, wanted.relation, size=image.size, mode=self.mode)
             for first, second in pairs(boxes, wanted, mode=self.mode)
         )
 

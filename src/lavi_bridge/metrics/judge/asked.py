@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from weakref import WeakKeyDictionary
 
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.metrics.base import Score
+from lavi_bridge.metrics.base import METRICS, Score
 from lavi_bridge.metrics.compbench.quirks import Mode, checked
 from lavi_bridge.metrics.judge.model import Judge, Reading
 from lavi_bridge.prompts.prompt import Prompt
@@ -37,15 +37,14 @@ class ByJudge(Score):
 
     published: ClassVar[str]
     """The judge of the published numbers."""
-    name: ClassVar[str]
-    """As in `--metrics`."""
     asks: ClassVar[str]
     """The wording of a question."""
 
     def __init__(self, *, judge: Judge | None = None, mode: Mode = "faithful") -> None:
         if judge is None:
+            (name,) = METRICS.families()[type(self)]
             raise BridgeError(
-                f"{self.name} asks a judge: give --judge MODEL, an image-and-text model "
+                f"{name} asks a judge: give --judge MODEL, an image-and-text model "
                 f"(published numbers: {self.published})"
             )
         self.judge, self.mode = judge, checked(mode)

@@ -82,7 +82,6 @@ def graph_score(
 class DPGJudge(ByJudge):
     """The share of a prompt's questions that the judge answers with yes rather than no."""
 
-    name = "dpg-judge"
     title = "DPG by judge"
     published = "mPLUG-large, which is no judge: no other's are the same"
     asks = "{} Answer with Yes or No."

@@ -23,7 +23,7 @@ from lavi_bridge.config import Quantize
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.locate import Place, locate
 from lavi_bridge.files.pretrained import load_pretrained
-from lavi_bridge.files.weights import fingerprint
+from lavi_bridge.files.weights import fingerprint_of
 from lavi_bridge.languages.loading.quantize import quantized
 from lavi_bridge.metrics.base import exact
 from lavi_bridge.metrics.judge.processor import (
@@ -103,12 +103,10 @@ class Judge:
 
     @cached_property
     def _known(self) -> dict[str, str]:
-        config = self.place.file("config.json")
-        assert config is not None  # it was loaded from there
         commit = self.place.commit()
         return {
             "judge": self.place.id,
-            "weights": fingerprint(config.parent),
+            "weights": fingerprint_of(self.place),
             **({"commit": commit} if commit else {}),
             "template": template_hash(self.processor),
             "precision": self.precision,

@@ -20,13 +20,8 @@ from lavi_bridge.prompts.questions import Question, questions_of
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-NUMERALS = dict(
-    zip(
-        ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"],
-        map(str, range(1, 11)),
-        strict=True,
-    )
-)
+TEN = "one two three four five six seven eight nine ten"
+NUMERALS = {word: str(number) for number, word in enumerate(TEN.split(), 1)}
 COUNTED = "How many"
 
 QUIRKS = (
@@ -86,7 +81,6 @@ def geometric_mean(atoms: Sequence[float]) -> float:
 class SoftTIFA(ByJudge):
     """The mean over a prompt's atoms: how much of what it asks for is there."""
 
-    name = "soft-tifa"
     title = "Soft-TIFA AM"
     published = "Qwen/Qwen3-VL-8B-Instruct"
     asks = "{} Answer in one word."
@@ -106,7 +100,6 @@ class SoftTIFA(ByJudge):
 class SoftTIFAGM(SoftTIFA):
     """The geometric mean over a prompt's atoms: whether all that it asks for is there."""
 
-    name = "soft-tifa-gm"
     title = "Soft-TIFA GM"
 
     def __call__(self, images: Sequence[Image], prompts: Sequence[Prompt]) -> list[float]:

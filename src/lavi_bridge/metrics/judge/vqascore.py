@@ -33,7 +33,6 @@ QUIRKS = (
 class VQAScore(ByJudge):
     """P(Yes), of any prompt."""
 
-    name = "vqascore"
     title = "VQAScore"
     published = "clip-flant5-xxl, which is no model of transformers: no other's are the same"
     asks = 'Does this figure show "{}"? Please answer Yes or No.'
