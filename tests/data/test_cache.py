@@ -158,6 +158,7 @@ def test_what_was_missing_is_added_and_nothing_is_replaced(
     assert fill(cached(tiny, captions)) == (0, [])
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_work(tiny: Tiny, captions: Path, tmp_path: Path) -> None:
     run_distributed(
         "cache",

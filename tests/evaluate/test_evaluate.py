@@ -175,6 +175,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_files_and_draws_nothing_twic
     assert content(out) == content(tmp_path / "straight")
 
 
+@pytest.mark.slow
 def test_two_processes_draw_and_judge_what_one_does(bridge: Path, tmp_path: Path) -> None:
     assert lavi_bridge(*arguments(tmp_path / "one", bridge)).poll() == 0
     run_distributed(*arguments(tmp_path / "two", bridge))

@@ -152,6 +152,7 @@ def test_prompts_of_all_lengths_are_read_as_the_bridge_reads_them(
         assert ours.mask is None or torch.equal(found.mask, ours.mask)
 
 
+@pytest.mark.slow
 def test_a_light_folder_copies_what_came_with_the_package(tiny: Tiny, tmp_path: Path) -> None:
     """No hub has it. Of published base models there is only a reference: test_environments."""
     bridge = jobs.trained("zoo:tiny-t5-small", "zoo:tiny-sd", loud=False)

@@ -314,6 +314,7 @@ def test_links_are_not_followed(saved: Path, bridge: Path, tmp_path: Path) -> No
             away.rename(path)
 
 
+@pytest.mark.slow
 def test_pushed_exports_are_loaded_by_plain_diffusers(
     bridge: Path, hub: Hub, tmp_path: Path
 ) -> None:

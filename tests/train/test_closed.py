@@ -256,6 +256,7 @@ def test_a_start_that_solved_in_another_way_is_refused(tmp_path: Path) -> None:
 # ---- the doors
 
 
+@pytest.mark.slow
 def test_in_python_it_may_be_all_of_a_start(few: None) -> None:
     bridge = connect()
     report = warm_start(bridge, CAPTIONS, solve="ridge", steps=0)

@@ -156,7 +156,10 @@ def test_a_run_that_cannot_save_its_bridge_says_why(
     with pytest.raises(BridgeError, match="disk is full"):
         run.train()
     seen = looked(tmp_path)
-    assert (seen.state, seen.why) == ("failed", "cannot write 'bridge': the disk is full")
+    assert (seen.state, seen.why) == (
+        "failed",
+        f"cannot write '{tmp_path.name}/bridge': the disk is full",
+    )
 
 
 def test_the_lock_tells_training_from_killed(tmp_path: Path) -> None:

@@ -181,7 +181,9 @@ def test_a_long_pair_is_read_to_its_end_and_a_short_one_as_ever(tiny: Tiny) -> N
 # Learning
 
 
-@pytest.mark.parametrize("match", ["states", "sets", "predictions"])
+@pytest.mark.parametrize(
+    "match", ["states", "sets", pytest.param("predictions", marks=pytest.mark.slow)]
+)
 def test_it_learns_what_the_own_encoder_cannot_read(tiny: Tiny, few: None, match: str) -> None:
     bridge = connect(tiny, rank=8)
     pairs = PAIRS if match == "states" else [Pair(p.ours, p.theirs) for p in PAIRS]
@@ -272,6 +274,7 @@ def test_the_frozen_models_own_dropout_is_off_and_put_back(
     assert second.measure("states") == second.measure("states")
 
 
+@pytest.mark.slow
 def test_what_is_matched_once_is_kept_while_it_fits(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:

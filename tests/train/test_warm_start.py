@@ -319,6 +319,7 @@ def test_a_run_that_was_stopped_in_its_warm_start_goes_on(few: None, tmp_path: P
     assert Run(config(tmp_path / "run")).train().id == trained  # it had finished
 
 
+@pytest.mark.slow
 def test_a_run_may_be_its_warm_start_alone(tmp_path: Path) -> None:
     out = tmp_path / "run"
     settings = {"warm_start": 2, "warm_start_report": False, "steps": 0, "sample_every": 5}
