@@ -27,6 +27,7 @@ from lavi_bridge.data import (
     nearest_bucket,
     to_pixels,
 )
+from lavi_bridge.data.sources.base import plain_captions
 from lavi_bridge.data.sources.opening import open_source
 from lavi_bridge.plan.data_check import check
 
@@ -359,6 +360,17 @@ def test_the_drawn_world_may_be_told_freely_with_the_same_pictures() -> None:
     assert not set(free.captions(20)) & set(long.captions(20))
     assert all(long.picture(i).tobytes() == free.picture(i).tobytes() for i in range(5))
     assert free.identity() != long.identity()
+
+
+def test_an_own_encoder_is_given_the_plain_captions_of_what_is_told_freely(tmp_path: Path) -> None:
+    long, free = open_source("shapes:long"), open_source("shapes:free")
+    assert plain_captions(free, 20) == long.captions(20)
+    mix = open_source("0.5*shapes:long + 0.5*shapes:free")
+    assert plain_captions(mix, 20) == 2 * long.captions(10)
+    assert mix.captions(20) == long.captions(10) + free.captions(10)
+    (tmp_path / "a.png").touch()
+    (tmp_path / "c.tsv").write_text("a.png\ta caption\n")
+    assert plain_captions(open_source(str(tmp_path / "c.tsv")), 20) == ["a caption"]
 
 
 def test_the_drawn_world_has_captions_of_several_lengths() -> None:

@@ -4,15 +4,18 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from lavi_bridge import Bridge, BridgeError, warm_start
+from lavi_bridge.config import Match
 from lavi_bridge.files.locate import locate
 from lavi_bridge.languages import load_language
 from lavi_bridge.shapes.world import ShapesWorld
 from lavi_bridge.train.options import TrainConfig
+from lavi_bridge.train.warm_start import matching
 from lavi_bridge.train.warm_start import pairs as module
 from lavi_bridge.train.warm_start.alignment import align, equal_words, linked
 from lavi_bridge.train.warm_start.matching import Matched, Matcher, assigned
@@ -299,6 +302,41 @@ def test_what_is_matched_once_is_kept_while_it_fits(
         whole = len(start.pairs) + len(start.held_out_pairs) + 1
         assert (sum(matched) == whole) is bool(kept), (sum(matched), whole)
     assert bits[0] == bits[1]
+
+
+@pytest.mark.parametrize(
+    ("language", "options", "match"),
+    [
+        ("zoo:tiny-t5-small", {}, "states"),
+        ("zoo:tiny-llama", {"language_layers": "last:1"}, "states"),
+        ("zoo:tiny-t5-small", {"adapter": "fusion"}, "sets"),
+        ("zoo:tiny-t5-small", {"language_rank": 0, "layers": "mix"}, "states"),
+    ],
+)
+def test_texts_parted_by_length_are_matched_as_together(
+    monkeypatch: pytest.MonkeyPatch, language: str, options: dict[str, Any], match: Match
+) -> None:
+    given = {"rank": 2, "dropout": 0.0, "device": "cpu", "tokens": 64} | options
+    bridge = Bridge.connect(language, "zoo:tiny-sd", **given)
+    told = [Pair(one.text, one.plain, one.links) for one in ShapesWorld().retold(200)]
+    captions, pairs = ShapesWorld().captions(100), fitting(told, bridge)
+    warm = WarmStart(bridge, captions, pairs=pairs, match=match, batch_size=40, steps=4)
+    step = Matched.cat(warm._batch(0))
+    parts, _ = step.by_length()
+    assert len(parts) > 1
+    assert sum(part.ids.numel() for part in parts) <= 0.75 * step.ids.numel()
+    bridge.eval()
+    apart = warm._states(step)
+    monkeypatch.setattr(matching, "SPARED", 0.0)
+    assert len(step.by_length()[0]) == 1
+    torch.testing.assert_close(apart, warm._states(step), rtol=1e-4, atol=1e-5)
+
+
+def test_texts_of_about_one_length_stay_together() -> None:
+    assert matching._cuts([10] * 40) == [40]
+    assert matching._cuts([10] * 4 + [90]) == [5]  # too few to be parted
+    assert matching._cuts([10] * 20 + [60] * 20) == [20, 20]
+    assert matching._cuts([5] * 10 + [20] * 10 + [80] * 10) == [10, 10, 10]
 
 
 def test_pairs_need_a_warm_start() -> None:

@@ -166,6 +166,10 @@ class ShapesWorld:
         """The first `count` captions, without any picture."""
         if self.free:
             return [told.text for told in self.retold(count)]
+        return self.plain_captions(count)
+
+    def plain_captions(self, count: int) -> list[str]:
+        """The same ones in the grammar of the world, which its image models' encoders read."""
         return list(_captions(self.seed, self.length, min(count, self.count)))
 
     def retold(self, count: int, **options: Any) -> list[Retold]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lavi_bridge.bridge.bridge import Bridge
 from lavi_bridge.data.cache.latents import SHARD
 from lavi_bridge.data.examples import load, order_of
+from lavi_bridge.data.sources.base import plain_captions
 from lavi_bridge.data.sources.opening import open_source
 from lavi_bridge.errors import BridgeError, Stopped
 from lavi_bridge.files.atomic import make_folder, write_text
@@ -148,7 +149,7 @@ class Run:
 
     def _warm_start(self) -> None:
         if self.config.begins_without_images:
-            captions = self.source.captions(100_000)
+            captions = plain_captions(self.source, 100_000)
             warm_start_phase(self.bridge, captions, self.config, self.record, main=self.main)
 
     def summary(self) -> str:

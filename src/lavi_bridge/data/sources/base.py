@@ -23,7 +23,8 @@ from lavi_bridge.show.output import whole
 class Source(Protocol):
     """Captioned images by number.
 
-    A source may also have `left_out()`: lines that say what of the data is in none of its samples.
+    A source may also have `left_out()`: lines that say what of the data is in none of its samples;
+    and `plain_captions(count)`, where its captions are told as people talk: the same ones plainly.
     """
 
     def __len__(self) -> int: ...
@@ -50,6 +51,13 @@ class Source(Protocol):
 
     def identity(self) -> str:
         """16 hex digits that change when rows or captions do (pixels are not read)."""
+
+
+def plain_captions(source: Source, count: int) -> list[str]:
+    """The first captions as an image model's own encoder reads them, as far as a source can."""
+    plainly = getattr(source, "plain_captions", source.captions)
+    found: list[str] = plainly(count)
+    return found
 
 
 class BadImage(BridgeError):

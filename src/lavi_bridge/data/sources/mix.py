@@ -8,7 +8,7 @@ from itertools import accumulate
 
 from PIL import Image
 
-from lavi_bridge.data.sources.base import Source, digest
+from lavi_bridge.data.sources.base import Source, digest, plain_captions
 from lavi_bridge.data.sources.finding import left_out
 
 
@@ -45,12 +45,17 @@ class Mix:
 
     def captions(self, count: int) -> list[str]:
         """Each source's share, one sample at least."""
+        return [text for source, part in self._shares(count) for text in source.captions(part)]
+
+    def plain_captions(self, count: int) -> list[str]:
+        """The same, told plainly where a source can."""
+        shares = self._shares(count)
+        return [text for source, part in shares for text in plain_captions(source, part)]
+
+    def _shares(self, count: int) -> list[tuple[Source, int]]:
         total = sum(self.weights)
-        return [
-            caption
-            for source, weight in zip(self.sources, self.weights, strict=True)
-            for caption in source.captions(max(1, round(count * weight / total)))
-        ]
+        pairs = zip(self.sources, self.weights, strict=True)
+        return [(source, max(1, round(count * weight / total))) for source, weight in pairs]
 
     def identity(self) -> str:
         return digest([*(s.identity() for s in self.sources), self.weights])

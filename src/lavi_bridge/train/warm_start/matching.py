@@ -31,6 +31,8 @@ CHUNK = 16
 """Groups that are matched at once: a call of a tokenizer costs as much as dozens of captions."""
 READ = 64
 """Captions that the teacher reads at once."""
+FEW, SPARED = 8, 0.75
+"""Where a batch is parted by length: texts of a part at least, its share of the tokens at most."""
 AS_READ = "ids", "mask", "below"
 """What is as long as our tokens; states and what is told of them may be as long as the teacher's
 tokens."""
@@ -88,6 +90,28 @@ class Matched:
         columns = (part.split(size) for part in self._parts())
         return [Matched(*row) for row in zip(*columns, strict=True)]
 
+    def by_length(self) -> tuple[list[Matched], Tensor]:
+        """Parts of texts of about one length, each cut to its longest, and where each text went:
+        row i is row `places[i]` of the parts joined.
+
+        Two where both together hold at least a quarter fewer tokens than one, and so on for each.
+        """
+        lengths = self.mask.sum(1)
+        order = lengths.argsort(stable=True)
+        cuts = _cuts(lengths[order].tolist())
+        parts = [self._some(rows, int(lengths[rows].max())) for rows in order.split(cuts)]
+        return parts, order.argsort()
+
+    def _some(self, rows: Tensor, tokens: int) -> Matched:
+        """Some texts, without the tokens after the first so many."""
+        beyond = self.ids.shape[1] - tokens
+        found = []
+        for entry in fields(self):
+            part = getattr(self, entry.name)[rows]
+            ours = entry.name in AS_READ or (entry.name != "pooled" and not self.own.shape[-1])
+            found.append(part[:, : part.shape[1] - beyond] if ours and beyond else part)
+        return Matched(*found)
+
     def _parts(self) -> list[Tensor]:
         return [getattr(self, entry.name) for entry in fields(self)]
 
@@ -101,6 +125,18 @@ class Matched:
                 part = nn.functional.pad(part, (0, 0) * (part.ndim - 2) + (0, missing))
             padded.append(part)
         return padded
+
+
+def _cuts(lengths: Sequence[int]) -> list[int]:
+    """Into how many texts each to part these, which are sorted by length."""
+    count, whole = len(lengths), len(lengths) * lengths[-1]
+    cost, cut = min(
+        ((k * lengths[k - 1] + (count - k) * lengths[-1], k) for k in range(FEW, count - FEW + 1)),
+        default=(whole, 0),
+    )
+    if cost > SPARED * whole or not cut:
+        return [count]
+    return [*_cuts(lengths[:cut]), *_cuts(lengths[cut:])]
 
 
 class Matcher:

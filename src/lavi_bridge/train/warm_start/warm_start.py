@@ -34,6 +34,7 @@ from lavi_bridge.errors import BridgeError, NotANumber
 from lavi_bridge.files.atomic import make_folder
 from lavi_bridge.languages.asked import record
 from lavi_bridge.languages.calm import whole_gelu, without_dropout
+from lavi_bridge.running.device import to_device
 from lavi_bridge.running.engine import Task, train
 from lavi_bridge.running.run_state import RunState
 from lavi_bridge.running.seeds import seed_of
@@ -289,8 +290,12 @@ class WarmStart(Task):
 
     def _states(self, matched: Matched) -> Tensor:
         """The unmatched part of the teacher's states, by caption."""
-        text = self.bridge.adapt(self._matcher.hidden(matched))
-        return unlike(text, matched, self._held_out)
+        parts, places = matched.by_length()
+        errors = [
+            unlike(self.bridge.adapt(self._matcher.hidden(part)), part, self._held_out)
+            for part in parts
+        ]
+        return torch.cat(errors)[to_device(places, errors[0].device)]
 
     @cached_property
     def _null(self) -> Matched:
