@@ -21,7 +21,7 @@ def devices(*modules: torch.nn.Module) -> set[str]:
 
 
 @pytest.mark.parametrize("vision", ["sd", "flux-dev"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_models_take_turns_on_the_gpu_and_draw_the_same(
     vision: str, dtype: str, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,13 +19,21 @@ Tiny = Callable[[str], Path]
 KINDS = [("sd", "nf4"), ("sd", "int8"), ("pixart-alpha", "nf4"), ("flux-dev", "nf4")]
 KINDS += [("flux-dev", "int8")]
 ALL = pytest.mark.parametrize(("vision", "bits"), KINDS)
+FEW = pytest.mark.parametrize(
+    ("vision", "bits"),
+    [
+        kind if kind in (KINDS[0], KINDS[-1]) else pytest.param(*kind, marks=pytest.mark.slow)
+        for kind in KINDS
+    ],
+)
+"""Each model in one way and each way on one model; the others by name."""
 
 
 def held(model: nn.Module) -> int:
     return sum(p.nbytes for p in model.parameters())
 
 
-@ALL
+@FEW
 def test_it_learns_and_what_is_saved_draws_the_same_picture(
     vision: str, bits: Quantize, tiny: Tiny, tmp_path: Path
 ) -> None:

@@ -92,7 +92,7 @@ def test_cached_latents_train_as_encoding_does(
     assert not run.unreadable
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_run_fills_its_cache(tiny: Tiny, captions: Path, tmp_path: Path, workers: int) -> None:
     settings = config(
         tiny,

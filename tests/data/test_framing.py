@@ -128,7 +128,7 @@ def test_a_model_that_is_not_told_has_the_same_loss(tiny: Tiny, vision: str) -> 
     assert len(found) == 1
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_encoded_pictures_keep_it(
     tiny: Tiny,
     captions: Path,

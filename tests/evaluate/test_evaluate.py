@@ -188,6 +188,7 @@ def test_two_processes_draw_and_judge_what_one_does(bridge: Path, tmp_path: Path
     assert json.loads(one["report.json"]) == json.loads(two["report.json"])
 
 
+@pytest.mark.slow
 def test_a_signal_stops_it_with_a_line_and_the_same_command_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = Command(*arguments(out, "zoo:tiny-sd"))
@@ -415,7 +416,9 @@ def test_exports_feed_official_scorers_whose_results_come_back(
     assert run.metrics["unidet"].title == "UniDet (official)"
 
 
-@pytest.mark.parametrize("suite", ["t2i-compbench:spatial", "geneval"])
+@pytest.mark.parametrize(
+    "suite", ["t2i-compbench:spatial", pytest.param("geneval", marks=pytest.mark.slow)]
+)
 def test_an_export_of_other_images_is_refused(shared: Path, tmp_path: Path, suite: str) -> None:
     """Or another bridge would get the official scores of an earlier one."""
     changes: dict[str, Any] = {
@@ -482,6 +485,7 @@ def test_a_journal_survives_odd_letters_and_a_merge_cut_short(tmp_path: Path) ->
     assert [row["file"] for row in journal.rows()] == ["a", "b"]
 
 
+@pytest.mark.slow
 def test_another_batch_size_goes_on_with_what_is_there(tmp_path: Path) -> None:
     evaluate(
         settings(tmp_path, "zoo:tiny-sd", sampling=Sampling(steps=2, guidance=2, batch_size=3))

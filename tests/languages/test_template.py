@@ -153,6 +153,7 @@ def test_a_warm_start_matches_the_prompts_own_tokens() -> None:
     assert apart.shape[1] == matched.states.shape[1]
 
 
+@pytest.mark.slow
 def test_a_plan_and_a_check_of_data_count_with_it(tiny: Tiny, tmp_path: Path) -> None:
     plans = [
         make_plan(

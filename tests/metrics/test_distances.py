@@ -188,6 +188,7 @@ def test_the_pools_are_those_of_tensorflow() -> None:
     assert last(torch.arange(16.0).reshape(1, 1, 4, 4))[0, 0, 0, 0] == 5
 
 
+@pytest.mark.slow
 def test_a_saved_network_loads_strictly_and_gives_the_same_features(inception: Path) -> None:
     pixels = torch.rand(2, 3, 299, 299) * 255
     again = Inception().eval()
@@ -258,6 +259,7 @@ def test_provenance_names_the_weights_and_the_convention(inception: Path) -> Non
         FID(extractor=mean_colour, resize="cubic")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_conventions_move_a_distance_of_photos(shared: Path) -> None:
     network, pictures = squeezenet(shared), photos(shared, 16)
 

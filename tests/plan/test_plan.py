@@ -49,6 +49,7 @@ def test_llama_2_is_counted_as_published(tmp_path: Path) -> None:
     assert plan.adapter_parameters == pytest.approx(228.9e6, rel=0.001)
 
 
+@pytest.mark.slow
 def test_pixart_is_counted_as_published(tmp_path: Path) -> None:
     t5 = real.language(tmp_path / "t5", real.T5_LARGE)
     plan = plan_of(t5, real.pixart(tmp_path / "pixart"))
@@ -117,6 +118,7 @@ def test_a_model_that_cannot_be_checkpointed_is_not_said_to_be(tiny: Tiny) -> No
     assert "without checkpointing" in plan.table()
 
 
+@pytest.mark.slow
 def test_a_quantized_language_model_and_sharding_need_less_memory(tiny: Tiny) -> None:
     pair = ("zoo:tiny-t5-large", tiny("sd"))
     whole, small = plan_of(*pair), plan_of(*pair, quantize="nf4")
@@ -184,6 +186,7 @@ def todays(tmp_path: Path, language: str, vision: str, **changes: Any) -> Plan:
     return plan
 
 
+@pytest.mark.slow
 def test_z_image_and_gemma_are_planned_at_their_real_sizes(tmp_path: Path) -> None:
     plan = todays(tmp_path, "gemma2", "z-image")
     assert not plan.counted  # it looks at values

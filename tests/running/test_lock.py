@@ -171,6 +171,7 @@ def test_a_second_run_in_the_same_folder_is_told_who_is_there(
     refused([*other[name], option, root / "linked"], message, monkeypatch, capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*their ends are not read")  # the tiny pair has few tokens
 def test_its_checkpoint_can_be_evaluated_into_another_folder_and_its_plan_be_seen(
     runs: Runs, flags: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

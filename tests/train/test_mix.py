@@ -62,7 +62,7 @@ def test_after_no_step_they_stay_alike(tiny: Tiny, tmp_path: Path) -> None:
     assert not bridge.adapter.get_parameter("mix.logits").any()
 
 
-@pytest.mark.parametrize("stop", [2, 4])
+@pytest.mark.parametrize("stop", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_stopped_before_or_after_a_run_ends_with_the_same_bits(
     tiny: Tiny, tmp_path: Path, stop: int
 ) -> None:

@@ -225,7 +225,7 @@ def test_a_tokenizer_without_offsets_is_told(tiny: Tiny, monkeypatch: pytest.Mon
         warm_start(bridge, pairs=PAIRS)
 
 
-@pytest.mark.parametrize("layers", ["all", "last:2"])
+@pytest.mark.parametrize("layers", ["all", pytest.param("last:2", marks=pytest.mark.slow)])
 def test_stopped_and_repeated_it_ends_with_the_same_bits(
     tiny: Tiny, tmp_path: Path, layers: str
 ) -> None:

@@ -98,6 +98,7 @@ def test_a_teacher_of_another_length_is_told() -> None:
         )
 
 
+@pytest.mark.slow
 def test_stopped_and_repeated_it_ends_with_the_same_bits(tmp_path: Path) -> None:
     def started(folder: Path) -> WarmStart:
         return WarmStart(

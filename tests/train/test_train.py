@@ -168,6 +168,7 @@ def test_a_run_learns(tiny: Tiny, captions: Path, tmp_path: Path) -> None:
     assert last < 0.9 * first
 
 
+@pytest.mark.slow
 def test_the_same_seed_trains_the_same_bridge_whatever_the_workers(
     tiny: Tiny, captions: Path, tmp_path: Path
 ) -> None:
@@ -308,9 +309,8 @@ def test_a_run_whose_every_image_is_bad_stops_whatever_is_allowed(
         Run(config(tiny, captions, tmp_path / "run", max_bad=1.0, steps=99)).train()
 
 
-@pytest.mark.parametrize(
-    "torchrun", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["warm", "torchrun"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("torchrun", [False, True], ids=["warm", "torchrun"])
 def test_two_processes_equal_one_at_twice_the_batch(
     tiny: Tiny, captions: Path, tmp_path: Path, torchrun: bool
 ) -> None:
@@ -392,7 +392,7 @@ def test_a_model_distilled_for_few_steps_is_told(
         pytest.param({"quantize": "nf4"}, marks=pytest.mark.slow),
         pytest.param({"quantize": "int8", "language": "llama"}, marks=pytest.mark.slow),
         pytest.param({"quantize_vision": "nf4"}, marks=pytest.mark.slow),
-        {"ema": 0.8},
+        pytest.param({"ema": 0.8}, marks=pytest.mark.slow),
     ],
     ids=lambda changes: str(next(iter(changes.values()))),
 )
