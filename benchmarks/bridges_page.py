@@ -32,10 +32,10 @@ from bridges import (
     slug,
     trained_in,
 )
-from figures import Line, draw_lines
 from numpy.typing import NDArray
 from tables import Found, cell, difference, told, values, versus, write_page
 
+from lavi_bridge.evaluate.report.lines import Line, draw_lines
 from lavi_bridge.evaluate.statistics import Estimate, over_runs, paired_runs
 from lavi_bridge.files.atomic import write_text
 

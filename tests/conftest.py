@@ -112,9 +112,13 @@ def few() -> Iterator[None]:
     from lavi_bridge.shapes.world import ShapesWorld
     from lavi_bridge.train.warm_start import predictions
 
-    captions = ShapesWorld.captions
+    captions = ShapesWorld.plain_captions
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ShapesWorld, "captions", lambda self, count: captions(self, min(count, 2000)))
+        patch.setattr(
+            ShapesWorld,
+            "plain_captions",
+            lambda self, count: captions(self, min(count, 2000)),
+        )
         patch.setattr(predictions, "BANK", 16)
         patch.setattr(predictions, "BANK_STEPS", 3)
         yield

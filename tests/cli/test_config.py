@@ -135,7 +135,7 @@ def test_the_flags_are_these() -> None:
         "message language vision dtype device trust_remote_code"
     )
     assert " ".join(ReproduceConfig.__dataclass_fields__) == (
-        "tables zoo full seeds out page prompts scale rates workers dry_run yes data batch_size "
+        "tables zoo full budget seeds out page prompts scale rates workers dry_run yes data batch_size "
         "suites prompt_files reference scorers models device"
     )
     assert " ".join(JudgeConfig.__dataclass_fields__) == (

@@ -21,9 +21,9 @@ from lavi_bridge import Bridge, BridgeError
 from lavi_bridge.cli import main as cli
 from lavi_bridge.data.cache.latents import ABOUT, check_about
 from lavi_bridge.files.atomic import SCRATCH, new_file, write_text
-from lavi_bridge.reproduce.budgets import Places
 from lavi_bridge.reproduce.jobs import claim
 from lavi_bridge.reproduce.options import ReproduceConfig
+from lavi_bridge.reproduce.settings import Places
 from lavi_bridge.running import lock
 from lavi_bridge.running.device import join_processes
 from lavi_bridge.running.lock import LOCK, held, in_turn, is_held

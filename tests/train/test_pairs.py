@@ -316,7 +316,7 @@ def test_what_is_matched_once_is_kept_while_it_fits(
 def test_texts_parted_by_length_are_matched_as_together(
     monkeypatch: pytest.MonkeyPatch, language: str, options: dict[str, Any], match: Match
 ) -> None:
-    given = {"rank": 2, "dropout": 0.0, "device": "cpu", "tokens": 64} | options
+    given: dict[str, Any] = {"rank": 2, "dropout": 0.0, "device": "cpu", "tokens": 64} | options
     bridge = Bridge.connect(language, "zoo:tiny-sd", **given)
     told = [Pair(one.text, one.plain, one.links) for one in ShapesWorld().retold(200)]
     captions, pairs = ShapesWorld().captions(100), fitting(told, bridge)

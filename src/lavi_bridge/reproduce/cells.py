@@ -11,17 +11,18 @@ from lavi_bridge.evaluate.statistics import Estimate, Paired
 from lavi_bridge.prompts.prompt import Prompt
 from lavi_bridge.prompts.suites import load_suite
 from lavi_bridge.recipes import METRICS
-from lavi_bridge.reproduce.budgets import (
+from lavi_bridge.reproduce.results import Column, Finding, Results, Verdict
+from lavi_bridge.reproduce.rows import Row, Table
+from lavi_bridge.reproduce.settings import (
     Places,
     evaluation,
 )
-from lavi_bridge.reproduce.results import Column, Finding, Results
-from lavi_bridge.reproduce.rows import Row, Table
 from lavi_bridge.show.pictures import grid
 
 SHOWN = 6
 """Prompts in a grid."""
 NONE = "–"
+MARKS: dict[Verdict, str] = {"holds": "✔", "reversed": "✘", "undecided": "○", "unseen": "–"}
 
 
 def column_title(row: Row, table: Table) -> str:
@@ -57,8 +58,9 @@ def number(value: float, digits: int, sign: str = "") -> str:
     return text.replace("0.", ".", 1) if text.lstrip("+−").startswith("0.") else text
 
 
-def p_cell(p: float) -> str:
-    return f"{p:.2g}" if p >= 0.001 else "< .001"
+def finding_cell(found: Finding) -> str:
+    """A verdict's mark and the difference that it comes from."""
+    return f"{MARKS[found.verdict]} {difference_cell(found.difference, found.column)}"
 
 
 def in_paper(results: Results, f: Finding) -> str:

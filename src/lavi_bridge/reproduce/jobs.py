@@ -7,16 +7,16 @@ from pathlib import Path
 
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.atomic import make_folder
-from lavi_bridge.reproduce.budgets import (
-    ZOO,
-    ZOO_ALL,
+from lavi_bridge.reproduce.budgets import ALL, RATES
+from lavi_bridge.reproduce.options import ReproduceConfig
+from lavi_bridge.reproduce.rows import Row, rows_of
+from lavi_bridge.reproduce.settings import (
     Places,
+    budget,
     device_of,
     rates,
     seeds_of,
 )
-from lavi_bridge.reproduce.options import ReproduceConfig
-from lavi_bridge.reproduce.rows import Row, rows_of
 from lavi_bridge.running import claims
 
 SHARED = (
@@ -86,7 +86,7 @@ def claim(places: Places, config: ReproduceConfig) -> None:
     mine = {k: v for k, v in asdict(config).items() if k not in SHARED}
     mine |= {"device": device_of(config), "tried": rates(config)}
     if not config.full:
-        mine["budgets"] = {name: values | ZOO_ALL for name, values in ZOO.items()}
+        mine["budget"] = asdict(budget(config)) | {"rates": RATES, "all": ALL}
     make_folder(places.out)
     found = claims.noted(places.settings, mine, advice="choose another --out", at_once=True)
     if changed := claims.difference(found, mine, ours_alone=True):

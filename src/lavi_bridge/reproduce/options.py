@@ -30,7 +30,11 @@ class ReproduceConfig(Settings):
     zoo: bool = False
     """With the bundled models (the default)."""
     full: bool = False
-    """With the real models and the paper's settings."""
+    """With the real models and the paper's settings: budget `paper`."""
+    budget: Literal["minutes", "hours", "gpu", "paper"] | None = None
+    """How much every row is given: `minutes` for a look at everything (its numbers mean nothing),
+    `hours` of two cores (unset: this), `gpu` (many more pictures), all on the bundled models; or
+    `paper`, the published steps on the real ones (unset with --full)."""
     seeds: Count = 3
     """Training seeds of every row; intervals are over these and over prompts."""
     out: Path | None = None
@@ -38,12 +42,13 @@ class ReproduceConfig(Settings):
     page: Path | None = None
     """Also write the page as this Markdown file, its pictures beside it."""
     prompts: Count | None = None
-    """Prompts of each suite (unset: 384 of the shapes world; all, with --full)."""
+    """Prompts of each suite (unset: the budget's number; all, with --full)."""
     scale: Annotated[float, Gt(0), Lt(math.inf)] = 1.0
     """Multiplies the numbers of training steps (0.1 for a quick look)."""
     rates: list[Annotated[float, Gt(0)]] = field(default_factory=list)
     """Factors on all learning rates that are tried for every row, by the loss on held-out pairs
-    after a third of the steps (unset: 0.4 1; with --full the recipe's rates, untried)."""
+    after a third of the steps (unset: 0.4 1; the recipe's rates, untried, with --full and for
+    `minutes`)."""
     workers: Count | None = None
     """Rows trained at the same time, each in a process of its own (unset: one for each GPU, or for
     each core). With --full, `torchrun` instead lets all GPUs share every row."""
@@ -57,8 +62,8 @@ class ReproduceConfig(Settings):
     batch_size: Count = 32
     """With --full: images per training step, over all processes (the paper's is not published)."""
     suites: list[str] = field(default_factory=list)
-    """Prompt suites, whole ones (unset: `shapes`; with --full short long t2i-compbench, as in the
-    paper); others are in the report of each row alone, such as `shapes-free`."""
+    """Prompt suites, whole ones (unset: plain, free, held-out and long prompts of the shapes world,
+    for `minutes` the plain ones; with --full short long t2i-compbench, as in the paper)."""
     prompt_files: Path | None = None
     """With --full: folder with copies of the public prompt files."""
     reference: Path | None = None
@@ -68,12 +73,16 @@ class ReproduceConfig(Settings):
     models: list[str] = field(default_factory=list)
     """ID=FOLDER for models that are neither on the Hub nor in its cache."""
     device: str | None = None
-    """cpu, cuda, cuda:1 … (unset: cpu; with --full cuda where there is one)."""
+    """cpu, cuda, cuda:1 … (unset: cpu; with --full and --budget gpu cuda where there is one)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.budget == "paper":
+            self.full = True
         if self.zoo and self.full:
-            raise BridgeError("--zoo and --full exclude each other")
+            raise BridgeError("--zoo and --full (or --budget paper) exclude each other")
+        if self.full and self.budget not in (None, "paper"):
+            raise BridgeError(f"--budget {self.budget} is of the bundled models, without --full")
         if is_list(self.tables) and not self.tables:
             raise BridgeError("no table: languages, visions, ablations")
         if not self.full:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,37 +19,27 @@ from lavi_bridge.evaluate.report.forest import standalone
 from lavi_bridge.evaluate.statistics import Paired
 from lavi_bridge.files.atomic import make_folder, write_text
 from lavi_bridge.recipes import METRICS
-from lavi_bridge.reproduce.budgets import (
-    SEARCH_SHARE,
-    VALIDATION,
-    folder,
-    rates,
-)
 from lavi_bridge.reproduce.cells import (
     NONE,
     cell,
     column_title,
-    difference_cell,
-    in_paper,
     number,
-    p_cell,
     table_grid,
 )
+from lavi_bridge.reproduce.conclusions import COUNTED, claims_table, curves
 from lavi_bridge.reproduce.options import ReproduceConfig
 from lavi_bridge.reproduce.results import EXACT, MARGIN, Finding, Results
-from lavi_bridge.reproduce.rows import TABLES, Table, rows_of, table_of
+from lavi_bridge.reproduce.rows import TABLES, Table, missing, rows_of, table_of
+from lavi_bridge.reproduce.settings import budget, folder, rates, search_share
 from lavi_bridge.running.device import machine
 from lavi_bridge.show.tables import markdown
+from lavi_bridge.train.options import TrainConfig
 from lavi_bridge.version import __version__
 
+READING, END = "<!-- reading -->", "<!-- /reading -->"
+"""What is written by hand stands between these, and is kept when the page is written again."""
 NAMES = {False: "paper-in-miniature", True: "paper-tables"}
 """The page's title, with the bundled and with the real models."""
-VERDICTS = {
-    "holds": "Holds",
-    "reversed": "Does not hold: the opposite is seen",
-    "undecided": "Not decided: the interval holds 0",
-    "unseen": "Cannot be seen here",
-}
 
 
 def write_page(config: ReproduceConfig) -> Path:
@@ -131,7 +122,8 @@ def _page(results: Results, tables: Sequence[Table], path: Path) -> Iterator[str
     make_folder(pictures)
     yield from _head(results, tables)
     findings = {table.name: results.findings(table) for table in tables}
-    yield from _reading(results, findings)
+    every = [f for group in findings.values() for f in group]
+    yield from _reading(every, _written(path), full=results.config.full)
     for table in tables:
         yield from _section(results, table, findings[table.name], pictures)
     yield from _budgets(results)
@@ -168,14 +160,19 @@ def _head(results: Results, tables: Sequence[Table]) -> Iterator[str]:
         + ". Differences are paired: the same prompt, noise and training seed in either row. p is "
         "two-sided and not corrected for the number of tests. *No gain* holds where a gain above "
         f"{number(MARGIN, 2)} is excluded. Distances have Student's interval "
-        "over seeds.\n"
+        f"over seeds.{'' if config.full else _left_out()}\n"
     )
+
+
+def _left_out() -> str:
+    """Which language models are missing here."""
+    return "".join(f" Left out: {name} ({reason})." for name, reason in missing().items())
 
 
 def _flags(config: ReproduceConfig) -> str:
     """What was asked for beside the tables, where it bears on the numbers."""
     flags = ["--full" if config.full else "--zoo", f"--seeds {config.seeds}"]
-    for name in ("scale", "prompts", "rates", "suites", "device"):
+    for name in ("budget", "scale", "prompts", "rates", "suites", "device"):
         value = getattr(config, name)
         if value != getattr(ReproduceConfig(["languages"]), name):
             shown = shlex.join(map(str, value)) if isinstance(value, list) else value
@@ -188,28 +185,31 @@ def _prompts(results: Results) -> int:
     return sum(len(suite["categories"]) for suite in record["suites"].values())
 
 
-def _reading(results: Results, findings: dict[str, list[Finding]]) -> Iterator[str]:
-    """What holds, what does not, and what cannot be seen: one line a claim and measure."""
+def _reading(findings: Sequence[Finding], by_hand: str, *, full: bool) -> Iterator[str]:
+    """How many of the tests hold, and what was written by hand; that is kept."""
     yield "## The reading\n"
-    for verdict, title in VERDICTS.items():
-        mine = [f for group in findings.values() for f in group if f.verdict == verdict]
-        if not mine:
-            continue
-        yield f"**{title}**\n"
-        for f in mine:
-            source = "the paper" if f.conclusion.paper else "our question"
-            difference = difference_cell(f.difference, f.column)
-            reason = f" – {f.reason}" if f.reason else ""
-            yield f"- {f.conclusion.claim}. *{f.column.title}*: {difference}{reason} ({source})"
-        yield ""
-    if not results.config.full:
+    for paper, source in ((True, "the paper's conclusions"), (False, "our own questions")):
+        told = Counter(f.verdict for f in findings if f.conclusion.paper == paper)
+        counts = ", ".join(f"{told[verdict]} {title}" for verdict, title in COUNTED.items())
+        if told:
+            yield f"Of {told.total()} tests of {source}: {counts}.\n"
+    yield f"{READING}\n{by_hand}\n{END}\n"
+    if not full:
         yield (
             "What no bundled model can tell: aesthetics and CLIP score (nothing here relates such "
-            "pictures to such texts; the share of facts that are met stands in for it), long "
-            "prompts, and whether the differences grow or vanish with real sizes and 50,000 steps. "
+            "pictures to such texts; the share of facts that are met stands in for it), and "
+            "whether the differences grow or vanish with real sizes and 50,000 steps. "
             "The Fréchet distance sees paper, contrast and edges of the pictures, not what is "
             "drawn.\n"
         )
+
+
+def _written(path: Path) -> str:
+    """What was written by hand between the marks of a page that is there."""
+    if not path.is_file():
+        return ""
+    _, marked, rest = path.read_text(encoding="utf-8").partition(f"{READING}\n")
+    return rest.partition(f"\n{END}")[0] if marked else ""
 
 
 def _section(
@@ -220,32 +220,19 @@ def _section(
     names = {row.slug: column_title(row, table) for row in table.rows}
     if not results.config.full:
         svg = standalone(
-            "exact, with 95 % intervals",
+            "plain prompts, with 95 % intervals",
             {names[row.slug]: {"": results.estimate(row.slug, EXACT)} for row in table.rows},
         )
         write_text(pictures / f"{table.name}.svg", svg)
         yield f"![exact scores with intervals]({pictures.name}/{table.name}.svg)\n"
-    yield "The paper's conclusions, and ours, tested: how much better the first row is\n"
-    rows = []
-    for f in findings:
-        p = NONE if f.difference is None or math.isnan(f.difference.p) else p_cell(f.difference.p)
-        won = NONE
-        if f.difference and not f.column.distance:
-            won = f"{f.difference.wins} / {f.difference.losses}"
-        verdict = {"undecided": "not decided", "unseen": "cannot be seen"}.get(f.verdict, f.verdict)
-        rows.append(
-            [
-                f.conclusion.claim,
-                in_paper(results, f),
-                f.column.title,
-                difference_cell(f.difference, f.column),
-                p,
-                won,
-                verdict,
-            ]
+    yield from claims_table(results, findings)
+    if plotted := curves(results, table, names):
+        write_text(pictures / f"{table.name}-steps.svg", plotted)
+        yield (
+            "On their way, by step on pictures; 0 is the end of the warm start, the mean of all "
+            f"seeds, the first {budget(results.config).followed_by} prompts of each suite:\n\n"
+            f"![exact score by training step]({pictures.name}/{table.name}-steps.svg)\n"
         )
-    head = ["claim", "paper", "measure", "difference", "p", "prompts won / lost", "here"]
-    yield markdown(head, rows) + "\n"
     if published := [row for row in table.rows if row.published]:
         yield "What the paper has for the same rows (real models, 50,000 steps, no intervals):\n"
         told = [
@@ -288,12 +275,14 @@ def _budgets(results: Results) -> Iterator[str]:
     config = results.config
     yield "## Budgets\n"
     tried = " or ".join(f"{r:g}" for r in rates(config))
+    held_out = TrainConfig.validation if config.full else budget(config).validation
     if len(rates(config)) > 1:
         yield (
             "All rows of one recipe have the same steps and batches. The learning rate of each was "
             f"chosen by the same search: {tried} times all rates of its recipe, "
-            f"{SEARCH_SHARE:.0%} of the steps with a training seed of its own, and the lowest loss "
-            f"on {VALIDATION} held-out pairs at fixed noise. What was chosen stands in the table.\n"
+            f"{search_share(config):.0%} of the steps with a training seed of its own, and the "
+            f"lowest loss on {held_out} held-out pairs at fixed noise. What was chosen stands in "
+            "the table.\n"
         )
     head = [
         "row",
@@ -334,12 +323,13 @@ def _budgets(results: Results) -> Iterator[str]:
     yield markdown(head, rows, "llrrrrrrrl") + "\n"
     if not config.full:
         yield (
-            "*ours* is a warm start on captions alone, then pictures, a cosine schedule, no "
-            "dropout, one caption in ten left out; *paper* is pictures alone under the published "
-            "settings (constant rate, dropout .1, no caption left out, the language model's rate a "
-            "twentieth), but for the length, LoRA of rank 16, ten times the rates, and no "
-            "mirroring, because captions speak of left and right. A step on captions takes a "
-            "third of the time of one on pictures: a run under *ours* is the shorter one.\n"
+            "*ours* is a warm start on pairs of a free and a plain text and as many plain "
+            "captions, then pictures, a cosine schedule, no dropout, one caption in ten left out; "
+            "*paper* is pictures alone under the published settings (constant rate, dropout .1, no "
+            "caption left out, the language model's rate a twentieth), but for the length, LoRA of "
+            "rank 16, ten times the rates, and no mirroring, because captions speak of left and "
+            "right. Both see the same pictures with full captions, every second told freely, and "
+            f"are judged by an average of their weights (decay {budget(config).average:g}).\n"
         )
 
 

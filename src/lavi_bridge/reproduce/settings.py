@@ -1,8 +1,8 @@
-"""How a row is trained and evaluated: the budgets, with the bundled and with the real models."""
+"""How a row is trained and evaluated, with the bundled and with the real models."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,55 +10,16 @@ from lavi_bridge.config import Sampling
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.evaluate.options import EvaluateConfig
 from lavi_bridge.files.atomic import at_home
-from lavi_bridge.recipes import PAPER, PAPER_SUFFIX, RECIPES
+from lavi_bridge.recipes import PAPER_SUFFIX, RECIPES
+from lavi_bridge.reproduce.budgets import BUDGETS, FREE, PLAIN, SAMPLING, Budget, zoo_settings
 from lavi_bridge.reproduce.options import ReproduceConfig
-from lavi_bridge.reproduce.rows import LANGUAGES, UNTRAINED, VISIONS, Row
+from lavi_bridge.reproduce.rows import LANGUAGES, VISIONS, Row
 from lavi_bridge.running.device import processes
 from lavi_bridge.train.options import TrainConfig
 
-RATES = (0.4, 1.0)
-"""Factors on all learning rates of a row that the search tries. None above 1: after a third of the
-steps a larger rate looks better than it is after all of them (T5-Large's loss on held-out pairs at
-2.5 times and at once the rates: .0759 and .0760 after a third, .0606 and .0597 at the end)."""
 SEARCH_SEED = 1_000
 """The seed of the search, distinct from every seed that is reported."""
-SEARCH_SHARE = 1 / 3
-"""The share of the steps that each rate is tried for."""
-VALIDATION = 64
-"""Pairs that the search holds out."""
 LEARNING_RATES = ("lr_adapter", "lr_language", "lr_vision", "lr_warm_start")
-
-ZOO: dict[str, dict[str, Any]] = {
-    # the shorter of the two: a step on captions takes a third of the time of one on pictures
-    "ours": {
-        "warm_start": 500,
-        "warm_start_batch": 16,
-        "steps": 40,
-        "lr_warm_start": 3e-3,
-        "lr_adapter": 3e-4,
-        "lr_language": 3e-4,
-        "lr_vision": 3e-4,
-        "schedule": "cosine",
-        "warmup": 20,
-        "dropout": 0.0,
-    },
-    # as published but for the length, the rank, and ten times the rates: it is a short run
-    "paper": PAPER | {"steps": 320, "lr_adapter": 1e-3, "lr_language": 5e-5, "lr_vision": 1e-3},
-}
-ZOO_ALL: dict[str, Any] = {
-    "data": "shapes",
-    "rank": 16,
-    "batch_size": 16,
-    "flip": False,
-    "sample_every": 0,
-    "tracker": "none",
-    "validation": VALIDATION,
-    "log_every": 40,
-    "warm_start_report": False,
-}
-"""For every row; captions speak of left and right, hence no flip."""
-ZOO_SAMPLING = Sampling(steps=10, guidance=4.0, scheduler="dpm++", batch_size=48)
-ZOO_PROMPTS = 384
 FULL_WARM_START = 2_000
 """Steps on captions with the real models, in our recipe."""
 FULL_STEPS = 50
@@ -80,6 +41,10 @@ class Places:
     def reference(self) -> Path:
         """Drawn scenes of the prompts, for the Fréchet distance."""
         return self.out / "reference"
+
+    def pictures(self, row: Row, seed: int) -> Path:
+        """Encoded pictures, which all rows of one image model and seed share."""
+        return self.out / "pictures" / f"{row.vision}-{seed}"
 
     def search(self, row: Row) -> Path:
         """The record of a row's search."""
@@ -139,8 +104,10 @@ def training(
         language: where an untrained model was made.
         share: of the steps.
     """
-    values = dict(_full(row, config) if config.full else ZOO[row.recipe] | ZOO_ALL)
+    values = _full(row, config) if config.full else _zoo(row, config)
     values["device"] = device_of(config)
+    if not config.full:
+        values["cache"] = Places(folder(config)).pictures(row, seed)
     values |= {"adapter": row.adapter, "recipe": "paper" if row.recipe == "paper" else "default"}
     for name in LEARNING_RATES:
         if name in values:
@@ -149,8 +116,8 @@ def training(
         if values.get(name):
             values[name] = max(1, round(values[name] * config.scale * share))
     values |= {"validate_every": values["steps"]} if share < 1 else {"validate_every": 0}
-    # one checkpoint on the way, so that a run that was killed does not begin again
-    values["save_every"] = 1000 if config.full else max(1, -(-values["steps"] // 2))
+    # checkpoints on the way: a run that was killed does not begin again, and rows are followed
+    values["save_every"] = 1000 if config.full else max(1, -(-values["steps"] // 4))
     return TrainConfig(
         **values,
         language=language or language_of(row, config),
@@ -159,8 +126,13 @@ def training(
         language_rank=None if row.language_lora else 0,
         vision_rank=None if row.vision_lora else 0,
         seed=seed,
-        keep=1,
+        keep=5 if row.followed and not config.full else 1,
     )
+
+
+def _zoo(row: Row, config: ReproduceConfig) -> dict[str, Any]:
+    """Settings with the bundled models."""
+    return zoo_settings(budget(config), row.recipe) | {"tokens": LANGUAGES[row.language].tokens}
 
 
 def _full(row: Row, config: ReproduceConfig) -> dict[str, Any]:
@@ -185,12 +157,12 @@ def evaluation(row: Row, config: ReproduceConfig, entry: str, out: Path) -> Eval
     if not config.full:
         return EvaluateConfig(
             entries,
-            list(dict.fromkeys(["shapes", *config.suites])),
+            list(dict.fromkeys([PLAIN, *(config.suites or budget(config).suites)])),
             ["shapes", "shapes-facts", "shapes-fd"],
             out,
-            limit=config.prompts or ZOO_PROMPTS,
+            limit=config.prompts or budget(config).prompts,
             reference=Places(folder(config)).reference,
-            sampling=ZOO_SAMPLING,
+            sampling=SAMPLING,
             device=device_of(config),
         )
     return EvaluateConfig(
@@ -207,9 +179,37 @@ def evaluation(row: Row, config: ReproduceConfig, entry: str, out: Path) -> Eval
     )
 
 
+def on_its_way(row: Row, config: ReproduceConfig, entry: str, out: Path) -> EvaluateConfig:
+    """The settings of a look at a bridge before its last step."""
+    whole = evaluation(row, config, entry, out)
+    return replace(
+        whole,
+        suites=[PLAIN, FREE],
+        metrics=["shapes"],
+        limit=min(budget(config).followed_by, whole.limit or budget(config).followed_by),
+        reference=None,
+    )
+
+
+def followed(row: Row, config: ReproduceConfig, steps: int) -> list[int]:
+    """The steps on pictures after which a row is judged on its way; 0 is the end of its start."""
+    if config.full or not row.followed:
+        return []
+    every = max(1, -(-steps // 4))
+    marks = sorted({round(share * 4) * every for share in budget(config).followed})
+    return [step for step in marks if (step or row.recipe == "ours") and step < steps]
+
+
+def budget(config: ReproduceConfig) -> Budget:
+    """What the bundled models' rows are given."""
+    return BUDGETS[config.budget or "hours"]
+
+
 def device_of(config: ReproduceConfig) -> str | None:
     """Where it runs; the bundled models are so small that a CPU is the place for them."""
-    return config.device if config.full else config.device or "cpu"
+    if config.full or config.budget == "gpu":
+        return config.device
+    return config.device or "cpu"
 
 
 def folder(config: ReproduceConfig) -> Path:
@@ -219,7 +219,12 @@ def folder(config: ReproduceConfig) -> Path:
 
 def rates(config: ReproduceConfig) -> tuple[float, ...]:
     """The factors that the search tries; one is no search."""
-    return tuple(config.rates) or ((1.0,) if config.full else RATES)
+    return tuple(config.rates) or ((1.0,) if config.full else budget(config).rates)
+
+
+def search_share(config: ReproduceConfig) -> float:
+    """The share of the steps that each factor is tried for."""
+    return 1 / 3 if config.full else budget(config).share
 
 
 def seeds_of(row: Row, config: ReproduceConfig) -> range:
@@ -229,4 +234,4 @@ def seeds_of(row: Row, config: ReproduceConfig) -> range:
 
 def is_control(row: Row) -> bool:
     """Whether the row's language model is made with first weights."""
-    return row.language == UNTRAINED
+    return row.trained and LANGUAGES[row.language].untrained

@@ -29,16 +29,16 @@ from filelock import FileLock, Timeout
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.atomic import make_folder, write_text
 from lavi_bridge.prompts.suites import load_suite
-from lavi_bridge.reproduce.budgets import (
+from lavi_bridge.reproduce.jobs import Job, jobs_of
+from lavi_bridge.reproduce.options import ReproduceConfig
+from lavi_bridge.reproduce.rows import rows_of
+from lavi_bridge.reproduce.searching import one_seed, search
+from lavi_bridge.reproduce.settings import (
     Places,
     device_of,
     evaluation,
     folder,
 )
-from lavi_bridge.reproduce.jobs import Job, jobs_of
-from lavi_bridge.reproduce.options import ReproduceConfig
-from lavi_bridge.reproduce.rows import rows_of
-from lavi_bridge.reproduce.searching import one_seed, search
 from lavi_bridge.running.device import choose_device, from_first, processes, wait_for_all
 from lavi_bridge.running.lock import in_turn
 from lavi_bridge.running.openmp import sleep_while_waiting
