@@ -135,8 +135,8 @@ def test_the_flags_are_these() -> None:
         "message language vision dtype device trust_remote_code"
     )
     assert " ".join(ReproduceConfig.__dataclass_fields__) == (
-        "tables zoo full budget seeds out page prompts scale rates workers dry_run yes data batch_size "
-        "suites prompt_files reference scorers models device"
+        "tables zoo full budget seeds out page prompts scale rates workers dry_run yes data "
+        "batch_size suites prompt_files reference scorers models device"
     )
     assert " ".join(JudgeConfig.__dataclass_fields__) == (
         "model out metrics categories per_category seed side pictures mode plan dtype quantize "
