@@ -2,6 +2,7 @@
 
     python benchmarks/quality.py extract      # processor seconds and GB of each network, a picture
     python benchmarks/quality.py distances    # seconds and GB of each distance and of its error
+    python benchmarks/quality.py hpsv3        # the backbone of HPSv3, by its layers
 
 Each row is a process of its own, so that its memory is its own; one thread; processor time, which
 other work on the machine hardly moves.
@@ -167,6 +168,53 @@ def distance(name: str) -> None:
     print(f"{text}, {memory:.2f} GB beside the features ({found[0]})", flush=True)
 
 
+def backbone(layers: int) -> tuple[torch.nn.Module, int]:
+    """HPSv3's Qwen2-VL at its real widths, with so many of its 28 language layers, and the token
+    that stands for a part of an image."""
+    from transformers import Qwen2VLConfig, Qwen2VLModel
+    from transformers.initialization import no_init_weights
+
+    text = {
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "num_hidden_layers": layers,
+        "vocab_size": 152_064,
+        "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+    }
+    vision = {"depth": 32, "embed_dim": 1280, "hidden_size": 3584, "num_heads": 16}
+    config = Qwen2VLConfig(text_config=text, vision_config=vision)
+    with no_init_weights():  # drawing the usual ones takes minutes
+        model = Qwen2VLModel(config).eval()
+    for parameter in model.parameters():
+        parameter.data.uniform_(-0.02, 0.02)
+    return model, int(config.image_token_id)
+
+
+def by_layers(name: str) -> None:
+    """Time a picture of 448 px and 830 tokens in all through one and through three layers."""
+    layers = int(name)
+    with torch.no_grad():
+        model, pad = backbone(layers)
+        image = torch.randn(1024, 1176)
+        ids = torch.randint(0, 1000, (1, 830))
+        ids[:, 20:276] = pad
+
+        def once() -> None:
+            model(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                mm_token_type_ids=ids.eq(pad).int(),
+                pixel_values=image,
+                image_grid_thw=torch.tensor([[1, 32, 32]]),
+            )
+
+        once()
+        seconds = min(spent(once) for _ in range(2))
+    print(f"{layers} of 28 layers {seconds:6.2f} s a picture, {peak():.1f} GB at most", flush=True)
+
+
 def spent(work: Callable[[], object]) -> float:
     """Processor seconds."""
     start = time.process_time()
@@ -180,11 +228,15 @@ def peak() -> float:
 
 
 def main() -> None:
-    rows = {"extract": ["inception", "dinov2", "clip 336", "pickscore"], "distances": [*SIZES]}
+    rows = {
+        "extract": ["inception", "dinov2", "clip 336", "pickscore"],
+        "distances": [*SIZES],
+        "hpsv3": ["1", "3"],
+    }
     kind, *row = sys.argv[1:]
     if row:
         torch.set_num_threads(1)
-        (extract if kind == "extract" else distance)(row[0])
+        {"extract": extract, "distances": distance, "hpsv3": by_layers}[kind](row[0])
     else:
         for name in rows[kind]:
             subprocess.run([sys.executable, __file__, kind, name], check=True)
