@@ -39,7 +39,7 @@ class Budget:
     validation: int = 128
     """Pairs that the search holds out."""
     followed: tuple[float, ...] = (0.0, 0.25, 0.5)
-    """Shares of the steps on pictures after which rows are judged on their way."""
+    """Shares of the steps on pictures, quarters, after which rows are judged on their way."""
     followed_by: int = 48
     """Prompts, plain and free, that they are judged by on their way."""
 
@@ -56,7 +56,8 @@ BUDGETS: dict[Name, Budget] = {
     "hours": Budget(start=(400, 40), pictures=(1_000, 8), prompts=96),
     "gpu": Budget(start=(2_400, 64), pictures=(20_000, 32), prompts=384, average=0.999),
 }
-"""By name; `hours` is what the project's own page shows, within 8 hours of one core."""
+"""By name; `hours` is meant for the project's own page: 7 hours of one core, by the rates of its
+first jobs."""
 
 RATES: dict[str, dict[str, Any]] = {
     "ours": {

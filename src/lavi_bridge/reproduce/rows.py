@@ -12,7 +12,7 @@ from functools import cache
 from typing import Literal
 
 from lavi_bridge.errors import BridgeError
-from lavi_bridge.files.locate import locate
+from lavi_bridge.files.locate import PIP, locate
 from lavi_bridge.recipes import ABLATIONS, LDM, PIXART, RECIPES, SD
 
 Recipe = Literal["ours", "paper"]
@@ -334,9 +334,10 @@ def table_of(name: str, *, full: bool = False) -> Table:
 def missing() -> dict[str, str]:
     """Language models of the bundled tables that are not installed here, and why not."""
     found = {}
-    for name, model in LANGUAGES.items():
+    packages = {name: m.zoo for name, m in LANGUAGES.items() if m.zoo.startswith(PIP)}
+    for name, package in packages.items():
         try:
-            locate(model.zoo)
+            locate(package)
         except BridgeError as error:
             found[name] = str(error)
     return found

@@ -14,6 +14,7 @@ from lavi_bridge.reproduce.jobs import claim, jobs_of
 from lavi_bridge.reproduce.options import ReproduceConfig
 from lavi_bridge.reproduce.page import write_page
 from lavi_bridge.reproduce.planning import plan, table
+from lavi_bridge.reproduce.rows import missing
 from lavi_bridge.reproduce.settings import Places, device_of, folder
 from lavi_bridge.reproduce.work import work, workers
 from lavi_bridge.running.device import choose_device, join_processes, processes
@@ -45,6 +46,9 @@ def reproduce(config: ReproduceConfig) -> Path | None:
         if not config.dry_run and not _agreed(config, first):
             return None
     if first:
+        if not config.full and "languages" in config.tables:
+            for name, reason in missing().items():
+                print(f"left out: {name} ({reason})", flush=True)
         team = max(workers(config), processes()[1])
         print(
             f"{len(jobs) - left} of {len(jobs)} jobs are done in '{folder(config)}'; "

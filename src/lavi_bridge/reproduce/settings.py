@@ -117,7 +117,7 @@ def training(
             values[name] = max(1, round(values[name] * config.scale * share))
     values |= {"validate_every": values["steps"]} if share < 1 else {"validate_every": 0}
     # checkpoints on the way: a run that was killed does not begin again, and rows are followed
-    values["save_every"] = 1000 if config.full else max(1, -(-values["steps"] // 4))
+    values["save_every"] = 1000 if config.full else quarter(values["steps"])
     return TrainConfig(
         **values,
         language=language or language_of(row, config),
@@ -195,9 +195,13 @@ def followed(row: Row, config: ReproduceConfig, steps: int) -> list[int]:
     """The steps on pictures after which a row is judged on its way; 0 is the end of its start."""
     if config.full or not row.followed:
         return []
-    every = max(1, -(-steps // 4))
-    marks = sorted({round(share * 4) * every for share in budget(config).followed})
+    marks = sorted({round(share * 4) * quarter(steps) for share in budget(config).followed})
     return [step for step in marks if (step or row.recipe == "ours") and step < steps]
+
+
+def quarter(steps: int) -> int:
+    """Steps between two checkpoints of a run with the bundled models."""
+    return max(1, -(-steps // 4))
 
 
 def budget(config: ReproduceConfig) -> Budget:
@@ -224,7 +228,7 @@ def rates(config: ReproduceConfig) -> tuple[float, ...]:
 
 def search_share(config: ReproduceConfig) -> float:
     """The share of the steps that each factor is tried for."""
-    return 1 / 3 if config.full else budget(config).share
+    return Budget.share if config.full else budget(config).share
 
 
 def seeds_of(row: Row, config: ReproduceConfig) -> range:
