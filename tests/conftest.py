@@ -32,7 +32,7 @@ TOGETHER = {
     "tests/docs/test_code.py",
     "tests/evaluate/test_evaluate.py",
     "tests/publish/test_scores.py",
-    "tests/reproduce/test_reproduce.py",
+    "tests/reproduce/test_work.py",
     "tests/running/test_lock.py",
     "tests/zoo/test_demo.py",
 }

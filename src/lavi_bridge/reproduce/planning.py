@@ -101,7 +101,8 @@ def _row(
         )
     cost, seeds = made[key], len(seeds_of(row, config))
     pictures = settings.steps * settings.batch_size * settings.accumulate
-    runs = seeds + (len(rates(config)) * search_share(config) if len(rates(config)) > 1 else 0)
+    tried = len(rates(config, row.recipe))
+    runs = seeds + (tried * search_share(config) if tried > 1 else 0)
     assert cost.training_tflop is not None
     assert cost.sampling_tflop is not None  # of the paper's models, which run on shapes alone
     hours = pictures * cost.training_tflop / TFLOPS[dtype] / 3600 * runs

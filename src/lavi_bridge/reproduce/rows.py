@@ -74,9 +74,9 @@ class Row:
 
     @property
     def followed(self) -> bool:
-        """Whether the bundled models are judged on their way, too: whole bridges to U-Net(SD)."""
+        """Whether the bundled models are judged on their way, too: ours, whole, to U-Net(SD)."""
         whole = self.language_lora and self.vision_lora and self.adapter in ("feedforward", BARE)
-        return self.trained and whole and self.vision == "sd"
+        return self.trained and whole and self.vision == "sd" and self.recipe == "ours"
 
     @property
     def slug(self) -> str:

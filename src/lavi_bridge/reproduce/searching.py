@@ -45,7 +45,7 @@ from lavi_bridge.train.warm_start.phase import WARM
 def search(row: Row, config: ReproduceConfig, places: Places) -> None:
     """Try every factor on the learning rates for a part of the steps; note the best."""
     losses: dict[str, float] = {}
-    factors, scratch = rates(config), places.search(row).parent
+    factors, scratch = rates(config, row.recipe), places.search(row).parent
     runs = {factor: scratch / f"search-{factor:g}" for factor in factors}
     control = scratch / f"language-{SEARCH_SEED}"
     with _clock(scratch / "seconds.json", "search") as clock:

@@ -13,7 +13,7 @@ from lavi_bridge.files.atomic import at_home
 from lavi_bridge.recipes import PAPER_SUFFIX, RECIPES
 from lavi_bridge.reproduce.budgets import BUDGETS, FREE, PLAIN, SAMPLING, Budget, zoo_settings
 from lavi_bridge.reproduce.options import ReproduceConfig
-from lavi_bridge.reproduce.rows import LANGUAGES, VISIONS, Row
+from lavi_bridge.reproduce.rows import LANGUAGES, VISIONS, Recipe, Row
 from lavi_bridge.running.device import processes
 from lavi_bridge.train.options import TrainConfig
 
@@ -196,7 +196,7 @@ def followed(row: Row, config: ReproduceConfig, steps: int) -> list[int]:
     if config.full or not row.followed:
         return []
     marks = sorted({round(share * 4) * quarter(steps) for share in budget(config).followed})
-    return [step for step in marks if (step or row.recipe == "ours") and step < steps]
+    return [step for step in marks if step < steps]
 
 
 def quarter(steps: int) -> int:
@@ -221,9 +221,10 @@ def folder(config: ReproduceConfig) -> Path:
     return config.out or Path("runs/reproduce-full" if config.full else "runs/reproduce")
 
 
-def rates(config: ReproduceConfig) -> tuple[float, ...]:
-    """The factors that the search tries; one is no search."""
-    return tuple(config.rates) or ((1.0,) if config.full else budget(config).rates)
+def rates(config: ReproduceConfig, recipe: Recipe = "ours") -> tuple[float, ...]:
+    """The factors that the search of a recipe's rows tries; one is no search."""
+    published = config.full or recipe == "paper"
+    return tuple(config.rates) or ((1.0,) if published else budget(config).rates)
 
 
 def search_share(config: ReproduceConfig) -> float:

@@ -14,6 +14,7 @@ import re
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from lavi_bridge.bridge.bridge import Bridge
@@ -68,10 +69,16 @@ def open_pairs(source: str | Path, *, seed: int = 0) -> list[Pair]:
     """
     if str(source) != WORLD:
         return read_pairs(at_home(source))
+    return list(_generated(GENERATED, seed))
+
+
+@lru_cache(maxsize=1)
+def _generated(count: int, seed: int) -> tuple[Pair, ...]:
+    """Pairs of the shapes world, which take seconds to make and are asked for twice by a run."""
     from lavi_bridge.shapes.world import ShapesWorld
 
     world = ShapesWorld(seed=seed)
-    return [Pair(told.text, told.plain, told.links) for told in world.retold(GENERATED)]
+    return tuple(Pair(told.text, told.plain, told.links) for told in world.retold(count))
 
 
 def read_pairs(path: Path) -> list[Pair]:
