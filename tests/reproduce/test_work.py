@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,24 @@ def test_a_finished_run_only_writes_its_page(done: Path, tmp_path: Path) -> None
     assert {p: p.stat().st_mtime_ns for p in done.rglob("result.json")} == before
     assert (tmp_path / "docs" / "tables" / "visions.png").is_file()
     assert "(tables/visions.svg)" in page.read_text()
+
+
+def test_the_records_alone_give_the_page_without_its_grids(done: Path, tmp_path: Path) -> None:
+    packed = done / "paper-in-miniature" / "records.zip"
+    before = packed.read_bytes()
+    with zipfile.ZipFile(packed) as archive:
+        assert "rows/t5-large-sd/seed-0/run/metrics.jsonl" in archive.namelist()
+        archive.extractall(tmp_path)
+    page = reproduce(quick(tmp_path))
+    assert page is not None
+    assert (page.with_suffix("") / "records.zip").read_bytes() == before
+    assert (tmp_path / "results.json").read_text() == (done / "results.json").read_text()
+    told = (done / "paper-in-miniature.md").read_text()
+    grid = (
+        "The same prompts and seeds (first training seed):\n\n"
+        "![pictures](paper-in-miniature/visions.png)\n\n"
+    )
+    assert page.read_text() == told.replace(grid, "")
 
 
 def test_other_settings_are_refused(done: Path) -> None:

@@ -28,6 +28,7 @@ from lavi_bridge.reproduce.cells import (
 )
 from lavi_bridge.reproduce.conclusions import COUNTED, claims_table, curves
 from lavi_bridge.reproduce.options import ReproduceConfig
+from lavi_bridge.reproduce.records import NAME, pack
 from lavi_bridge.reproduce.results import EXACT, MARGIN, Finding, Results
 from lavi_bridge.reproduce.rows import TABLES, Table, missing, rows_of, table_of
 from lavi_bridge.reproduce.settings import budget, folder, rates, search_share
@@ -127,6 +128,8 @@ def _page(results: Results, tables: Sequence[Table], path: Path) -> Iterator[str
     for table in tables:
         yield from _section(results, table, findings[table.name], pictures)
     yield from _budgets(results)
+    pack(results.places, pictures / NAME)
+    yield from _records(results, pictures)
     yield from _time(results)
 
 
@@ -331,6 +334,16 @@ def _budgets(results: Results) -> Iterator[str]:
             "right. Both see the same pictures with full captions, every second told freely, and "
             f"are judged by an average of their weights (decay {budget(config).average:g}).\n"
         )
+
+
+def _records(results: Results, pictures: Path) -> Iterator[str]:
+    yield "## Records\n"
+    yield (
+        f"Settings, searches, the scores of every picture and the losses of every run are in "
+        f"[`{pictures.name}/{NAME}`]({pictures.name}/{NAME}). Unpacked into a folder that "
+        "`--out` names, they are where the same command goes on: it writes this page without the "
+        "grids, or adds `--seeds`.\n"
+    )
 
 
 def _time(results: Results) -> Iterator[str]:
