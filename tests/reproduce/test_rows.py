@@ -10,7 +10,7 @@ import pytest
 
 from lavi_bridge import BridgeError
 from lavi_bridge.recipes import METRICS
-from lavi_bridge.reproduce.budgets import BUDGETS, FREE, HELD_OUT, LONG, PLAIN
+from lavi_bridge.reproduce.budgets import BUDGETS, FREE, HELD_OUT, LONG, PLAIN, RATES
 from lavi_bridge.reproduce.page import write_page
 from lavi_bridge.reproduce.rows import LANGUAGES, Row, missing, rows_of, table_of
 from lavi_bridge.reproduce.settings import (
@@ -61,8 +61,8 @@ def test_the_tables_are_the_papers() -> None:
 
 def test_rows_that_tables_share_are_trained_once() -> None:
     rows = [row for row in rows_of(ALL) if row.language != "minilm"]
-    assert len({row.slug for row in rows}) == len(rows) == 23
-    assert sum(len(table_of(name).rows) for name in ALL) == 32 + ("minilm" not in missing())
+    assert len({row.slug for row in rows}) == len(rows) == 24
+    assert sum(len(table_of(name).rows) for name in ALL) == 33 + 2 * ("minilm" not in missing())
 
 
 def test_with_the_real_models_the_rows_are_under_the_papers_recipe() -> None:
@@ -99,10 +99,18 @@ def test_every_verdict_stands_beside_its_control() -> None:
 def test_all_rows_of_a_recipe_have_the_same_budget(recipe: str, tmp_path: Path) -> None:
     rows = [row for row in rows_of(ALL) if row.recipe == recipe and row.trained]
     runs = [training(row, settings(tmp_path), seed=0, factor=2.0, out=tmp_path) for row in rows]
-    given = {(run.steps, run.warm_start, run.batch_size, run.rank, run.lr_adapter) for run in runs}
+    given = {
+        (run.steps, run.batch_size, run.rank, run.lr_adapter, run.lr_warm_start) for run in runs
+    }
     assert len(given) == 1
+    starts = {row.language: run.warm_start for row, run in zip(rows, runs, strict=True)}
+    assert starts.pop("own") == 0  # it is what the others start towards
+    assert len({*starts.values()}) == 1
+    if recipe == "ours":
+        assert runs[0].lr_vision == 2 * RATES["ours"]["lr_vision"]
+        assert runs[0].lr_warm_start == RATES["ours"]["lr_warm_start"]  # no search is of it
     steps = {"ours": (400, 1_000), "paper": (0, 1_000)}
-    assert (runs[0].warm_start, runs[0].steps) == steps[recipe]
+    assert (runs[-1].warm_start, runs[-1].steps) == steps[recipe]
     assert all(run.ema for run in runs)
 
 
@@ -112,6 +120,14 @@ def test_rows_of_one_image_model_share_its_encoded_pictures(tmp_path: Path) -> N
     # what a cache is made with, under either recipe (`train/caching.py`)
     made_with = {(run.cache, run.fast_decode, run.flip, run.crop, run.min_size) for run in runs}
     assert len(made_with) == 1
+
+
+def test_what_a_start_reads_is_part_of_the_row(tmp_path: Path) -> None:
+    def run(**parts: Any) -> Any:
+        return training(Row("", **parts), settings(tmp_path), seed=0, factor=1.0, out=tmp_path)
+
+    assert (run().warm_start_pairs, run(pairs=True).warm_start_pairs) == (None, "shapes")
+    assert Row("", pairs=True).slug == "t5-large-sd-pairs"
 
 
 def test_the_papers_rates_are_not_searched(tmp_path: Path) -> None:

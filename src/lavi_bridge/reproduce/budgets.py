@@ -13,8 +13,9 @@ from lavi_bridge.recipes import PAPER
 
 Name = Literal["minutes", "hours", "gpu", "paper"]
 
-DATA = "0.5*shapes:long + 0.5*shapes:free"
-"""Pictures with full captions, half of them plain, half told as people talk."""
+DATA = "0.75*shapes + 0.25*shapes:free"
+"""Pictures with captions of any length in the grammar of the image models, every fourth told as
+people talk."""
 PLAIN, FREE, HELD_OUT, LONG = "shapes", "shapes-free", "shapes-free-heldout", "shapes-long"
 SAMPLING = Sampling(steps=10, guidance=4.0, scheduler="dpm++", batch_size=48)
 
@@ -33,8 +34,8 @@ class Budget:
     average: float = 0.99
     """Decay of the average of the weights that is judged."""
     rates: tuple[float, ...] = (0.4, 1.0)
-    """Factors on all learning rates of a row that the search tries; one is no search. The paper's
-    recipe has its rates."""
+    """Factors on a row's learning rates on pictures that the search tries; one is no search. The
+    paper's recipe has its rates."""
     share: float = 1 / 3
     """The share of the steps that each rate is tried for."""
     validation: int = 128
@@ -63,9 +64,9 @@ first jobs."""
 RATES: dict[str, dict[str, Any]] = {
     "ours": {
         "lr_warm_start": 8e-3,
-        "lr_adapter": 3e-4,
-        "lr_language": 3e-4,
-        "lr_vision": 6e-4,
+        "lr_adapter": 1.5e-4,
+        "lr_language": 1.5e-4,
+        "lr_vision": 3e-4,
         "schedule": "cosine",
         "warmup": 50,
         "dropout": 0.0,
@@ -99,5 +100,5 @@ def zoo_settings(budget: Budget, recipe: str) -> dict[str, Any]:
     }
     if recipe == "ours":
         texts, at_once = budget.start
-        found |= {"warm_start": texts, "warm_start_batch": at_once, "warm_start_pairs": "shapes"}
+        found |= {"warm_start": texts, "warm_start_batch": at_once}
     return found

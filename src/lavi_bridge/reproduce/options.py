@@ -46,9 +46,9 @@ class ReproduceConfig(Settings):
     scale: Annotated[float, Gt(0), Lt(math.inf)] = 1.0
     """Multiplies the numbers of training steps (0.1 for a quick look)."""
     rates: list[Annotated[float, Gt(0)]] = field(default_factory=list)
-    """Factors on all learning rates that are tried for every row, by the loss on held-out pairs
-    after a third of the steps (unset: 0.4 1; the recipe's rates, untried, with --full, for
-    `minutes` and under the paper's recipe)."""
+    """Factors on the learning rates on pictures that are tried for every row, by the loss on
+    held-out pairs after a third of the steps (unset: 0.4 1; the recipe's rates, untried, with
+    --full, for `minutes` and under the paper's recipe)."""
     workers: Count | None = None
     """Rows trained at the same time, each in a process of its own (unset: one for each GPU, or for
     each core). With --full, `torchrun` instead lets all GPUs share every row."""

@@ -282,7 +282,7 @@ def _budgets(results: Results) -> Iterator[str]:
     if len(rates(config)) > 1:
         yield (
             "All rows of one recipe have the same steps and batches; the paper's has its rates. "
-            f"The rates of our rows were chosen by one search: {tried} times all of the recipe's, "
+            f"The rates of our rows were chosen by one search: {tried} times the recipe's, "
             f"{search_share(config):.0%} of the steps with a training seed of its own, and the "
             f"lowest loss on {held_out} held-out pairs at fixed noise. What was chosen stands in "
             "the table.\n"
@@ -326,12 +326,13 @@ def _budgets(results: Results) -> Iterator[str]:
     yield markdown(head, rows, "llrrrrrrrl") + "\n"
     if not config.full:
         yield (
-            "*ours* is a warm start on pairs of a free and a plain text and as many plain "
-            "captions, then pictures, a cosine schedule, no dropout, one caption in ten left out; "
+            "*ours* is a warm start on plain captions (where a row says so, on pairs of a free and "
+            "a plain text, too; the own encoder has none), then pictures, a cosine schedule, no "
+            "dropout, one caption in ten left out; "
             "*paper* is pictures alone under the published settings (constant rate, dropout .1, no "
             "caption left out, the language model's rate a twentieth), but for the length, LoRA of "
             "rank 16, ten times the rates, and no mirroring, because captions speak of left and "
-            "right. Both see the same pictures with full captions, every second told freely, and "
+            "right. Both see the same pictures, every fourth with a caption told freely, and "
             f"are judged by an average of their weights (decay {budget(config).average:g}).\n"
         )
 

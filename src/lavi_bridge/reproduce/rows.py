@@ -64,6 +64,8 @@ class Row:
     adapter: str = "feedforward"
     language_lora: bool = True
     vision_lora: bool = True
+    pairs: bool = False
+    """Whether the bundled models start on pairs of a free and a plain text, too."""
     published: dict[str, float] = field(default_factory=dict, hash=False)
     """What the paper has for it, by the keys of `recipes.METRICS`."""
 
@@ -76,7 +78,12 @@ class Row:
     def followed(self) -> bool:
         """Whether the bundled models are judged on their way, too: ours, whole, to U-Net(SD)."""
         whole = self.language_lora and self.vision_lora and self.adapter in ("feedforward", BARE)
-        return self.trained and whole and self.vision == "sd" and self.recipe == "ours"
+        return (
+            self.language not in ("", "clip")
+            and whole
+            and self.vision == "sd"
+            and self.recipe == "ours"
+        )
 
     @property
     def slug(self) -> str:
@@ -91,7 +98,8 @@ class Row:
         }[self.language_lora, self.vision_lora]
         changed = "" if self.adapter in ("feedforward", BARE) else self.adapter
         recipe = "" if self.recipe == "ours" else self.recipe
-        return "-".join(filter(None, (self.language, self.vision, changed, loras, recipe)))
+        pairs = "pairs" if self.pairs else ""
+        return "-".join(filter(None, (self.language, self.vision, changed, loras, pairs, recipe)))
 
 
 @dataclass(frozen=True)
@@ -149,6 +157,10 @@ _LANGUAGES = (
 )
 _REAL = Row("MiniLM", "minilm")
 """A language model that is no miniature; its untrained control is in docs/free-form.md."""
+_PAIRS = (
+    Row("T5-Large, start on pairs, too", pairs=True),
+    Row("MiniLM, start on pairs, too", "minilm", pairs=True),
+)
 
 
 def _under(recipe: Recipe, rows: Iterable[Row]) -> tuple[Row, ...]:
@@ -161,8 +173,12 @@ def _languages(full: bool) -> Table:
         claims = [*_language_conclusions("paper")]
     else:
         few = (_OWN, _CLIP, _SMALL, _WHOLE, _LLAMA)
-        rows = (_ALONE, *_LANGUAGES, _REAL, *_under("paper", few))
-        claims = [*_language_conclusions("ours"), *_language_conclusions("paper")]
+        rows = (_ALONE, *_LANGUAGES, _REAL, *_PAIRS, *_under("paper", few))
+        claims = [
+            *_language_conclusions("ours"),
+            *_pairs_conclusions(),
+            *_language_conclusions("paper"),
+        ]
     there = {row.slug for row in rows}
     kept = tuple(claim for claim in claims if claim.rows <= there)
     return Table("languages", "Language models with one image model, U-Net(SD)", rows, kept)
@@ -189,6 +205,18 @@ def _language_conclusions(recipe: Recipe) -> Iterator[Conclusion]:
     for name, row in (("T5-Large", large), ("Llama", llama), ("MiniLM", minilm)):
         text = f"{name} is better than the own encoder with the same training"
         yield claim(text, row, own, paper=False)
+
+
+def _pairs_conclusions() -> Iterator[Conclusion]:
+    """What pairs of texts do, by language model."""
+    toy, real = (row.slug for row in _PAIRS)
+    for name, pairs, without in (("T5-Large", toy, _WHOLE.slug), ("MiniLM", real, _REAL.slug)):
+        text = f"{name} is better for a start on pairs of free and plain texts"
+        yield Conclusion(text, pairs, without, paper=False, control=(pairs, _OWN.slug))
+    text = (
+        "Of two that start on pairs, MiniLM, which has read the language, is better than T5-Large"
+    )
+    yield Conclusion(text, real, toy, paper=False, control=(real, _OWN.slug))
 
 
 def _visions(full: bool) -> Table:

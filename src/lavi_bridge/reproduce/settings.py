@@ -13,13 +13,14 @@ from lavi_bridge.files.atomic import at_home
 from lavi_bridge.recipes import PAPER_SUFFIX, RECIPES
 from lavi_bridge.reproduce.budgets import BUDGETS, FREE, PLAIN, SAMPLING, Budget, zoo_settings
 from lavi_bridge.reproduce.options import ReproduceConfig
-from lavi_bridge.reproduce.rows import LANGUAGES, VISIONS, Recipe, Row
+from lavi_bridge.reproduce.rows import LANGUAGES, OWN, VISIONS, Recipe, Row
 from lavi_bridge.running.device import processes
 from lavi_bridge.train.options import TrainConfig
 
 SEARCH_SEED = 1_000
 """The seed of the search, distinct from every seed that is reported."""
-LEARNING_RATES = ("lr_adapter", "lr_language", "lr_vision", "lr_warm_start")
+LEARNING_RATES = ("lr_adapter", "lr_language", "lr_vision")
+"""Those on pictures, which a search tries; a start has its own."""
 FULL_WARM_START = 2_000
 """Steps on captions with the real models, in our recipe."""
 FULL_STEPS = 50
@@ -100,12 +101,14 @@ def training(
     """The settings of one training run.
 
     Args:
-        factor: on all learning rates.
+        factor: on the learning rates on pictures.
         language: where an untrained model was made.
         share: of the steps.
     """
     values = _full(row, config) if config.full else _zoo(row, config)
     values["device"] = device_of(config)
+    if row.language == OWN:
+        values["warm_start"] = 0  # its states are those that the others start towards
     if not config.full:
         values["cache"] = Places(folder(config)).pictures(row, seed)
     values |= {"adapter": row.adapter, "recipe": "paper" if row.recipe == "paper" else "default"}
@@ -132,7 +135,10 @@ def training(
 
 def _zoo(row: Row, config: ReproduceConfig) -> dict[str, Any]:
     """Settings with the bundled models."""
-    return zoo_settings(budget(config), row.recipe) | {"tokens": LANGUAGES[row.language].tokens}
+    found = zoo_settings(budget(config), row.recipe)
+    if row.pairs:
+        found["warm_start_pairs"] = "shapes"
+    return found | {"tokens": LANGUAGES[row.language].tokens}
 
 
 def _full(row: Row, config: ReproduceConfig) -> dict[str, Any]:
