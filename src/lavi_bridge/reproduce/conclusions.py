@@ -64,16 +64,14 @@ def _controls(results: Results) -> str:
 
 
 def curves(results: Results, table: Table, names: Mapping[str, str]) -> str:
-    """Exact scores by training step, a panel a recipe and suite; "" where no row was followed."""
+    """Exact scores by training step, a panel a suite; "" where no row was followed."""
     panels: dict[str, list[Line]] = {}
-    for recipe in ("ours", "paper"):
-        for title, suite in (("plain", PLAIN), ("free", FREE)):
-            lines = [
-                Line(names[row.slug].removesuffix(f" ({recipe})"), points)
-                for row in table.rows
-                if row.trained and row.recipe == recipe
-                if (points := results.on_its_way(row.slug, suite))
-            ]
-            if lines:
-                panels[f"{title} prompts, {recipe}"] = lines
+    for title, suite in (("plain", PLAIN), ("free", FREE)):
+        lines = [
+            Line(names[row.slug].removesuffix(" (ours)"), points)
+            for row in table.rows
+            if row.trained and (points := results.on_its_way(row.slug, suite))
+        ]
+        if lines:
+            panels[f"{title} prompts"] = lines
     return draw_lines(panels) if panels and table.name == "languages" else ""
