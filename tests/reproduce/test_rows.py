@@ -158,6 +158,7 @@ def test_budgets_have_names(tmp_path: Path) -> None:
 def test_whole_bridges_are_followed_from_the_end_of_their_start(tmp_path: Path) -> None:
     config = settings(tmp_path)
     assert followed(Row("", "t5-small"), config, 1_000) == [0, 250, 500]
+    assert followed(Row("", "own", adapter="identity"), config, 1_000) == [250, 500]
     assert followed(Row("", "t5-small", recipe="paper"), config, 1_000) == []
     assert followed(Row("", adapter="linear"), config, 1_000) == []
     assert followed(Row("", "t5-small"), replace(config, budget="minutes"), 20) == []
