@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,14 +20,15 @@ from PIL import Image
 
 from lavi_bridge import BridgeError
 from lavi_bridge.metrics.shapes import ShapesDistance
+from lavi_bridge.reproduce.budgets import BUDGETS, FREE, PLAIN
 from lavi_bridge.reproduce.jobs import jobs_of
-from lavi_bridge.reproduce.rows import Row
+from lavi_bridge.reproduce.rows import Row, rows_of
 from lavi_bridge.reproduce.run import reproduce
-from lavi_bridge.reproduce.searching import search
+from lavi_bridge.reproduce.searching import one_seed, search
 from lavi_bridge.reproduce.settings import (
     Places,
 )
-from lavi_bridge.reproduce.work import _take, work
+from lavi_bridge.reproduce.work import _reference, _take, work
 from lavi_bridge.shapes.scenes import pictures, render
 from lavi_bridge.shapes.world import CATEGORIES, evaluation_set
 from lavi_bridge.show.pictures import to_images
@@ -57,6 +59,26 @@ def test_a_search_takes_the_rate_of_the_lower_loss(few: None, tmp_path: Path) ->
     assert found["factor"] == 1.0
     assert found["losses"]["1"] < found["losses"]["300"]
     assert not list(places.search(row).parent.glob("search-*"))  # its runs are gone
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("language", "steps"), [("own", ["10"]), ("t5-small", ["0", "10"])])
+def test_a_row_is_judged_on_its_way(
+    few: None, language: str, steps: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    followed = replace(BUDGETS["minutes"], followed=(0.0, 0.5), followed_by=6)
+    monkeypatch.setitem(BUDGETS, "minutes", followed)
+    config, places = quick(tmp_path, scale=1.0), Places(tmp_path)
+    (row,) = [row for row in rows_of(["languages"]) if row.slug == f"{language}-sd"]
+    _reference(places, config)
+    search(row, config, places)
+    one_seed(row, 0, config, places)
+    found = json.loads(places.result(row, 0).read_text())["on its way"]
+    assert list(found) == steps
+    assert all(
+        len(look[suite]["scores"]["shapes"]) == 6 for look in found.values() for suite in look
+    )
+    assert all(set(look) == {PLAIN, FREE} for look in found.values())
 
 
 def test_a_run_leaves_bridges_scores_and_tables(done: Path) -> None:

@@ -198,8 +198,10 @@ def on_its_way(row: Row, config: ReproduceConfig, entry: str, out: Path) -> Eval
 
 
 def followed(row: Row, config: ReproduceConfig, steps: int) -> list[int]:
-    """The steps on pictures after which a row is judged on its way; 0 is the end of its start, which
-    the own encoder does not have."""
+    """The steps on pictures after which a row is judged on its way.
+
+    0 is the end of its start, which the own encoder does not have.
+    """
     if config.full or not row.followed:
         return []
     marks = sorted({round(share * 4) * quarter(steps) for share in budget(config).followed})
