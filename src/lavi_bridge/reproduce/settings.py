@@ -21,6 +21,8 @@ SEARCH_SEED = 1_000
 """The seed of the search, distinct from every seed that is reported."""
 LEARNING_RATES = ("lr_adapter", "lr_language", "lr_vision")
 """Those on pictures, which a search tries; a start has its own."""
+ALL_OF_THEM = 1_000_000
+"""Checkpoints that a followed row keeps until it was judged: each stop leaves one more."""
 FULL_WARM_START = 2_000
 """Steps on captions with the real models, in our recipe."""
 FULL_STEPS = 50
@@ -129,7 +131,7 @@ def training(
         language_rank=None if row.language_lora else 0,
         vision_rank=None if row.vision_lora else 0,
         seed=seed,
-        keep=5 if row.followed and not config.full else 1,
+        keep=ALL_OF_THEM if row.followed and not config.full else 1,
     )
 
 
