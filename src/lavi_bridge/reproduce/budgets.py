@@ -58,7 +58,7 @@ BUDGETS: dict[Name, Budget] = {
     "hours": Budget(start=(400, 40), pictures=(1_000, 8), prompts=96),
     "gpu": Budget(start=(2_400, 64), pictures=(20_000, 32), prompts=384, average=0.999),
 }
-"""By name; `hours` is meant for the project's own page: 7 hours of one core, by the rates of its
+"""By name; `hours` is meant for the project's own page: 9 hours of one core, by the rates of its
 first jobs."""
 
 RATES: dict[str, dict[str, Any]] = {
