@@ -13,16 +13,17 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from lavi_bridge.reproduce.options import ReproduceConfig
 from lavi_bridge.reproduce.rows import rows_of
 from lavi_bridge.reproduce.searching import _control, _last_loss, _tidy, _train
-from lavi_bridge.reproduce.settings import SEARCH_SEED, Places, rates, training
+from lavi_bridge.reproduce.settings import SEARCH_SEED, Places, training
 from lavi_bridge.running.openmp import sleep_while_waiting
 
-TABLES = ["languages", "visions", "ablations"]
+TABLES: list[Literal["languages", "visions", "ablations"]] = ["languages", "visions", "ablations"]
 
 
 def main() -> None:
@@ -40,16 +41,17 @@ def main() -> None:
         short = json.loads(places.search(row).read_text(encoding="utf-8"))["losses"]
         folder.mkdir(parents=True, exist_ok=True)
         language = _control(row, config, SEARCH_SEED, folder / "language")
-        for factor in rates(config, row.recipe):
-            out, begun = folder / f"{factor:g}", time.perf_counter()
+        for told in short:  # none where nothing was searched
+            factor = float(told)
+            out, begun = folder / told, time.perf_counter()
             settings = training(
                 row, config, seed=SEARCH_SEED, factor=factor, out=out, language=language
             )
             settings = replace(settings, validate_every=settings.steps, keep=1)
             _train(settings)
             _tidy(settings)
-            cells = f"{short[f'{factor:g}']:.4f} | {_last_loss(out):.4f}"
-            print(f"| {slug} | {factor:g} | {cells} | {time.perf_counter() - begun:.0f} |")
+            cells = f"{short[told]:.4f} | {_last_loss(out):.4f}"
+            print(f"| {slug} | {told} | {cells} | {time.perf_counter() - begun:.0f} |")
 
 
 if __name__ == "__main__":

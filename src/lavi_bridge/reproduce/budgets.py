@@ -25,7 +25,7 @@ class Budget:
     """What every row is given."""
 
     start: tuple[int, int]
-    """Warm start, under our recipe alone: steps at most, and texts a step."""
+    """Warm start, under our recipe and not of the own encoder: steps at most, and texts a step."""
     pictures: tuple[int, int]
     """Steps on pictures, and pictures a step."""
     prompts: int

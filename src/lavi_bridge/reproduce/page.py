@@ -281,8 +281,8 @@ def _budgets(results: Results) -> Iterator[str]:
     held_out = TrainConfig.validation if config.full else budget(config).validation
     if len(rates(config)) > 1:
         yield (
-            "All rows of one recipe have the same steps and batches; the paper's has its rates. "
-            f"The rates of our rows were chosen by one search: {tried} times the recipe's, "
+            "All rows of one recipe have the same steps and batches. "
+            f"Rates on pictures were chosen by one search: {tried} times the recipe's, "
             f"{search_share(config):.0%} of the steps with a training seed of its own, and the "
             f"lowest loss on {held_out} held-out pairs at fixed noise. What was chosen stands in "
             "the table.\n"

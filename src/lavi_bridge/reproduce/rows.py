@@ -76,7 +76,10 @@ class Row:
 
     @property
     def followed(self) -> bool:
-        """Whether the bundled models are judged on their way, too: ours, whole, to U-Net(SD)."""
+        """Whether the bundled models are judged on their way, too: ours, whole, to U-Net(SD).
+
+        But for the own encoder re-joined, which begins where the own one is.
+        """
         whole = self.language_lora and self.vision_lora and self.adapter in ("feedforward", BARE)
         return (
             self.language not in ("", "clip")
