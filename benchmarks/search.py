@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,8 +17,8 @@ import torch
 
 from lavi_bridge.reproduce.options import ReproduceConfig
 from lavi_bridge.reproduce.rows import rows_of
-from lavi_bridge.reproduce.searching import _control, _last_loss, _tidy, _train
-from lavi_bridge.reproduce.settings import SEARCH_SEED, Places, training
+from lavi_bridge.reproduce.searching import try_rates
+from lavi_bridge.reproduce.settings import Places
 from lavi_bridge.running.openmp import sleep_while_waiting
 
 TABLES: list[Literal["languages", "visions", "ablations"]] = ["languages", "visions", "ablations"]
@@ -35,23 +33,14 @@ def main() -> None:
     sleep_while_waiting()
     config = ReproduceConfig(TABLES, budget="hours", out=asked.out)
     places, rows = Places(asked.out), {row.slug: row for row in rows_of(TABLES)}
-    print("| row | factor | loss after a third | at the end | seconds |\n|---|---|---|---|---|")
+    lines = ["| row | factor | loss after a third | at the end |", "|---|---|---|---|"]
     for slug in asked.rows:
-        row, folder = rows[slug], asked.out / "full-length" / slug
+        row = rows[slug]
         short = json.loads(places.search(row).read_text(encoding="utf-8"))["losses"]
-        folder.mkdir(parents=True, exist_ok=True)
-        language = _control(row, config, SEARCH_SEED, folder / "language")
-        for told in short:  # none where nothing was searched
-            factor = float(told)
-            out, begun = folder / told, time.perf_counter()
-            settings = training(
-                row, config, seed=SEARCH_SEED, factor=factor, out=out, language=language
-            )
-            settings = replace(settings, validate_every=settings.steps, keep=1)
-            _train(settings)
-            _tidy(settings)
-            cells = f"{short[told]:.4f} | {_last_loss(out):.4f}"
-            print(f"| {slug} | {told} | {cells} | {time.perf_counter() - begun:.0f} |")
+        factors = [float(told) for told in short]
+        whole = try_rates(row, config, factors, asked.out / "full-length" / slug, share=1.0)
+        lines += [f"| {slug} | {told} | {short[told]:.4f} | {whole[told]:.4f} |" for told in short]
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def claims_table(results: Results, findings: Sequence[Finding]) -> Iterator[str]
         "The paper's conclusions, and ours, tested: how much better the first row is. "
         f"{', '.join(f'{mark} {COUNTED[verdict]}' for verdict, mark in MARKS.items())}. Beside "
         "it, its control: how much better the first row is than the own encoder with the same "
-        "training, or one image model with its own encoder than the other with its own "
+        "pictures, or one image model with its own encoder than the other with its own "
         f"({_controls(results)}).\n"
     )
     yield markdown(["claim", "paper", *(c.title for c in measures), "control"], rows) + "\n"

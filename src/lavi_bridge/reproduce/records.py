@@ -16,7 +16,7 @@ def pack(places: Places, target: Path) -> None:
 
     Bridges and pictures stay where they are. The same records give the same bytes.
     """
-    results = sorted(places.out.glob("rows/*/seed-*/result.json"))
+    results = [*places.out.glob("rows/*/seed-*/result.json")]
     logs = [path.parent / "run" / "metrics.jsonl" for path in results]
     found = [places.settings, *places.out.glob("rows/*/search.json"), *results, *logs]
     with new_file(target) as scratch, zipfile.ZipFile(scratch, "w") as archive:

@@ -121,7 +121,7 @@ class Conclusion:
     """Whether the paper says so; the others are ours."""
     control: tuple[str, str] | None = None
     """Two rows whose difference stands beside it: the first row and the own encoder with the same
-    training, or the own encoders of two image models."""
+    pictures, or the own encoders of two image models."""
 
     @property
     def rows(self) -> set[str]:
@@ -144,7 +144,7 @@ def _published(name: str) -> dict[str, float]:
 
 
 _ALONE = Row("SD alone, its own encoder", "", published=ABLATIONS["SD 1.4 alone"])
-_OWN = Row("own encoder, same training", OWN, adapter=BARE)
+_OWN = Row("own encoder, same pictures", OWN, adapter=BARE)
 _SMALL = Row("T5-Small", "t5-small", published=_published("paper-t5-small-sd"))
 _WHOLE = Row("T5-Large", published=_published("paper-t5-large-sd"))
 _LLAMA = Row("Llama", "llama", published=_published("paper-llama2-sd"))
@@ -206,7 +206,7 @@ def _language_conclusions(recipe: Recipe) -> Iterator[Conclusion]:
     yield claim("Llama is better than CLIP, the image model's own, re-joined", llama, clip)
     yield claim("MiniLM is better than CLIP, re-joined", minilm, clip, paper=False)
     for name, row in (("T5-Large", large), ("Llama", llama), ("MiniLM", minilm)):
-        text = f"{name} is better than the own encoder with the same training"
+        text = f"{name} is better than the own encoder with the same pictures"
         yield claim(text, row, own, paper=False)
 
 

@@ -8,7 +8,8 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from lavi_bridge.errors import BridgeError, Diverged
 from lavi_bridge.evaluate.results import Evaluation
 from lavi_bridge.evaluate.run import evaluate
-from lavi_bridge.files.atomic import new_folder, read_safetensors, write_text
+from lavi_bridge.files.atomic import make_folder, new_folder, read_safetensors, write_text
 from lavi_bridge.files.locate import locate
 from lavi_bridge.plan.plan import PARTS
 from lavi_bridge.reproduce.options import ReproduceConfig
@@ -41,40 +42,55 @@ from lavi_bridge.train.options import TrainConfig
 from lavi_bridge.train.run import Run
 from lavi_bridge.train.warm_start.phase import WARM
 
+TRIED = "search"
+"""The folder of a row's search, until that is done."""
+
 
 def search(row: Row, config: ReproduceConfig, places: Places) -> None:
     """Try every factor on the learning rates for a part of the steps; note the best."""
-    losses: dict[str, float] = {}
     factors, scratch = rates(config, row.recipe), places.search(row).parent
-    runs = {factor: scratch / f"search-{factor:g}" for factor in factors}
-    control = scratch / f"language-{SEARCH_SEED}"
+    losses: dict[str, float] = {}
     with _clock(scratch / "seconds.json", "search") as clock:
         if len(factors) > 1:
-            language = _control(row, config, SEARCH_SEED, control)
-            for factor, out in runs.items():
-                settings = training(
-                    row,
-                    config,
-                    seed=SEARCH_SEED,
-                    factor=factor,
-                    out=out,
-                    language=language,
-                    share=search_share(config),
-                )
-                try:
-                    _train(settings)
-                    _tidy(settings)
-                    losses[f"{factor:g}"] = _last_loss(out)
-                except Diverged:
-                    losses[f"{factor:g}"] = math.inf
+            losses = try_rates(row, config, factors, scratch / TRIED, share=search_share(config))
         best = min(factors, key=lambda factor: losses.get(f"{factor:g}", 0.0))
         if losses and math.isinf(losses[f"{best:g}"]):
             raise BridgeError("the loss is not a number at any of the rates; give lower --rates")
     if processes()[0] == 0:
-        for scrap in (*runs.values(), control):
-            shutil.rmtree(scrap, ignore_errors=True)
+        shutil.rmtree(scratch / TRIED, ignore_errors=True)
         record = {"factor": best, "losses": losses, "seconds": clock["search"]}
         write_text(places.search(row), json.dumps(record) + "\n")
+
+
+def try_rates(
+    row: Row, config: ReproduceConfig, factors: Sequence[float], folder: Path, *, share: float
+) -> dict[str, float]:
+    """Train a share of the steps with each factor, in `folder`; losses on held-out pairs by factor.
+
+    A run that diverged has an infinite one. The same call goes on where it was stopped.
+    """
+    make_folder(folder)
+    language = _control(row, config, SEARCH_SEED, folder / "language")
+    losses: dict[str, float] = {}
+    for factor in factors:
+        out = folder / f"{factor:g}"
+        settings = training(
+            row,
+            config,
+            seed=SEARCH_SEED,
+            factor=factor,
+            out=out,
+            language=language,
+            share=share,
+        )
+        settings = replace(settings, validate_every=settings.steps)
+        try:
+            _train(settings)
+            _tidy(settings)
+            losses[f"{factor:g}"] = _last_loss(out)
+        except Diverged:
+            losses[f"{factor:g}"] = math.inf
+    return losses
 
 
 def one_seed(row: Row, seed: int, config: ReproduceConfig, places: Places) -> None:

@@ -120,7 +120,7 @@ def training(
     for name in ("steps", "warm_start"):
         if values.get(name):
             values[name] = max(1, round(values[name] * config.scale * share))
-    values |= {"validate_every": values["steps"]} if share < 1 else {"validate_every": 0}
+    values["validate_every"] = 0
     # checkpoints on the way: a run that was killed does not begin again, and rows are followed
     values["save_every"] = 1000 if config.full else quarter(values["steps"])
     return TrainConfig(
