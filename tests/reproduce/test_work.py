@@ -19,16 +19,17 @@ import torch
 from PIL import Image
 
 from lavi_bridge import BridgeError
+from lavi_bridge.files.atomic import make_folder
 from lavi_bridge.metrics.shapes import ShapesDistance
 from lavi_bridge.reproduce.budgets import BUDGETS, FREE, PLAIN
-from lavi_bridge.reproduce.jobs import jobs_of
+from lavi_bridge.reproduce.jobs import jobs_of, seconds_left
 from lavi_bridge.reproduce.rows import Row, rows_of
 from lavi_bridge.reproduce.run import reproduce
 from lavi_bridge.reproduce.searching import one_seed, search
 from lavi_bridge.reproduce.settings import (
     Places,
 )
-from lavi_bridge.reproduce.work import _reference, _take, work
+from lavi_bridge.reproduce.work import _reference, _take, time_left, work
 from lavi_bridge.shapes.scenes import pictures, render
 from lavi_bridge.shapes.world import CATEGORIES, evaluation_set
 from lavi_bridge.show.pictures import to_images
@@ -181,6 +182,24 @@ def test_the_jobs_are_searches_then_one_seed_of_every_row_after_the_other(tmp_pa
         "sd-alone",
         "pixart-alone",
     }
+
+
+def test_the_time_left_is_told_by_the_jobs_that_are_done(tmp_path: Path) -> None:
+    jobs, places = jobs_of(settings(tmp_path, "visions", seeds=2)), Places(tmp_path)
+    slugs = ("t5-large-ldm", "t5-large-sd", "t5-large-pixart")
+    assert time_left(jobs, places, 2) == ""
+    for job in jobs:
+        make_folder(job.record(places).parent)
+        if job.seed is None:
+            job.record(places).write_text('{"seconds": 10.0}')
+    assert time_left(jobs, places, 2) == ""  # no run is done
+    for slug, seconds in zip(slugs, (100, 200), strict=False):
+        record = next(j for j in jobs if (j.row.slug, j.seed) == (slug, 0)).record(places)
+        record.write_text(f'{{"seconds": {{"training": {seconds}, "evaluation": 20}}}}')
+    # 120 and 220 of the second seeds; of what was not done yet, once or twice, their mean
+    alone = 3 * 170
+    assert seconds_left(jobs, places) == 120 + 220 + 2 * 170 + alone
+    assert time_left(jobs, places, 2) == "; about 09:55 left"
 
 
 def whole_command(out: Path) -> list[str]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.atomic import make_folder
@@ -57,11 +60,20 @@ class Job:
         """The folder of its row."""
         return places.search(self.row).parent
 
+    def record(self, places: Places) -> Path:
+        """What it leaves when it is done."""
+        if self.seed is None:
+            return places.search(self.row)
+        return places.result(self.row, self.seed)
+
     def done(self, places: Places) -> bool:
         """Whether its record is there."""
-        if self.seed is None:
-            return places.search(self.row).is_file()
-        return places.result(self.row, self.seed).is_file()
+        return self.record(places).is_file()
+
+    def seconds(self, places: Places) -> float:
+        """What a job that is done took."""
+        spent = json.loads(self.record(places).read_text(encoding="utf-8"))["seconds"]
+        return float(spent if self.seed is None else sum(spent.values()))
 
     def ready(self, places: Places) -> bool:
         """Whether what it needs is there."""
@@ -75,6 +87,26 @@ def jobs_of(config: ReproduceConfig) -> list[Job]:
     for seed in range(config.seeds):
         found += [Job(row, seed) for row in rows if seed in seeds_of(row, config)]
     return found
+
+
+def seconds_left(jobs: Sequence[Job], places: Places) -> float | None:
+    """Seconds of one process until all is done, by the jobs that are.
+
+    A row's other seeds tell what one takes, or the mean of the other rows. None: nothing is left,
+    or nothing like it is done.
+    """
+    known: dict[tuple[str, bool], list[float]] = {}
+    done = [job.done(places) for job in jobs]
+    for job in (j for j, ended in zip(jobs, done, strict=True) if ended):
+        for name in (job.row.slug, "") if job.row.trained else (job.row.slug,):
+            known.setdefault((name, job.seed is None), []).append(job.seconds(places))
+    total = 0.0
+    for job in (j for j, ended in zip(jobs, done, strict=True) if not ended):
+        like = known.get((job.row.slug, job.seed is None)) or known.get(("", job.seed is None))
+        if like is None:
+            return None
+        total += fmean(like)
+    return total or None
 
 
 def claim(places: Places, config: ReproduceConfig) -> None:

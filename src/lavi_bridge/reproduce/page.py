@@ -280,9 +280,10 @@ def _budgets(results: Results) -> Iterator[str]:
     tried = " or ".join(f"{r:g}" for r in rates(config))
     held_out = TrainConfig.validation if config.full else budget(config).validation
     if len(rates(config)) > 1:
+        searched = "every row" if len(rates(config, "paper")) > 1 else "our recipe's rows"
         yield (
-            "All rows of one recipe have the same steps and batches. "
-            f"Rates on pictures were chosen by one search: {tried} times the recipe's, "
+            "All rows of one recipe have the same steps and batches. Rates on pictures of "
+            f"{searched} were chosen by one search: {tried} times the recipe's, "
             f"{search_share(config):.0%} of the steps with a training seed of its own, and the "
             f"lowest loss on {held_out} held-out pairs at fixed noise. What was chosen stands in "
             "the table.\n"

@@ -16,7 +16,7 @@ from lavi_bridge.reproduce.page import write_page
 from lavi_bridge.reproduce.planning import plan, table
 from lavi_bridge.reproduce.rows import missing
 from lavi_bridge.reproduce.settings import Places, device_of, folder
-from lavi_bridge.reproduce.work import work, workers
+from lavi_bridge.reproduce.work import time_left, work, workers
 from lavi_bridge.running.device import choose_device, join_processes, processes
 from lavi_bridge.running.lock import in_turn
 
@@ -52,7 +52,7 @@ def reproduce(config: ReproduceConfig) -> Path | None:
         team = max(workers(config), processes()[1])
         print(
             f"{len(jobs) - left} of {len(jobs)} jobs are done in '{folder(config)}'; "
-            f"{team} process{'es' * (team > 1)}",
+            f"{team} process{'es' * (team > 1)}{time_left(jobs, places, workers(config))}",
             flush=True,
         )
     if config.dry_run:

@@ -22,14 +22,16 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from filelock import FileLock, Timeout
+from tqdm.auto import tqdm
 
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.atomic import make_folder, write_text
 from lavi_bridge.prompts.suites import load_suite
-from lavi_bridge.reproduce.jobs import Job, jobs_of
+from lavi_bridge.reproduce.jobs import Job, jobs_of, seconds_left
 from lavi_bridge.reproduce.options import ReproduceConfig
 from lavi_bridge.reproduce.rows import rows_of
 from lavi_bridge.reproduce.searching import one_seed, search
@@ -67,7 +69,7 @@ def work(config: ReproduceConfig) -> None:
         return
     if not config.full:
         _reference(places, config)
-    count = 1 if processes()[1] > 1 else workers(config)
+    count = workers(config)
     if count == 1:
         _worker(config, 0, 1)
     else:
@@ -75,7 +77,9 @@ def work(config: ReproduceConfig) -> None:
 
 
 def workers(config: ReproduceConfig) -> int:
-    """Processes that train rows at the same time."""
+    """Processes that train rows at the same time; those of torchrun share each row."""
+    if processes()[1] > 1:
+        return 1
     if config.workers:
         return config.workers
     device = choose_device(device_of(config))
@@ -182,7 +186,7 @@ def _worker(config: ReproduceConfig, number: int, count: int) -> None:
         finally:
             if lock is not None:
                 lock.release()
-        _tell(jobs[place], places, jobs)
+        _tell(jobs[place], places, jobs, count)
 
 
 def _take(jobs: Sequence[Job], places: Places) -> tuple[int, FileLock | None]:
@@ -204,11 +208,18 @@ def _take(jobs: Sequence[Job], places: Places) -> tuple[int, FileLock | None]:
     return (ALL_TAKEN if left else NONE_LEFT), None
 
 
-def _tell(job: Job, places: Places, jobs: Sequence[Job]) -> None:
+def _tell(job: Job, places: Places, jobs: Sequence[Job], team: int) -> None:
     if processes()[0]:
         return
     done = sum(job.done(places) for job in jobs)
-    print(f"[{done}/{len(jobs)}] {job.name}: {_headline(job, places)}", flush=True)
+    told = f"{job.name}: {_headline(job, places)}{time_left(jobs, places, team)}"
+    print(f"[{done}/{len(jobs)}] {told}", flush=True)
+
+
+def time_left(jobs: Sequence[Job], places: Places, team: int) -> str:
+    """How long so many processes still need, as the end of a line; "" where nobody can tell."""
+    left = seconds_left(jobs, places)
+    return "" if left is None else f"; about {tqdm.format_interval(left / team)} left"
 
 
 def _headline(job: Job, places: Places) -> str:
@@ -217,13 +228,16 @@ def _headline(job: Job, places: Places) -> str:
         found = json.loads(places.search(job.row).read_text(encoding="utf-8"))
         return f"{found['factor']:g} times the rates, of {', '.join(found['losses']) or 'one'}"
     found = json.loads(places.result(job.row, job.seed).read_text(encoding="utf-8"))
-    means = []
-    for suite in found["suites"].values():
-        for metric, rows in suite["scores"].items():
-            known = [x for row in rows for x in row if x is not None]
-            if known:
-                means.append(f"{metric} {sum(known) / len(known):.3f}")
-    return ", ".join(means) + f" ({sum(found['seconds'].values()):.0f} s)"
+    told = []
+    for name, suite in found["suites"].items():
+        known = {
+            metric: [x for row in rows for x in row if x is not None]
+            for metric, rows in suite["scores"].items()
+        }
+        means = [f"{metric} {fmean(scores):.3f}" for metric, scores in known.items() if scores]
+        if means:
+            told.append(f"{name}: {', '.join(means)}")
+    return f"{'; '.join(told)} ({job.seconds(places):.0f} s)"
 
 
 def _do(job: Job, config: ReproduceConfig, places: Places) -> None:
