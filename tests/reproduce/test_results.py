@@ -7,8 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lavi_bridge import BridgeError
+from lavi_bridge.files.atomic import make_folder
+from lavi_bridge.prompts.suites import load_suite
+from lavi_bridge.reproduce.budgets import FREE, PLAIN
+from lavi_bridge.reproduce.cells import table_grid
 from lavi_bridge.reproduce.page import END, READING, write_page
 from lavi_bridge.reproduce.results import DISTANCE, EXACT, FACTS, Results, over_seeds
 from lavi_bridge.reproduce.rows import Table, rows_of, table_of
@@ -43,6 +48,31 @@ def test_rows_that_draw_nothing_show_nothing(tmp_path: Path) -> None:
     conclusion = table_of("languages").conclusions[0]
     (exact, _) = results.findings(Table("", "", tuple(rows.values()), (conclusion,)))
     assert (exact.verdict, "in so short a run" in exact.reason) == ("unseen", True)
+
+
+def test_a_grid_shows_some_prompts_of_each_suite(tmp_path: Path) -> None:
+    results, rows = fake(tmp_path, {"t5-large-sd": [0.9] * 6, "untrained-sd": [0.1] * 6})
+    results.config = replace(results.config, suites=[FREE], prompts=6)
+    of_suite = {PLAIN: "red", FREE: "blue"}
+    for row in rows.values():
+        evaluated = results.places.job(row, 0) / "evaluation" / row.slug
+        for suite, colour in of_suite.items():
+            make_folder(evaluated / suite / "images")
+            for prompt in load_suite(suite, limit=6):
+                path = evaluated / suite / "images" / f"{prompt.id}_0.png"
+                Image.new("RGB", (32, 32), colour).save(path)
+    table = Table("languages", "", tuple(rows.values()), ())
+    assert table_grid(results, table, dict.fromkeys(rows, "a row"), tmp_path) is not None
+    with Image.open(tmp_path / "languages.png") as sheet:
+        # the ids of both suites are the same, and yet each label has its own picture beside it
+        counts = [
+            sheet.getchannel(n).point(lambda value: 255 * (value < 128)).histogram()[255]
+            for n in (0, 2)
+        ]
+    blue, red = (round(count / 128**2 / len(rows)) for count in counts)
+    assert (red, blue) == (4, 4)
+    path.unlink()
+    assert table_grid(results, table, dict.fromkeys(rows, "a row"), tmp_path) is None
 
 
 def test_a_lower_distance_is_a_gain(tmp_path: Path) -> None:

@@ -52,7 +52,12 @@ class Asked:
     @property
     def folder(self) -> str:
         """Its folder in that of an entry."""
-        return re.sub(r"[^\w.-]+", "-", self.suite)
+        return suite_folder(self.suite)
+
+
+def suite_folder(suite: str) -> str:
+    """The name of a suite's folder in that of an entry."""
+    return re.sub(r"[^\w.-]+", "-", suite)
 
 
 @dataclass

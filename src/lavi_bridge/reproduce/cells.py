@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
 
+from lavi_bridge.evaluate.drawing import Picture
+from lavi_bridge.evaluate.entries import suite_folder
 from lavi_bridge.evaluate.statistics import Estimate, Paired
 from lavi_bridge.prompts.prompt import Prompt
 from lavi_bridge.prompts.suites import load_suite
@@ -19,7 +21,7 @@ from lavi_bridge.reproduce.settings import (
 )
 from lavi_bridge.show.pictures import grid
 
-SHOWN = 6
+SHOWN = 8
 """Prompts in a grid."""
 NONE = "–"
 MARKS: dict[Verdict, str] = {"holds": "✔", "reversed": "✘", "undecided": "○", "unseen": "–"}
@@ -88,18 +90,19 @@ def table_grid(results: Results, table: Table, names: dict[str, str], pictures: 
     """Write the grid of a table; its path relative to the page, or None where images are gone."""
     config = results.config
     settings = evaluation(table.rows[0], config, "", Path())
-    asked = [
-        p
-        for suite in settings.suites
-        for p in _one_of_each(load_suite(suite, folder=settings.prompts, limit=settings.limit))
-    ][:SHOWN]
+    asked = _some_of_each(
+        {
+            suite: _one_of_each(load_suite(suite, folder=settings.prompts, limit=settings.limit))
+            for suite in settings.suites
+        }
+    )
     rows = []
-    for prompt in asked:
-        files = [_image(results.places, row, prompt) for row in table.rows]
-        if any(path is None for path in files):
+    for suite, prompt in asked:
+        files = [_image(results.places, row, suite, prompt) for row in table.rows]
+        if not all(path.is_file() for path in files):
             return None
-        rows.append([Image.open(path).convert("RGB") for path in files if path])
-    sheet = grid(rows, columns=list(names.values()), labels=[p.text for p in asked])
+        rows.append([Image.open(path).convert("RGB") for path in files])
+    sheet = grid(rows, columns=list(names.values()), labels=[prompt.text for _, prompt in asked])
     sheet.save(pictures / f"{table.name}.png")
     return f"{pictures.name}/{table.name}.png"
 
@@ -112,8 +115,18 @@ def _one_of_each(prompts: Sequence[Prompt]) -> list[Prompt]:
     return list(found.values())
 
 
-def _image(places: Places, row: Row, prompt: Prompt) -> Path | None:
-    """What a row's first seed made of a prompt."""
-    return next(
-        (places.job(row, 0) / "evaluation" / row.slug).glob(f"*/images/{prompt.id}_0.png"), None
-    )
+def _some_of_each(suites: Mapping[str, Sequence[Prompt]]) -> list[tuple[str, Prompt]]:
+    """SHOWN prompts, or all: as many of each suite, the next suite's of the next categories."""
+    every = list(suites.items())
+    turns = [(at, n) for n in range(SHOWN) for at, (_, p) in enumerate(every) if n < len(p)]
+    found = []
+    for at, turn in sorted(turns[:SHOWN]):
+        suite, prompts = every[at]
+        found.append((suite, prompts[(turn + 2 * at) % len(prompts)]))
+    return found
+
+
+def _image(places: Places, row: Row, suite: str, prompt: Prompt) -> Path:
+    """Where a row's first seed has its picture of a prompt."""
+    of_row = places.job(row, 0) / "evaluation" / row.slug
+    return of_row / suite_folder(suite) / "images" / Picture(prompt, 0, 0).file

@@ -244,7 +244,10 @@ def _section(
         ]
         yield markdown(["", *METRICS], told, "lr") + "\n"
     if made := table_grid(results, table, names, pictures):
-        yield f"The same prompts and seeds (first training seed):\n\n![pictures]({made})\n"
+        yield (
+            "The same prompts and seeds in every column, some of each suite (first training "
+            f"seed):\n\n![pictures]({made})\n"
+        )
 
 
 def _scores(results: Results, table: Table) -> Iterator[str]:

@@ -220,6 +220,8 @@ def _pairs_conclusions() -> Iterator[Conclusion]:
         "Of two that start on pairs, MiniLM, which has read the language, is better than T5-Large"
     )
     yield Conclusion(text, real, toy, paper=False, control=(real, _OWN.slug))
+    text = "MiniLM with a start on pairs is better than the own encoder with the same pictures"
+    yield Conclusion(text, real, _OWN.slug, paper=False)
 
 
 def _visions(full: bool) -> Table:

@@ -67,7 +67,7 @@ def grid(
         draw.multiline_text((left + gap + x * step, 5), "\n".join(head), "black", font, spacing=3)
     for y, row in enumerate(rows):
         if labels:
-            text = "\n".join(textwrap.wrap(labels[y], 26)[:7])
+            text = "\n".join(textwrap.wrap(labels[y], 26, max_lines=7, placeholder=" …"))
             draw.multiline_text((gap, top + gap + y * step), text, "black", font, spacing=3)
         for x, picture in enumerate(row):
             small = picture.width < tile
