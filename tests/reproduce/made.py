@@ -64,7 +64,7 @@ def fake(out: Path, scores: dict[str, list[float]], *, seeds: int = 3, spread: f
                 "suites": {"shapes": suite},
                 "seconds": {"training": 1.0},
                 "seed": seed,
-                "on its way": {"0": {"shapes": look}, "50": {"shapes": look}},
+                "on its way": {step: {"shapes": look} for step in ("0", "50", "100")},
                 "parameters": {"adapter": 1, "language_lora": 1, "vision_lora": 1},
                 "warm start": None,
                 "pictures": {"steps": 100, "batch": 8},

@@ -13,7 +13,8 @@ from lavi_bridge import BridgeError
 from lavi_bridge.files.atomic import make_folder
 from lavi_bridge.prompts.suites import load_suite
 from lavi_bridge.reproduce.budgets import FREE, PLAIN
-from lavi_bridge.reproduce.cells import table_grid
+from lavi_bridge.reproduce.cells import difference_cell, table_grid
+from lavi_bridge.reproduce.conclusions import claims_table
 from lavi_bridge.reproduce.page import END, READING, write_page
 from lavi_bridge.reproduce.results import DISTANCE, EXACT, FACTS, Results, over_seeds
 from lavi_bridge.reproduce.rows import Table, rows_of, table_of
@@ -48,6 +49,38 @@ def test_rows_that_draw_nothing_show_nothing(tmp_path: Path) -> None:
     conclusion = table_of("languages").conclusions[0]
     (exact, _) = results.findings(Table("", "", tuple(rows.values()), (conclusion,)))
     assert (exact.verdict, "in so short a run" in exact.reason) == ("unseen", True)
+
+
+def test_the_opposite_is_not_seen_where_the_first_row_draws_nothing_yet(tmp_path: Path) -> None:
+    results, rows = fake(tmp_path, {"t5-large-sd": [0.0] * 6, "untrained-sd": [0.9] * 6})
+    conclusion = table_of("languages").conclusions[0]
+    table = Table("languages", "", tuple(rows.values()), (conclusion,))
+    for f in results.findings(table):
+        assert (f.verdict, f.reason) == (
+            "unseen",
+            "`t5-large-sd` does not yet draw what it is told",
+        )
+    back = replace(conclusion, first=conclusion.second, second=conclusion.first)
+    found = results.findings(replace(table, conclusions=(back,)))
+    assert {f.verdict for f in found} == {"holds"}  # that the other one is better is
+
+
+def test_each_verdict_stands_over_its_control(tmp_path: Path) -> None:
+    slugs = ("own-sd", "t5-large-sd", "untrained-sd")
+    results, rows = fake(tmp_path, dict(zip(slugs, ([0.9] * 6, [0.6] * 6, [0.2] * 6), strict=True)))
+    conclusion = table_of("languages").conclusions[0]
+    assert conclusion.control == ("t5-large-sd", "own-sd")
+    table = Table("languages", "", tuple(rows.values()), (conclusion,))
+    lines = "\n".join(claims_table(results, results.findings(table))).splitlines()
+    (line,) = [line for line in lines if line.startswith(f"| {conclusion.claim}")]
+    plain = line.split(" | ")[2]
+    over, _, control = plain.partition("<br>")
+    assert (over[:3], control[:2]) == ("✔ +", "*−")
+    shown = [
+        difference_cell(results.difference(*pair, EXACT), EXACT)
+        for pair in (("t5-large-sd", "untrained-sd"), ("t5-large-sd", "own-sd"))
+    ]
+    assert (over, control) == (f"✔ {shown[0]}", f"*{shown[1]}*")
 
 
 def test_a_grid_shows_some_prompts_of_each_suite(tmp_path: Path) -> None:
@@ -129,7 +162,8 @@ def test_rows_of_different_prompts_are_refused(tmp_path: Path) -> None:
 
 def test_a_row_is_followed_over_the_same_prompts(tmp_path: Path) -> None:
     results, _ = fake(tmp_path, {"t5-large-sd": [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]})
-    assert results.on_its_way("t5-large-sd", "shapes") == [(0.0, 0.25), (50.0, 0.25), (100.0, 0.5)]
+    points = results.on_its_way("t5-large-sd", "shapes")
+    assert points == [(0.0, 0.25), (50.0, 0.25), (100.0, 0.25)]  # the end from a look, as the rest
     assert results.on_its_way("t5-large-sd", "shapes-free") == []
 
 

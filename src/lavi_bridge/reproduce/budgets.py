@@ -41,7 +41,8 @@ class Budget:
     validation: int = 128
     """Pairs that the search holds out."""
     followed: tuple[float, ...] = (0.0, 0.25, 0.5)
-    """Shares of the steps on pictures, quarters, after which rows are judged on their way."""
+    """Shares of the steps on pictures, quarters, after which rows are judged on their way; and
+    at their end."""
     followed_by: int = 48
     """Prompts, plain and free, that they are judged by on their way."""
 

@@ -24,7 +24,7 @@ from lavi_bridge.show.pictures import grid
 SHOWN = 8
 """Prompts in a grid."""
 NONE = "–"
-MARKS: dict[Verdict, str] = {"holds": "✔", "reversed": "✘", "undecided": "○", "unseen": "–"}
+MARKS: dict[Verdict, str] = {"holds": "✔", "reversed": "✘", "undecided": "○", "unseen": "?"}
 
 
 def column_title(row: Row, table: Table) -> str:

@@ -98,8 +98,9 @@ def seconds_left(jobs: Sequence[Job], places: Places) -> float | None:
     known: dict[tuple[str, bool], list[float]] = {}
     done = [job.done(places) for job in jobs]
     for job in (j for j, ended in zip(jobs, done, strict=True) if ended):
-        for name in (job.row.slug, "") if job.row.trained else (job.row.slug,):
-            known.setdefault((name, job.seed is None), []).append(job.seconds(places))
+        if seconds := job.seconds(places):  # where there is one rate, a search takes none
+            for name in (job.row.slug, "") if job.row.trained else (job.row.slug,):
+                known.setdefault((name, job.seed is None), []).append(seconds)
     total = 0.0
     for job in (j for j, ended in zip(jobs, done, strict=True) if not ended):
         like = known.get((job.row.slug, job.seed is None)) or known.get(("", job.seed is None))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -26,13 +25,12 @@ from lavi_bridge.reproduce.cells import (
     number,
     table_grid,
 )
-from lavi_bridge.reproduce.conclusions import COUNTED, claims_table, curves
+from lavi_bridge.reproduce.conclusions import claims_table, counts, curves, marks
 from lavi_bridge.reproduce.options import ReproduceConfig
 from lavi_bridge.reproduce.records import NAME, pack
 from lavi_bridge.reproduce.results import EXACT, MARGIN, Finding, Results
 from lavi_bridge.reproduce.rows import TABLES, Table, missing, rows_of, table_of
 from lavi_bridge.reproduce.settings import budget, folder, rates, search_share
-from lavi_bridge.running.device import machine
 from lavi_bridge.show.tables import markdown
 from lavi_bridge.train.options import TrainConfig
 from lavi_bridge.version import __version__
@@ -124,7 +122,7 @@ def _page(results: Results, tables: Sequence[Table], path: Path) -> Iterator[str
     yield from _head(results, tables)
     findings = {table.name: results.findings(table) for table in tables}
     every = [f for group in findings.values() for f in group]
-    yield from _reading(every, _written(path), full=results.config.full)
+    yield from _reading(results, every, _written(path))
     for table in tables:
         yield from _section(results, table, findings[table.name], pictures)
     yield from _budgets(results)
@@ -160,10 +158,25 @@ def _head(results: Results, tables: Sequence[Table]) -> Iterator[str]:
         "at once: crossed random effects, Student's t with Satterthwaite's degrees of freedom, so "
         "that few seeds count as few"
         + ("; one seed says nothing of other seeds" if config.seeds == 1 else "")
-        + ". Differences are paired: the same prompt, noise and training seed in either row. p is "
-        "two-sided and not corrected for the number of tests. *No gain* holds where a gain above "
+        + ". Differences are paired: the same prompt, noise and training seed in either row; "
+        "intervals are not corrected for the number of tests. *No gain* holds where a gain above "
         f"{number(MARGIN, 2)} is excluded. Distances have Student's interval "
         f"over seeds.{'' if config.full else _left_out()}\n"
+    )
+    if not config.full:
+        yield from _legend(results)
+
+
+def _legend(results: Results) -> Iterator[str]:
+    """What the columns are."""
+    yield (
+        "What is measured: the share of prompts of which everything that is asked for is drawn, by "
+        "an exact scorer,\n"
+    )
+    yield "\n".join(f"- *{c.title}*: {c.meaning}" for c in results.columns if c.meaning) + "\n"
+    yield (
+        "The columns between are *plain* by category, a sixth of its prompts each. Bold is the "
+        "best of the rows that were trained.\n"
     )
 
 
@@ -188,16 +201,16 @@ def _prompts(results: Results) -> int:
     return sum(len(suite["categories"]) for suite in record["suites"].values())
 
 
-def _reading(findings: Sequence[Finding], by_hand: str, *, full: bool) -> Iterator[str]:
-    """How many of the tests hold, and what was written by hand; that is kept."""
+def _reading(results: Results, findings: Sequence[Finding], by_hand: str) -> Iterator[str]:
+    """What was written by hand, which is kept, and how many of the verdicts are of each kind."""
     yield "## The reading\n"
-    for paper, source in ((True, "the paper's conclusions"), (False, "our own questions")):
-        told = Counter(f.verdict for f in findings if f.conclusion.paper == paper)
-        counts = ", ".join(f"{told[verdict]} {title}" for verdict, title in COUNTED.items())
-        if told:
-            yield f"Of {told.total()} tests of {source}: {counts}.\n"
     yield f"{READING}\n{by_hand}\n{END}\n"
-    if not full:
+    yield (
+        f"All verdicts of the tables below, counted ({marks()}). Measures of the same pictures go "
+        "together, and a claim has as many verdicts as measures: these are no independent tests.\n"
+    )
+    yield counts(results, findings) + "\n"
+    if not results.config.full:
         yield (
             "What no bundled model can tell: aesthetics and CLIP score (nothing here relates such "
             "pictures to such texts; the share of facts that are met stands in for it), and "
@@ -232,15 +245,17 @@ def _section(
     if plotted := curves(results, table, names):
         write_text(pictures / f"{table.name}-steps.svg", plotted)
         yield (
-            "On their way, by step on pictures; 0 is the end of the warm start, the mean of all "
-            f"seeds, the first {budget(results.config).followed_by} prompts of each suite:\n\n"
+            "On their way, by step on pictures, under our recipe: 0 is the end of the warm start. "
+            f"The mean of all seeds; {budget(results.config).followed_by} prompts of a suite, "
+            "evenly over their categories, with the same noise at every step (and other noise than "
+            "in the table):\n\n"
             f"![exact score by training step]({pictures.name}/{table.name}-steps.svg)\n"
         )
-    if published := [row for row in table.rows if row.published]:
+    if published := {row.title: row.published for row in table.rows if row.published}:
         yield "What the paper has for the same rows (real models, 50,000 steps, no intervals):\n"
         told = [
-            [names[row.slug], *(f"{row.published[metric]:g}" for metric in METRICS)]
-            for row in published
+            [title, *(f"{scores[metric]:g}" for metric in METRICS)]
+            for title, scores in published.items()
         ]
         yield markdown(["", *METRICS], told, "lr") + "\n"
     if made := table_grid(results, table, names, pictures):
@@ -298,10 +313,10 @@ def _budgets(results: Results) -> Iterator[str]:
         "LoRA, language",
         "LoRA, image model",
         "in all",
-        "captions alone",
+        "texts of the start",
         "pictures",
         "rates ×",
-        "rates: captions / adapter / language / image model",
+        "rates: start / adapter / language / image model",
     ]
     rows = []
     for slug, row in results.rows.items():
@@ -330,9 +345,9 @@ def _budgets(results: Results) -> Iterator[str]:
     yield markdown(head, rows, "llrrrrrrrl") + "\n"
     if not config.full:
         yield (
-            "*ours* is a warm start on plain captions (where a row says so, on pairs of a free and "
-            "a plain text, too; the own encoder has none), then pictures, a cosine schedule, no "
-            "dropout, one caption in ten left out; "
+            "*ours* is a warm start on plain captions (where a row says so, half of them are pairs "
+            "of a free and a plain text instead; the own encoder has none), then pictures, a "
+            "cosine schedule, no dropout, one caption in ten left out; "
             "*paper* is pictures alone under the published settings (constant rate, dropout .1, no "
             "caption left out, the language model's rate a twentieth), but for the length, LoRA of "
             "rank 16, ten times the rates, and no mirroring, because captions speak of left and "
@@ -364,6 +379,7 @@ def _time(results: Results) -> Iterator[str]:
     means = ", ".join(f"{fmean(spent):,.0f} s under *{name}*" for name, spent in runs.items())
     yield "## What it took\n"
     yield (
-        f"{total / 3600:.1f} {unit}-hours in all ({parts}) on this machine: {machine()}; each row "
-        f"had one process, several side by side. A training run took {means} on average.\n"
+        f"{total / 3600:.1f} {unit}-hours in all ({parts}); each row had one process, several side "
+        f"by side. A training run took {means} on average. Made on: "
+        f"{'; '.join(results.machines) or 'not noted'}.\n"
     )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -45,6 +44,8 @@ class Column:
     distance: bool = False
     look: Literal["prompts", "pictures", ""] = ""
     """Which conclusions are tested by it."""
+    meaning: str = ""
+    """What a reader is told of it."""
 
     @property
     def higher(self) -> bool:
@@ -52,14 +53,52 @@ class Column:
         return not self.distance
 
 
-EXACT = Column("plain", PLAIN, "shapes", look="prompts")
-FACTS = Column("facts met", PLAIN, "shapes-facts", look="prompts")
-DISTANCE = Column("Fréchet distance", PLAIN, "shapes-fd", distance=True, look="pictures")
+EXACT = Column(
+    "plain",
+    PLAIN,
+    "shapes",
+    look="prompts",
+    meaning="prompts in the grammar that the image models learned from",
+)
+FACTS = Column(
+    "facts met",
+    PLAIN,
+    "shapes-facts",
+    look="prompts",
+    meaning="the share of the facts of a plain prompt; a picture of something else meets about .4",
+)
+DISTANCE = Column(
+    "Fréchet distance",
+    PLAIN,
+    "shapes-fd",
+    distance=True,
+    look="pictures",
+    meaning="of the pictures of plain prompts from the scenes that these were written from",
+)
 ZOO_COLUMNS = (
     EXACT,
-    Column("free", FREE, "shapes", look="prompts"),
-    Column("held out", HELD_OUT, "shapes", look="prompts"),
-    Column("long", LONG, "shapes", look="prompts"),
+    Column(
+        "free",
+        FREE,
+        "shapes",
+        look="prompts",
+        meaning="the same scenes [as people tell them](free-form.md), in turns of speech that no "
+        "training text has",
+    ),
+    Column(
+        "held out",
+        HELD_OUT,
+        "shapes",
+        look="prompts",
+        meaning="free prompts with one kind of word held out, too",
+    ),
+    Column(
+        "long",
+        LONG,
+        "shapes",
+        look="prompts",
+        meaning="free prompts among four sentences beside the matter",
+    ),
     *(Column(name, PLAIN, "shapes", name) for name in CATEGORIES),
     FACTS,
     DISTANCE,
@@ -181,7 +220,14 @@ class Results:
             verdict = "holds" if low > 0 else "reversed" if high < 0 else "undecided"
         elif low > 0 or high < MARGIN:
             verdict = "reversed" if low > 0 else "holds"
+        if verdict == "reversed" and conclusion.gain and self._not_begun(first):
+            reason = f"`{first}` does not yet draw what it is told"
+            return Finding(conclusion, column, found, "unseen", reason)
         return Finding(conclusion, column, found, verdict)
+
+    def _not_begun(self, slug: str) -> bool:
+        """Whether a row of the bundled models draws nothing of plain prompts: its run is short."""
+        return not self.config.full and self._exact(slug) < FLOOR
 
     def _blind(self, first: str, second: str, column: Column) -> str:
         """Why the bundled models cannot show it, if they cannot."""
@@ -196,21 +242,24 @@ class Results:
             column.metric == EXACT.metric
             and max(self._exact(slug, column) for slug in (first, second)) < FLOOR
         ):
+            alone = f"{self.rows[first].vision}-alone"
+            if alone in self._records and self._exact(alone, column) < FLOOR:
+                return f"neither row, nor the image model alone, gets {FLOOR:.0%} of such prompts"
             return f"neither row gets {FLOOR:.0%} of the prompts right in so short a run"
         return ""
 
     def on_its_way(self, slug: str, suite: str) -> list[tuple[float, float]]:
-        """Mean exact scores by training step, of the same prompts; [] where it was not followed."""
+        """Mean exact scores by training step, of the same prompts and noise.
+
+        [] where it was not followed, or not by this suite.
+        """
         records = self._records[slug]
         looks = [record.get("on its way") or {} for record in records]
-        if not all(suite in found for look in looks for found in look.values()) or not looks[0]:
+        if not all(suite in found for look in looks for found in look.values()):
             return []
-        points = [
+        return [
             (float(step), fmean(_mean_of(look[step][suite]) for look in looks)) for step in looks[0]
         ]
-        few = Counter(next(iter(looks[0].values()))[suite]["categories"])
-        ends = [_mean_of(_first(record["suites"][suite], few)) for record in records]
-        return [*points, (float(records[0]["pictures"]["steps"]), fmean(ends))]
 
     def _exact(self, slug: str, column: Column = EXACT) -> float:
         scores = self._scores(slug, column)
@@ -251,6 +300,12 @@ class Results:
                     total[kind] += seconds
         return total
 
+    @cached_property
+    def machines(self) -> list[str]:
+        """What the runs were made on, as each notes it."""
+        told = (record.get("machine") for found in self._records.values() for record in found)
+        return sorted({name for name in told if name})
+
 
 def over_seeds(values: Array) -> Estimate:
     """The mean of one number a seed, with Student's interval; one seed has none."""
@@ -263,16 +318,6 @@ def over_seeds(values: Array) -> Estimate:
 
 def _asked(columns: Sequence[Column], suites: Container[str]) -> tuple[Column, ...]:
     return tuple(column for column in columns if column.suite in suites)
-
-
-def _first(suite: dict[str, Any], few: Mapping[str, int]) -> dict[str, Any]:
-    """The first so many prompts of each category of a suite: what a smaller limit takes."""
-    left, kept = Counter(few), []
-    for number, category in enumerate(suite["categories"]):
-        if left[category] > 0:
-            left[category] -= 1
-            kept.append(number)
-    return {"scores": {"shapes": [suite["scores"]["shapes"][number] for number in kept]}}
 
 
 def _mean_of(suite: dict[str, Any]) -> float:

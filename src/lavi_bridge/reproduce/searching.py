@@ -36,7 +36,7 @@ from lavi_bridge.reproduce.settings import (
     training,
     vision_of,
 )
-from lavi_bridge.running.device import processes, wait_for_all
+from lavi_bridge.running.device import machine, processes, wait_for_all
 from lavi_bridge.train.checkpoints import checkpoints
 from lavi_bridge.train.options import TrainConfig
 from lavi_bridge.train.run import Run
@@ -57,9 +57,9 @@ def search(row: Row, config: ReproduceConfig, places: Places) -> None:
         if losses and math.isinf(losses[f"{best:g}"]):
             raise BridgeError("the loss is not a number at any of the rates; give lower --rates")
     if processes()[0] == 0:
-        shutil.rmtree(scratch / TRIED, ignore_errors=True)
         record = {"factor": best, "losses": losses, "seconds": clock["search"]}
         write_text(places.search(row), json.dumps(record) + "\n")
+        shutil.rmtree(scratch / TRIED, ignore_errors=True)
 
 
 def try_rates(
@@ -114,7 +114,7 @@ def one_seed(row: Row, seed: int, config: ReproduceConfig, places: Places) -> No
     with _clock(job / "seconds.json", "evaluation") as clock:
         found = evaluate(evaluation(row, config, entry, job / "evaluation"))
     if processes()[0] == 0:
-        record = about | {"suites": _suites(found), "seconds": clock}
+        record = about | {"suites": _suites(found), "seconds": clock, "machine": machine()}
         write_text(places.result(row, seed), json.dumps(record, default=str) + "\n")
 
 
@@ -140,14 +140,18 @@ def _clock(path: Path, kind: str) -> Iterator[dict[str, float]]:
 def _follow(
     row: Row, config: ReproduceConfig, settings: TrainConfig, job: Path
 ) -> dict[str, dict[str, Any]]:
-    """Judge a run's checkpoints; scores by suite, by step. They are noted, as checkpoints go."""
+    """Judge a run's checkpoints and its end; scores by suite, by step.
+
+    They are noted, as checkpoints go.
+    """
     noted = job / "on-its-way.json"
     found: dict[str, dict[str, Any]] = {}
     if noted.is_file():
         found = json.loads(noted.read_text(encoding="utf-8"))
     for step in followed(row, config, settings.steps):
         if str(step) not in found:
-            entry, out = str(settings.out / f"step-{step}"), job / "on-its-way" / f"{step}"
+            name = "bridge" if step == settings.steps else f"step-{step}"
+            entry, out = str(settings.out / name), job / "on-its-way" / f"{step}"
             found[str(step)] = _suites(evaluate(on_its_way(row, config, entry, out)))
             if processes()[0] == 0:
                 write_text(noted, json.dumps(found) + "\n")

@@ -188,11 +188,11 @@ def evaluation(row: Row, config: ReproduceConfig, entry: str, out: Path) -> Eval
 
 
 def on_its_way(row: Row, config: ReproduceConfig, entry: str, out: Path) -> EvaluateConfig:
-    """The settings of a look at a bridge before its last step."""
+    """The settings of a look at a bridge, by fewer prompts than at its end."""
     whole = evaluation(row, config, entry, out)
     return replace(
         whole,
-        suites=[PLAIN, FREE],
+        suites=[suite for suite in (PLAIN, FREE) if suite in whole.suites],
         metrics=["shapes"],
         limit=min(budget(config).followed_by, whole.limit or budget(config).followed_by),
         reference=None,
@@ -200,14 +200,16 @@ def on_its_way(row: Row, config: ReproduceConfig, entry: str, out: Path) -> Eval
 
 
 def followed(row: Row, config: ReproduceConfig, steps: int) -> list[int]:
-    """The steps on pictures after which a row is judged on its way.
+    """The steps on pictures after which a row is judged on its way, and its last.
 
-    0 is the end of its start, which the own encoder does not have.
+    0 is the end of its start, which the own encoder does not have. The end is judged like the rest,
+    too, so that all points of a curve are of the same prompts and noise.
     """
-    if config.full or not row.followed:
+    shares = budget(config).followed
+    if config.full or not row.followed or not shares:
         return []
-    marks = sorted({round(share * 4) * quarter(steps) for share in budget(config).followed})
-    return [step for step in marks if (step or row.language != OWN) and step < steps]
+    marks = sorted({round(share * 4) * quarter(steps) for share in shares})
+    return [*(n for n in marks if (n or row.language != OWN) and n < steps), steps]
 
 
 def quarter(steps: int) -> int:
