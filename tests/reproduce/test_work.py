@@ -71,8 +71,9 @@ def test_a_search_takes_the_rate_of_the_lower_loss(few: None, tmp_path: Path) ->
 def test_a_row_is_judged_on_its_way(
     few: None, slug: str, steps: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    followed = replace(BUDGETS["minutes"], followed=(0.0, 0.5), followed_by=6)
-    monkeypatch.setitem(BUDGETS, "minutes", followed)
+    minutes = BUDGETS["minutes"]
+    both = replace(minutes, suites=(PLAIN, FREE), followed=(0.0, 0.5), followed_by=6)
+    monkeypatch.setitem(BUDGETS, "minutes", both)
     monkeypatch.setattr(pairs, "GENERATED", 300)
     config, places = quick(tmp_path, scale=1.0), Places(tmp_path)
     (row,) = [row for row in rows_of(["languages"]) if row.slug == slug]
@@ -85,6 +86,13 @@ def test_a_row_is_judged_on_its_way(
         len(look[suite]["scores"]["shapes"]) == 6 for look in found.values() for suite in look
     )
     assert all(set(look) == {PLAIN, FREE} for look in found.values())
+    # all points of a curve are drawn from the same noise
+    seeds = [
+        [json.loads(line)["seed"] for line in path.read_text().splitlines()]
+        for path in sorted(places.job(row, 0).glob(f"on-its-way/*/{slug}/{PLAIN}/manifest.jsonl"))
+    ]
+    assert len(seeds) == len(steps)
+    assert all(of_step == seeds[0] for of_step in seeds)
 
 
 def test_a_run_leaves_bridges_scores_and_tables(done: Path) -> None:
