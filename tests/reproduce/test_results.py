@@ -115,6 +115,12 @@ def test_a_lower_distance_is_a_gain(tmp_path: Path) -> None:
     assert found.difference == pytest.approx(0.8, abs=0.05)
     assert found.wins == 3
     assert (found.low or 0) > 0
+    for seed, record in enumerate(results.records("t5-large-sd")):
+        record["suites"]["shapes"]["distances"]["shapes-fd"] = [0.1, 0.1, 0.9][seed]
+    e = results.estimate("t5-large-sd", DISTANCE)
+    assert e is not None
+    assert e.low == 0.0  # Student's interval reaches below, where no distance is
+    assert (e.high or 0) > 1
 
 
 def test_seeds_that_differ_widen_the_interval(tmp_path: Path) -> None:

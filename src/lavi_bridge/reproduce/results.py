@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -170,7 +170,10 @@ class Results:
         """A row's mean over seeds and prompts; None where it has no such score."""
         if column.distance:
             values = self._distances(slug, column)
-            return None if values is None else over_seeds(values)
+            if values is None:
+                return None
+            e = over_seeds(values)
+            return e if e.low is None else replace(e, low=max(0.0, e.low))
         scores = self._scores(slug, column)
         if scores is None:
             return None
