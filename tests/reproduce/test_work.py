@@ -210,6 +210,9 @@ def test_the_time_left_is_told_by_the_jobs_that_are_done(tmp_path: Path) -> None
     alone = 3 * 170
     assert seconds_left(jobs, places) == 120 + 220 + 2 * 170 + alone
     assert time_left(jobs, places, 2) == "; about 09:55 left"
+    record = next(j for j in jobs if j.row.slug == "sd-alone").record(places)
+    record.write_text('{"seconds": {"evaluation": 30}}')
+    assert seconds_left(jobs, places) == 120 + 220 + 2 * 170 + 2 * 30
 
 
 def whole_command(out: Path) -> list[str]:

@@ -17,6 +17,7 @@ DATA = "0.75*shapes + 0.25*shapes:free"
 """Pictures with captions of any length in the grammar of the image models, every fourth told as
 people talk."""
 PLAIN, FREE, HELD_OUT, LONG = "shapes", "shapes-free", "shapes-free-heldout", "shapes-long"
+BY_HAND = "shapes-by-hand"
 SAMPLING = Sampling(steps=10, guidance=4.0, scheduler="dpm++", batch_size=48)
 
 

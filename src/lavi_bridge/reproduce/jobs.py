@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Literal
 
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.files.atomic import make_folder
@@ -60,6 +61,13 @@ class Job:
         """The folder of its row."""
         return places.search(self.row).parent
 
+    @property
+    def kind(self) -> Literal["search", "run", "alone"]:
+        """A search, one seed of a row, or an image model alone, which is not trained."""
+        if self.seed is None:
+            return "search"
+        return "run" if self.row.trained else "alone"
+
     def record(self, places: Places) -> Path:
         """What it leaves when it is done."""
         if self.seed is None:
@@ -92,18 +100,22 @@ def jobs_of(config: ReproduceConfig) -> list[Job]:
 def seconds_left(jobs: Sequence[Job], places: Places) -> float | None:
     """Seconds of one process until all is done, by the jobs that are.
 
-    A row's other seeds tell what one takes, or the mean of the other rows. None: nothing is left,
+    A row's other seeds tell what one takes, or the mean of the other rows; an image model alone is
+    told by others alone, or, before there are any, by rows that are trained. None: nothing is left,
     or nothing like it is done.
     """
-    known: dict[tuple[str, bool], list[float]] = {}
+    known: dict[tuple[str, str], list[float]] = {}
     done = [job.done(places) for job in jobs]
     for job in (j for j, ended in zip(jobs, done, strict=True) if ended):
         if seconds := job.seconds(places):  # where there is one rate, a search takes none
-            for name in (job.row.slug, "") if job.row.trained else (job.row.slug,):
-                known.setdefault((name, job.seed is None), []).append(seconds)
+            for name in (job.row.slug, ""):
+                known.setdefault((name, job.kind), []).append(seconds)
     total = 0.0
     for job in (j for j, ended in zip(jobs, done, strict=True) if not ended):
-        like = known.get((job.row.slug, job.seed is None)) or known.get(("", job.seed is None))
+        asked = [(job.row.slug, job.kind), ("", job.kind)]
+        if job.kind == "alone":
+            asked.append(("", "run"))
+        like = next((known[key] for key in asked if key in known), None)
         if like is None:
             return None
         total += fmean(like)

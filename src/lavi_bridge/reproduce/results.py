@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from lavi_bridge.errors import BridgeError
 from lavi_bridge.evaluate.report.tables import PAPER_COLUMNS
 from lavi_bridge.evaluate.statistics import Estimate, Paired, over_runs, paired_runs, student
-from lavi_bridge.reproduce.budgets import FREE, HELD_OUT, LONG, PLAIN
+from lavi_bridge.reproduce.budgets import BY_HAND, FREE, HELD_OUT, LONG, PLAIN
 from lavi_bridge.reproduce.options import ReproduceConfig
 from lavi_bridge.reproduce.rows import Conclusion, Row, Table
 from lavi_bridge.reproduce.settings import Places, evaluation, folder, seeds_of
@@ -98,6 +98,13 @@ ZOO_COLUMNS = (
         "shapes",
         look="prompts",
         meaning="free prompts among four sentences beside the matter",
+    ),
+    Column(
+        "by hand",
+        BY_HAND,
+        "shapes",
+        look="prompts",
+        meaning="plain and free prompts that no generator made",
     ),
     *(Column(name, PLAIN, "shapes", name) for name in CATEGORIES),
     FACTS,
@@ -254,14 +261,17 @@ class Results:
     def on_its_way(self, slug: str, suite: str) -> list[tuple[float, float]]:
         """Mean exact scores by training step, of the same prompts and noise.
 
-        [] where it was not followed, or not by this suite.
+        [] where it was not followed, or not by this suite. Steps at which not every seed was judged
+        are left out.
         """
         records = self._records[slug]
         looks = [record.get("on its way") or {} for record in records]
         if not all(suite in found for look in looks for found in look.values()):
             return []
         return [
-            (float(step), fmean(_mean_of(look[step][suite]) for look in looks)) for step in looks[0]
+            (float(step), fmean(_mean_of(look[step][suite]) for look in looks))
+            for step in looks[0]
+            if all(step in look for look in looks)
         ]
 
     def _exact(self, slug: str, column: Column = EXACT) -> float:
