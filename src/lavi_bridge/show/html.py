@@ -13,7 +13,7 @@ from PIL.Image import Image
 def render(package: str, template: str, **values: Any) -> str:
     """Fill a template that lies in a package; what is not Markup is escaped.
 
-    Templates may import from others of the package, and from those that lie here.
+    Templates may import from or include others of the package, and those that lie here.
 
     Raises:
         jinja2.UndefinedError: the template asks for a value that is not given.
