@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from lavi_bridge.reproduce.results import (
     over_seeds,
 )
 from lavi_bridge.reproduce.rows import Table, rows_of, table_of
+from lavi_bridge.reproduce.settings import Places
 from tests.reproduce.made import fake, settings
 
 
@@ -182,6 +184,23 @@ def test_a_row_is_followed_over_the_same_prompts(tmp_path: Path) -> None:
     looks = [record["on its way"] for record in results.records("t5-large-sd")]
     looks[1].pop("100")  # one seed was judged by other code, not at the end
     assert results.on_its_way("t5-large-sd", "shapes") == points[:2]
+
+
+@pytest.mark.parametrize(("right", "bold"), [(4, False), (40, True)])
+def test_the_best_of_rows_that_draw_nothing_is_not_bold(
+    tmp_path: Path, right: int, bold: bool
+) -> None:
+    rows = {row.slug: [0.0] * 6 for row in rows_of(["languages"])}
+    fake(tmp_path, rows)
+    path = Places(tmp_path).result(table_of("languages").rows[2], 0)
+    found = json.loads(path.read_text())
+    found["suites"]["shapes"]["scores"]["shapes"][:right] = [[1.0]] * right  # of 3 x 384
+    path.write_text(json.dumps(found))
+    text = write_page(settings(tmp_path, "languages")).read_text()
+    line = next(line for line in text.splitlines() if line.startswith("| untrained T5-Large"))
+    assert ("**" in line.split("|")[2]) == bold
+    drawn = (tmp_path / "paper-in-miniature" / "languages.svg").read_text()
+    assert "T5-Large, half its start pairs (ours)" in drawn  # a name is not cut
 
 
 def test_every_suite_of_the_world_has_a_column() -> None:

@@ -186,8 +186,8 @@ def test_a_rate_that_diverges_is_passed_over(few: None, tmp_path: Path) -> None:
 
 def test_the_jobs_are_searches_then_one_seed_of_every_row_after_the_other(tmp_path: Path) -> None:
     jobs = jobs_of(settings(tmp_path, "visions", seeds=2))
-    assert [job.seed for job in jobs] == [None] * 3 + [0] * 6 + [1] * 3
-    assert {job.row.slug for job in jobs[3:9] if not job.row.trained} == {
+    assert [job.seed for job in jobs] == [None] * 6 + [0] * 9 + [1] * 6
+    assert {job.row.slug for job in jobs[6:15] if not job.row.trained} == {
         "ldm-alone",
         "sd-alone",
         "pixart-alone",
@@ -206,13 +206,13 @@ def test_the_time_left_is_told_by_the_jobs_that_are_done(tmp_path: Path) -> None
     for slug, seconds in zip(slugs, (100, 200), strict=False):
         record = next(j for j in jobs if (j.row.slug, j.seed) == (slug, 0)).record(places)
         record.write_text(f'{{"seconds": {{"training": {seconds}, "evaluation": 20}}}}')
-    # 120 and 220 of the second seeds; of what was not done yet, once or twice, their mean
+    # 120 and 220 of the second seeds; of the four rows that were not done yet, twice, their mean
     alone = 3 * 170
-    assert seconds_left(jobs, places) == 120 + 220 + 2 * 170 + alone
-    assert time_left(jobs, places, 2) == "; about 09:55 left"
+    assert seconds_left(jobs, places) == 120 + 220 + 8 * 170 + alone
+    assert time_left(jobs, places, 2) == "; about 18:25 left"
     record = next(j for j in jobs if j.row.slug == "sd-alone").record(places)
     record.write_text('{"seconds": {"evaluation": 30}}')
-    assert seconds_left(jobs, places) == 120 + 220 + 2 * 170 + 2 * 30
+    assert seconds_left(jobs, places) == 120 + 220 + 8 * 170 + 2 * 30
 
 
 def whole_command(out: Path) -> list[str]:

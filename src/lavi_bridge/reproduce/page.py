@@ -28,7 +28,7 @@ from lavi_bridge.reproduce.cells import (
 from lavi_bridge.reproduce.conclusions import claims_table, counts, curves, marks
 from lavi_bridge.reproduce.options import ReproduceConfig
 from lavi_bridge.reproduce.records import NAME, pack
-from lavi_bridge.reproduce.results import EXACT, MARGIN, Finding, Results
+from lavi_bridge.reproduce.results import EXACT, FLOOR, MARGIN, Finding, Results
 from lavi_bridge.reproduce.rows import TABLES, Table, missing, rows_of, table_of
 from lavi_bridge.reproduce.settings import budget, folder, rates, search_share
 from lavi_bridge.show.tables import markdown
@@ -176,7 +176,7 @@ def _legend(results: Results) -> Iterator[str]:
     yield "\n".join(f"- *{c.title}*: {c.meaning}" for c in results.columns if c.meaning) + "\n"
     yield (
         "The columns between are *plain* by category, a sixth of its prompts each. Bold is the "
-        "best of the rows that were trained.\n"
+        f"best of the rows that were trained, where that is {FLOOR:.0%} at least.\n"
     )
 
 
@@ -276,7 +276,8 @@ def _scores(results: Results, table: Table) -> Iterator[str]:
         }
         if found and len(set(found.values())) > 1:
             top = (max if column.higher else min)(found.values())
-            best[column.title] = {slug for slug, value in found.items() if value == top}
+            if column.distance or top >= FLOOR:
+                best[column.title] = {slug for slug, value in found.items() if value == top}
     rows = []
     for row in table.rows:
         cells = [

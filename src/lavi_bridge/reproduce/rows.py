@@ -222,43 +222,39 @@ def _pairs_conclusions() -> Iterator[Conclusion]:
     yield Conclusion(text, real, _OWN.slug, paper=False)
 
 
+_VISIONS = (
+    Row("U-Net(LDM) alone", "", "ldm"),
+    Row("U-Net(LDM)", vision="ldm", published=_published("paper-t5-large-ldm")),
+    replace(_ALONE, title="U-Net(SD) alone"),
+    replace(_WHOLE, title="U-Net(SD)"),
+    Row("PixArt alone", "", "pixart"),
+    Row("Transformer(PixArt)", vision="pixart", published=_published("paper-t5-large-pixart")),
+)
+
+
 def _visions(full: bool) -> Table:
-    rows = _under(
-        "paper" if full else "ours",
-        (
-            Row("U-Net(LDM) alone", "", "ldm"),
-            Row("U-Net(LDM)", vision="ldm", published=_published("paper-t5-large-ldm")),
-            replace(_ALONE, title="U-Net(SD) alone"),
-            replace(_WHOLE, title="U-Net(SD)"),
-            Row("PixArt alone", "", "pixart"),
-            Row(
-                "Transformer(PixArt)",
-                vision="pixart",
-                published=_published("paper-t5-large-pixart"),
-            ),
-        ),
+    rows, claims = _under("paper", _VISIONS), [*_vision_conclusions("paper")]
+    if not full:
+        rows = (*_under("ours", _VISIONS), *(row for row in rows if row.trained))
+        claims = [*_vision_conclusions("ours"), *claims]
+    title = "Image models with one language model, T5-Large"
+    return Table("visions", title, rows, tuple(claims))
+
+
+def _vision_conclusions(recipe: Recipe) -> Iterator[Conclusion]:
+    alone_ldm, ldm, alone_sd, sd, alone_pixart, pixart = (
+        row.slug for row in _under(recipe, _VISIONS)
     )
-    alone_ldm, ldm, alone_sd, sd, alone_pixart, pixart = (row.slug for row in rows)
     pairs = (
         ("U-Net(SD) over U-Net(LDM)", sd, ldm, (alone_sd, alone_ldm)),
         ("PixArt over U-Net(SD)", pixart, sd, (alone_pixart, alone_sd)),
     )
-    conclusions = [
-        Conclusion(
-            f"A better image model draws better pictures: {text}",
-            first,
-            second,
-            look="pictures",
-            control=control,
-        )
-        for text, first, second, control in pairs
-    ]
-    conclusions += [
-        Conclusion(f"It follows prompts better, too: {text}", first, second, control=control)
-        for text, first, second, control in pairs
-    ]
-    title = "Image models with one language model, T5-Large"
-    return Table("visions", title, rows, tuple(conclusions))
+    for text, first, second, control in pairs:
+        claim = f"A better image model draws better pictures: {text} ({recipe})"
+        yield Conclusion(claim, first, second, look="pictures", control=control)
+    for text, first, second, control in pairs:
+        claim = f"It follows prompts better, too: {text} ({recipe})"
+        yield Conclusion(claim, first, second, control=control)
 
 
 _NOTHING = Row(

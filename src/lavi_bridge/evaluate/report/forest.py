@@ -98,7 +98,8 @@ def forest(
 
 def standalone(title: str, found: Mapping[str, Mapping[str, Estimate | None]]) -> str:
     """A forest plot of one estimate a part as a file of its own, for light and dark pages."""
-    drawn = str(forest(title, found, [""], left=240))
+    longest = max(map(len, found))
+    drawn = str(forest(title, found, [""], left=max(LEFT, 6 * longest + 12)))  # none is cut
     head, _, rest = drawn.partition(">")
     return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{STYLE}</style>{rest}\n'
 
