@@ -60,8 +60,8 @@ BUDGETS: dict[Name, Budget] = {
     "hours": Budget(start=(400, 40), pictures=(1_000, 8), prompts=96),
     "gpu": Budget(start=(2_400, 64), pictures=(20_000, 32), prompts=384, average=0.999),
 }
-"""By name; `hours` is meant for the project's own page: about 9.5 hours of one core, of which
-its first table took 6.6."""
+"""By name; `hours` is meant for the project's own page: its three tables took 10.2 hours of
+one core."""
 
 RATES: dict[str, dict[str, Any]] = {
     "ours": {
