@@ -61,7 +61,7 @@ def test_rows_that_draw_nothing_show_nothing(tmp_path: Path) -> None:
     assert (exact.verdict, "in so short a run" in exact.reason) == ("unseen", True)
 
 
-def test_the_opposite_is_not_seen_where_the_first_row_draws_nothing_yet(tmp_path: Path) -> None:
+def test_nothing_is_seen_against_a_first_row_that_draws_nothing_yet(tmp_path: Path) -> None:
     results, rows = fake(tmp_path, {"t5-large-sd": [0.0] * 6, "untrained-sd": [0.9] * 6})
     conclusion = table_of("languages").conclusions[0]
     table = Table("languages", "", tuple(rows.values()), (conclusion,))
@@ -73,6 +73,13 @@ def test_the_opposite_is_not_seen_where_the_first_row_draws_nothing_yet(tmp_path
     back = replace(conclusion, first=conclusion.second, second=conclusion.first)
     found = results.findings(replace(table, conclusions=(back,)))
     assert {f.verdict for f in found} == {"holds"}  # that the other one is better is
+    for record, many in zip(results.records("untrained-sd"), (0, 0, 60), strict=True):
+        scores = record["suites"]["shapes"]["scores"]["shapes"]
+        scores[:] = [[float(place < many)] for place in range(len(scores))]
+    exact = results.findings(table)[0]
+    assert exact.difference is not None
+    assert (exact.difference.low or 0) < 0 < (exact.difference.high or 0)  # not decided either
+    assert (exact.verdict, exact.reason[:13]) == ("unseen", "`t5-large-sd`")
 
 
 def test_each_verdict_stands_over_its_control(tmp_path: Path) -> None:

@@ -230,7 +230,7 @@ class Results:
             verdict = "holds" if low > 0 else "reversed" if high < 0 else "undecided"
         elif low > 0 or high < MARGIN:
             verdict = "reversed" if low > 0 else "holds"
-        if verdict == "reversed" and conclusion.gain and self._not_begun(first):
+        if verdict != "holds" and conclusion.gain and self._not_begun(first):
             reason = f"`{first}` does not yet draw what it is told"
             return Finding(conclusion, column, found, "unseen", reason)
         return Finding(conclusion, column, found, verdict)
