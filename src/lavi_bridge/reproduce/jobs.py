@@ -100,9 +100,8 @@ def jobs_of(config: ReproduceConfig) -> list[Job]:
 def seconds_left(jobs: Sequence[Job], places: Places) -> float | None:
     """Seconds of one process until all is done, by the jobs that are.
 
-    A row's other seeds tell what one takes, or the mean of the other rows; an image model alone is
-    told by others alone, or, before there are any, by rows that are trained. None: nothing is left,
-    or nothing like it is done.
+    A row's other seeds tell what one takes, or the mean of the other rows. None: nothing is left,
+    or nothing of its kind is done.
     """
     known: dict[tuple[str, str], list[float]] = {}
     done = [job.done(places) for job in jobs]
@@ -112,10 +111,7 @@ def seconds_left(jobs: Sequence[Job], places: Places) -> float | None:
                 known.setdefault((name, job.kind), []).append(seconds)
     total = 0.0
     for job in (j for j, ended in zip(jobs, done, strict=True) if not ended):
-        asked = [(job.row.slug, job.kind), ("", job.kind)]
-        if job.kind == "alone":
-            asked.append(("", "run"))
-        like = next((known[key] for key in asked if key in known), None)
+        like = known.get((job.row.slug, job.kind)) or known.get(("", job.kind))
         if like is None:
             return None
         total += fmean(like)

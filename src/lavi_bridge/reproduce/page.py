@@ -176,7 +176,7 @@ def _legend(results: Results) -> Iterator[str]:
     yield "\n".join(f"- *{c.title}*: {c.meaning}" for c in results.columns if c.meaning) + "\n"
     yield (
         "The columns between are *plain* by category, a sixth of its prompts each. Bold is the "
-        f"best of the rows that were trained, no share below {FLOOR:.0%}.\n"
+        f"best of the rows that were trained; of shares, from {FLOOR:.0%} on.\n"
     )
 
 

@@ -15,6 +15,8 @@ from lavi_bridge.evaluate.statistics import Estimate
 
 WIDTH, LEFT, RIGHT = 328, 104, 12
 """Pixels: of a panel, which a phone shows unscaled, of its labels, and of its right margin."""
+LETTERS = 18
+"""That have room in `LEFT` pixels."""
 STEP, GAP, TOP, BOTTOM = 12, 9, 24, 22
 """Pixels: between entries, more between parts, above the first and below the last."""
 COLORS = 7
@@ -84,7 +86,7 @@ def forest(
         middle = top + len(entries) * STEP / 2 + 4
         lines.append(
             Markup('<text x="0" y="{}">{}</text>').format(
-                f"{middle:.1f}", part[: left * 18 // LEFT]
+                f"{middle:.1f}", part[: left * LETTERS // LEFT]
             )
         )
         for index, name in enumerate(entries):
@@ -98,8 +100,8 @@ def forest(
 
 def standalone(title: str, found: Mapping[str, Mapping[str, Estimate | None]]) -> str:
     """A forest plot of one estimate a part as a file of its own, for light and dark pages."""
-    longest = max(map(len, found))
-    drawn = str(forest(title, found, [""], left=max(LEFT, 6 * longest + 12)))  # none is cut
+    letters = max(LETTERS, *map(len, found))
+    drawn = str(forest(title, found, [""], left=(letters + 2) * LEFT // LETTERS))  # none is cut
     head, _, rest = drawn.partition(">")
     return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{STYLE}</style>{rest}\n'
 
